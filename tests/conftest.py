@@ -1,0 +1,46 @@
+"""Fixtures and rules shared by all tests."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parent / "data"
+SHARED = Path(os.environ.get("ATTENGAIT_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The small numeric references kept in the project."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of large references and real video (ATTENGAIT_SHARED), which a user's clone lacks."""
+    if not (SHARED / "reference").is_dir():
+        pytest.skip(f"no shared references at {SHARED} (set ATTENGAIT_SHARED)")
+    return SHARED
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA GPU can be used."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `gpu` without one, unless ATTENGAIT_REQUIRE_GPU=1: then they run, and fail."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked and os.environ.get("ATTENGAIT_REQUIRE_GPU") != "1" and not has_gpu():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU (ATTENGAIT_REQUIRE_GPU=1 makes this a failure)"))
+
+
+@pytest.fixture(autouse=True)
+def _linked_folders_keep_one_name() -> None:
+    """The linked folders are only ever imported as attengait.kernels and so on, never twice under bare names."""
+    twice = {"kernels", "pipelines", "cli", "benchmarks"} & set(sys.modules)
+    assert not twice, f"imported under a bare name: {twice}"
