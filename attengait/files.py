@@ -1,7 +1,10 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed."""
 
+import contextlib
 import os
 from pathlib import Path
+
+from attengait.errors import AttenGaitError
 
 
 def sync_folder(folder: Path) -> None:
@@ -14,7 +17,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; a reader sees the old file or the new one, never a part."""
+    """Write `data` to `path`; a reader sees the old file or the new one, never a part.
+
+    Raises AttenGaitError where that cannot be done (no such folder, no permission, disk full).
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -22,8 +28,11 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         move_atomically(temporary, path)
+    except OSError as error:
+        raise AttenGaitError(f"{path} cannot be written: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def move_atomically(source: Path, target: Path) -> None:
