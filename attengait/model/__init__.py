@@ -1,0 +1,1 @@
+"""The AttenGait network of the paper, its losses and its weights in files."""

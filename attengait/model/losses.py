@@ -1,0 +1,82 @@
+"""The published recipe's three losses: triplets of embeddings, cross entropy of the classifiers, L2 of the weights.
+
+All are computed in float32, whatever precision the network ran in.
+
+N clips of a batch, P parts, D features per part, K classes; A pairs of an anchor with a positive.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attengait.model.net import AttenGait
+
+L2_FACTOR = 1e-5
+PROBABILITY_FLOOR = 1e-7
+
+
+def triplet_loss(
+    embeddings: Tensor, labels: Tensor, *, margin: float = 0.2, normalised: bool = False, soft_margin: bool = False
+) -> Tensor:
+    """Batch-all triplet loss as the original reports it: sum over the parts / number of clips.
+
+    Args:
+        embeddings: [N, P, D].
+        labels: integers [N]; clips of one label are positives of each other.
+        margin: how much farther a negative must be than a positive (Euclidean distance).
+        normalised: first scale every feature of every part to length 1 over the clips of the batch. So does the
+            published code, which normalises [P, N, D] along its middle axis (and leaves the option off).
+        soft_margin: log(1 + exp(d_ap - d_an)) instead of max(0, margin + d_ap - d_an).
+    """
+    per_part = triplet_loss_per_part(embeddings, labels, margin=margin, normalised=normalised, soft_margin=soft_margin)
+    return per_part.sum() / len(embeddings)
+
+
+def triplet_loss_per_part(
+    embeddings: Tensor, labels: Tensor, *, margin: float, normalised: bool, soft_margin: bool
+) -> Tensor:
+    """[P]: the mean over the triplets whose term is above zero; 0 where there is none.
+
+    Every anchor pairs every positive, itself included, with every negative.
+    """
+    # Autocast leaves float32 operands of these operations alone.
+    x = embeddings.float().transpose(0, 1).contiguous()  # [P, N, D]
+    if normalised:
+        x = functional.normalize(x, dim=1)
+    # Differences, not the expanded square: a clip's distance to itself is exactly 0, with gradient 0.
+    distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")  # [P, N, N]
+    same = labels[:, None] == labels[None, :]  # [N, N]
+    anchor, positive = same.nonzero(as_tuple=True)  # [A]
+    excess = distances[:, anchor, positive, None] - distances[:, anchor]  # [P, A, N]
+    terms = functional.softplus(excess) if soft_margin else functional.relu(margin + excess)
+    terms = terms.masked_fill(same[anchor], 0)
+    return terms.sum((1, 2)) / (terms > 0).sum((1, 2)).clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over parts and clips of -sum(target * log(clipped softmax)).
+
+    Args:
+        logits: [N, P, K].
+        targets: rows that sum to 1, [N, K]; mixed where clips are mixed.
+    """
+    probabilities = torch.softmax(logits.float(), -1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    return -(targets.float()[:, None] * probabilities.log()).sum(-1).mean()
+
+
+def l2_penalty(model: AttenGait, factor: float = L2_FACTOR) -> Tensor:
+    """factor * sum(w^2) over the penalised weights; a part of the loss, not decoupled weight decay."""
+    squares = [weight.square().sum() for weight in penalised_weights(model).values()]
+    return torch.stack(squares).sum() * factor
+
+
+def penalised_weights(model: AttenGait) -> dict[str, nn.Parameter]:
+    """Names and tensors under the L2 penalty: convolutions, pyramids, part-linear layers and attention.
+
+    Not the classifiers, and no gain or bias.
+    """
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith("classifier.") and not name.endswith((".gain", ".bias"))
+    }

@@ -1,0 +1,197 @@
+"""AttenGait: a per-frame backbone with patch attention, two pyramids over its last map, and a head per part.
+
+    uint8 [N, T, 64, 64, C] -> backbone -> [N, T, 16, 16, w3] -> pyramids -> [N, 62, w3] -> head -> [N, 62, D]
+
+The backbone sees frames one by one, so frames of many sequences run together and only the pyramids need to know where a
+sequence ends: that is how sequences of different lengths are embedded (`embed_ragged`).
+
+N clips or sequences, T frames, C channels, P = 62 parts, D features per part, K classes, M = frames of all clips.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from attengait.errors import ParameterError
+from attengait.model.attention import PartAttention, PatchAttention
+from attengait.model.config import FRAME_PIXELS, ModelConfig
+from attengait.model.initialisation import initialise_classifier, initialise_convolution, initialise_part_linear
+from attengait.model.pyramids import MIN_FRAMES, PARTS_PER_PYRAMID, SpatialPyramid, TemporalPyramid
+
+PARTS = 2 * PARTS_PER_PYRAMID
+CHUNK_FRAMES = 256
+"""Frames that the backbone takes at once when embedding: bounds memory whatever the length of the sequences."""
+
+
+class PartLinear(nn.Module):
+    """One linear map per part, as one batched product: [N, P, in] -> [N, P, out]."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(PARTS, inputs, outputs))
+        initialise_part_linear(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply every part by its own matrix."""
+        return torch.bmm(x.transpose(0, 1), self.weight).transpose(0, 1)
+
+
+class Classifier(nn.Module):
+    """One dense layer per part, unshared: embeddings [N, P, D] -> logits [N, P, K]."""
+
+    def __init__(self, inputs: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(PARTS, inputs, num_classes))
+        self.bias = nn.Parameter(torch.zeros(PARTS, num_classes))
+        initialise_classifier(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply every part by its own matrix and add its bias."""
+        return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight).transpose(0, 1)
+
+
+class Backbone(nn.Module):
+    """Frame by frame: [M, 64, 64, C] in [-1, 1] -> [M, 16, 16, w3]. Memory is channels-last throughout."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        convolutions: list[nn.Module] = [_convolution(config.channels, config.widths[0], 5)]
+        attentions: list[nn.Module] = []
+        size_px, width = FRAME_PIXELS, config.widths[0]
+        self.pooled = []  # indices of the attentions that see a map halved by max pooling
+        for stage, next_width in enumerate(config.widths):
+            if stage > 0:
+                self.pooled.append(len(attentions))
+                size_px //= 2
+            for _ in range(config.blocks_per_stage):
+                attentions.append(PatchAttention(config, size_px, width))
+                convolutions.append(_convolution(width, next_width, 3))
+                width = next_width
+        attentions.append(PatchAttention(config, size_px, width))
+        self.convolutions = nn.ModuleList(convolutions)
+        self.attentions = nn.ModuleList(attentions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolution, swish, (pooling,) patch attention, again and again."""
+        for index, (convolution, attention) in enumerate(zip(self.convolutions, self.attentions, strict=True)):
+            x = functional.silu(convolution(x.permute(0, 3, 1, 2)))
+            if index in self.pooled:
+                x = functional.max_pool2d(x, 2)
+            x = attention(x.permute(0, 2, 3, 1))
+        return x
+
+
+class AttenGait(nn.Module):
+    """The whole network, freshly initialised from torch's random state."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, part_width, size = config.widths[2], config.part_width, config.embedding_size
+        self.backbone = Backbone(config)
+        self.spatial = SpatialPyramid(config)
+        self.temporal = TemporalPyramid(config)
+        self.spatial_attention = PartAttention(config, PARTS_PER_PYRAMID, width, config.attention_dropout)
+        self.temporal_attention = PartAttention(config, PARTS_PER_PYRAMID, width, config.attention_dropout)
+        self.part_linear = PartLinear(width, part_width)
+        self.part_attention = PartAttention(config, PARTS, part_width, config.attention_dropout)
+        self.embedding_linear = PartLinear(part_width, size)
+        self.embedding_attention = PartAttention(config, PARTS, size, 0.0)
+        self.classifier = Classifier(size, config.num_classes) if config.num_classes else None
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Embeddings float32 [N, 62, D] of clips of one length, at least 16 frames.
+
+        Args:
+            frames: [N, T, 64, 64, C], uint8, or floating and already in [-1, 1] (clips mixed by augmentation).
+        """
+        maps = self.backbone(normalise(frames.flatten(0, 1)))
+        return self._head(self._pyramids(maps.view(*frames.shape[:2], *maps.shape[1:])))
+
+    def classify(self, embeddings: Tensor) -> Tensor:
+        """Logits [N, 62, K] of embeddings [N, 62, D].
+
+        Raises:
+            ParameterError: the network was built without classifiers (num_classes = 0).
+        """
+        if self.classifier is None:
+            raise ParameterError("this model has no classifiers (num_classes is 0)")
+        logits: Tensor = self.classifier(embeddings)
+        return logits
+
+    @torch.no_grad()
+    def embed(self, frames: Tensor) -> Tensor:
+        """Embeddings float32 [N, 62, D] of whole sequences of one length, frames uint8 [N, T, 64, 64, C]."""
+        if frames.dim() != 5:
+            raise ParameterError(f"frames must be [N, T, 64, 64, {self.config.channels}], got {list(frames.shape)}")
+        return self.embed_ragged(frames.flatten(0, 1), [frames.shape[1]] * frames.shape[0])
+
+    @torch.no_grad()
+    def embed_ragged(
+        self, frames: Tensor, lengths: Tensor | Sequence[int], *, chunk_frames: int = CHUNK_FRAMES
+    ) -> Tensor:
+        """Embeddings float32 [n, 62, D] of n sequences of any lengths, equal to embedding each alone.
+
+        A sequence shorter than 16 frames is repeated from its start until it has 16.
+
+        Args:
+            frames: uint8 [sum of lengths, 64, 64, C], the sequences' frames one after the other.
+            lengths: frames of each sequence [n].
+            chunk_frames: frames that the backbone takes at once.
+
+        Raises:
+            ParameterError: frames of another shape or type, or lengths that do not add up to them.
+        """
+        lengths = [int(length) for length in lengths]
+        self._check(frames, lengths)
+        maps = torch.cat([self.backbone(normalise(chunk)) for chunk in torch.split(frames, chunk_frames)])
+        parts = [self._pyramids(sequences) for sequences in _split(maps, lengths)]
+        return self._head(torch.cat(parts)).float()
+
+    def _pyramids(self, maps: Tensor) -> Tensor:
+        """[N, T, 16, 16, w3] -> weighed parts float32 [N, 62, w3]."""
+        spatial = self.spatial_attention(self.spatial(maps))
+        temporal = self.temporal_attention(self.temporal(maps))
+        return torch.cat([spatial, temporal], 1)
+
+    def _head(self, parts: Tensor) -> Tensor:
+        """[N, 62, w3] -> embeddings float32 [N, 62, D]."""
+        parts = self.part_attention(self.part_linear(parts))
+        embeddings: Tensor = self.embedding_attention(self.embedding_linear(parts))
+        return embeddings
+
+    def _check(self, frames: Tensor, lengths: list[int]) -> None:
+        shape = (FRAME_PIXELS, FRAME_PIXELS, self.config.channels)
+        if frames.dim() != 4 or tuple(frames.shape[1:]) != shape or frames.dtype != torch.uint8:
+            wanted = f"uint8 frames of {' x '.join(map(str, shape))}"
+            raise ParameterError(f"the model takes {wanted}, got {frames.dtype} {list(frames.shape)}")
+        if not lengths or min(lengths) < 1 or sum(lengths) != len(frames):
+            raise ParameterError(f"lengths must be positive and add up to the {len(frames)} frames, got {lengths}")
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """uint8 frames to float32 in [-1, 1]; floating frames are in [-1, 1] already and pass."""
+    return frames if frames.is_floating_point() else frames.float().mul_(2 / 255).sub_(1)
+
+
+def _split(maps: Tensor, lengths: list[int]) -> Iterator[Tensor]:
+    """The sequences of [M, ...] as [N, T, ...], neighbours of one length together, repeated to 16 frames if shorter."""
+    start = 0
+    while lengths:
+        length = lengths[0]
+        count = next((i for i, other in enumerate(lengths) if other != length), len(lengths))
+        lengths = lengths[count:]
+        sequences = maps[start : start + count * length].view(count, length, *maps.shape[1:])
+        start += count * length
+        if length < MIN_FRAMES:
+            sequences = sequences[:, torch.arange(MIN_FRAMES, device=maps.device) % length]
+        yield sequences
+
+
+def _convolution(inputs: int, outputs: int, kernel_px: int) -> nn.Conv2d:
+    convolution = nn.Conv2d(inputs, outputs, kernel_px, padding="same", bias=False)
+    initialise_convolution(convolution.weight)
+    convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+    return convolution
