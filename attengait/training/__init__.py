@@ -1,0 +1,1 @@
+"""Training: settings and presets, augmentation, checkpoints and the loop over any iterable of batches."""

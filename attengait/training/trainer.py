@@ -1,0 +1,307 @@
+"""The training loop: any iterable of batches in, checkpoints and TensorBoard scalars out.
+
+One step: clips and labels -> augmentation -> embeddings [N, 62, D] and logits [N, 62, K] -> triplet + cross entropy +
+L2 penalty -> Adam. Everything random in a step is seeded by (seed, step), so that a resumed run continues with the very
+same numbers as an undisturbed one.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.model.config import ModelConfig
+from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
+from attengait.model.net import AttenGait
+from attengait.sampling import BatchPlan, ClipBatch
+from attengait.training.augment import augment
+from attengait.training.checkpoint import load_checkpoint, save_checkpoint
+from attengait.training.config import TrainingConfig
+from attengait.training.schedule import learning_rate
+
+OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
+"""(first step, number of steps) -> the batches of those steps, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a run stands, after each step."""
+
+    step: int
+    """Steps done."""
+    num_steps: int
+    learning_rate: float
+    losses: dict[str, float]
+    """total, triplet, cross_entropy (absent in the epochs without) and l2, of this step."""
+    clips_per_second: float
+    """Over the steps since the last report."""
+    data_wait_share: float
+    """Share of that time spent waiting for the next batch."""
+    remaining_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingResult:
+    """How a run ended."""
+
+    steps: int
+    num_steps: int
+    interrupted_by: int | None
+    """The signal that stopped it, if any."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Trainer:
+    """One run on one device. `run` must be a folder that exists."""
+
+    config: TrainingConfig
+    run: Path
+    plan: BatchPlan
+    channels: int
+    open_stream: OpenStream
+    sequence_name: Callable[[int], str]
+    on_progress: Callable[[Progress], None] = lambda progress: None
+    model: AttenGait | None = None
+
+    def train(self, *, resume: bool = False) -> TrainingResult:
+        """Train from the start, or from the run's checkpoint, to the end, a stop setting or a signal.
+
+        Raises AttenGaitError when a loss or gradient is not finite, naming the step, the batch's sequences and the
+        learning rate; the last checkpoint stays.
+        """
+        config = self.config
+        device, precision = resolve_device(config.device, config.precision)
+        torch.manual_seed(config.seed)
+        model = AttenGait(model_config(config, self.plan, self.channels)).to(device).train()
+        self.model = model
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7)
+        scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        first_step = load_checkpoint(self.run, model=model, optimiser=optimiser, scaler=scaler) if resume else 0
+
+        num_steps = config.total_epochs * self.plan.steps_per_epoch
+        last_step = min(num_steps, config.stop_after_steps or num_steps)
+        scalars = _open_scalars(self.run, first_step)
+        meter = _Meter(num_steps)
+        step = saved = first_step
+        with _stop_signals() as stopped_by, self.open_stream(first_step, max(0, last_step - first_step)) as stream:
+            batches = iter(stream)
+            while step < last_step and not stopped_by:
+                waiting_since = time.perf_counter()
+                batch = next(batches)
+                waited_seconds = time.perf_counter() - waiting_since
+                if batch.step != step:
+                    raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
+                rate = self._rate(step)
+                losses = self._step(model, optimiser, scaler, batch, rate, device, precision)
+                step += 1
+                progress = meter.update(step, len(batch.labels), waited_seconds, losses, rate)
+                for name, value in {**losses, "learning_rate": rate}.items():
+                    scalars.add_scalar(f"train/{name}", value, step)
+                scalars.add_scalar("speed/clips_per_second", progress.clips_per_second, step)
+                scalars.add_scalar("speed/data_wait_share", progress.data_wait_share, step)
+                self.on_progress(progress)
+                if step % config.checkpoint_every_steps == 0:
+                    save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
+                    saved = step
+            if step != saved or step == 0:
+                save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
+        scalars.close()
+        return TrainingResult(steps=step, num_steps=num_steps, interrupted_by=stopped_by[0] if stopped_by else None)
+
+    def _rate(self, step: int) -> float:
+        per_epoch = self.plan.steps_per_epoch
+        total = self.config.total_epochs * per_epoch
+        return learning_rate(step, self.config.learning_rate, self.config.warmup_epochs * per_epoch, total)
+
+    def _step(
+        self,
+        model: AttenGait,
+        optimiser: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        batch: ClipBatch,
+        rate: float,
+        device: torch.device,
+        precision: str,
+    ) -> dict[str, float]:
+        """Do one optimiser step and return its losses."""
+        config = self.config
+        seed = step_seed(config.seed, batch.step)
+        torch.manual_seed(seed)  # dropout
+        generator = torch.Generator().manual_seed(seed)
+        clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
+        targets = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
+        mixed = augment(clips, targets, config, generator)
+        with_classes = batch.step < config.epochs * self.plan.steps_per_epoch
+        with torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32"):
+            embeddings = model(mixed.frames)  # [N, 62, D]
+            logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
+        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config)
+        total = losses["total"]
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimiser)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        # The loss scaler itself skips steps whose scaled gradients overflow: only a loss can condemn those.
+        finite_gradients = bool(norm.isfinite()) or precision == "fp16"
+        if not (math.isfinite(values["total"]) and finite_gradients):
+            self._refuse_nan(batch, rate, "loss" if finite_gradients else "gradient")
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        scaler.step(optimiser)
+        scaler.update()
+        return {**values, "gradient_norm": float(norm)}
+
+    def _refuse_nan(self, batch: ClipBatch, rate: float, what: str) -> None:
+        names = ", ".join(dict.fromkeys(self.sequence_name(int(index)) for index in batch.sequences))
+        raise AttenGaitError(
+            f"training stopped at step {batch.step}: the {what} is not finite (learning rate {rate:.3g}; sequences "
+            f"{names}); the last checkpoint in {self.run} is kept, try a lower learning_rate or precision=fp32"
+        )
+
+
+def model_config(config: TrainingConfig, plan: BatchPlan, channels: int) -> ModelConfig:
+    """Return the model that a run trains; classifiers have num_classes outputs, or one for each training subject."""
+    subjects = len(plan.subjects)
+    if config.num_classes and config.num_classes < subjects:
+        raise ParameterError(f"num_classes: got {config.num_classes}, expected 0 or at least the {subjects} subjects")
+    return ModelConfig.of_size(
+        config.size,
+        channels=channels,
+        blocks_per_stage=config.blocks_per_stage,
+        num_classes=config.num_classes or subjects,
+        attention_softmax=config.attention_softmax,
+        attention_dropout=config.attention_dropout,
+        spatial_reduction=config.spatial_reduction,
+    )
+
+
+def loss_terms(
+    model: AttenGait,
+    embeddings: Tensor,
+    logits: Tensor | None,
+    labels: Tensor,
+    targets: Tensor,
+    config: TrainingConfig,
+) -> dict[str, Tensor]:
+    """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
+
+    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N], targets [N, K].
+    """
+    triplet = triplet_loss(
+        embeddings.float(),
+        labels,
+        margin=config.margin,
+        soft_margin=config.soft_margin,
+        normalise=config.normalise_embeddings,
+    )
+    terms = {"triplet": triplet, "l2": config.l2_penalty * l2_penalty(model)}
+    if logits is not None:
+        terms["cross_entropy"] = config.cross_entropy_weight * cross_entropy(logits.float(), targets)
+    return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+
+def resolve_device(device: str, precision: str) -> tuple[torch.device, str]:
+    """Turn `auto` into what this machine has. Raises ParameterError for a device that is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        resolved = torch.device("meta")
+    if resolved.type not in ("cpu", "cuda"):
+        raise ParameterError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ParameterError(f"device: got {device!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+    if precision == "auto":
+        precision = "bf16" if _computes_in_bf16(resolved) else "fp32"
+    return resolved, precision
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the 63-bit seed of a step's dropout and augmentation (SplitMix64 of both numbers)."""
+    mask = 2**64 - 1
+    z = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x2545F4914F6CDD1D) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # Processors without these instructions emulate bf16 more slowly than they compute float32.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def _open_scalars(run: Path, first_step: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them, so that the step ends and a checkpoint is written.
+
+    A second signal acts at once. Outside the main thread signals cannot be caught and the list stays empty.
+    """
+    caught: list[int] = []
+    before: dict[int, Any] = {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        for caught_number, handler in before.items():
+            signal.signal(caught_number, handler)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, remember)
+    except ValueError:
+        before.clear()
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Meter:
+    """Rates over the last steps, for the live line."""
+
+    WINDOW_STEPS = 20
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+        self.history: list[tuple[float, int, float]] = [(time.perf_counter(), 0, 0.0)]  # time, clips, waited seconds
+
+    def update(
+        self, step: int, num_clips: int, waited_seconds: float, losses: dict[str, float], rate: float
+    ) -> Progress:
+        _, clips, waited = self.history[-1]
+        self.history.append((time.perf_counter(), clips + num_clips, waited + waited_seconds))
+        del self.history[: -self.WINDOW_STEPS - 1]
+        seconds, clips, waited = (last - first for last, first in zip(self.history[-1], self.history[0], strict=True))
+        return Progress(
+            step=step,
+            num_steps=self.num_steps,
+            learning_rate=rate,
+            losses=losses,
+            clips_per_second=clips / seconds,
+            data_wait_share=waited / seconds,
+            remaining_seconds=(self.num_steps - step) * seconds / (len(self.history) - 1),
+        )

@@ -1,0 +1,152 @@
+"""Commands about data: synth, preprocess, info, verify, show."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from attengait.cli.progress import ProgressLine, duration
+from attengait.errors import AttenGaitError, ParameterError
+
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Processes; by default one for each core this process may use.")
+]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: OUT/rgb and OUT/silh.")],
+    subjects: Annotated[int, typer.Option(help="How many people.")] = 10,
+    walks: Annotated[
+        str, typer.Option(help="Walks of each, with commas: nm (normal), bg (with a bag), cl (in a coat) and a number.")
+    ] = "nm-01,nm-02,nm-03,nm-04,nm-05,nm-06,bg-01,bg-02,cl-01,cl-02",
+    views: Annotated[
+        str, typer.Option(help="Camera angles in degrees, with commas; 0 walks towards the camera, 90 is the side.")
+    ] = "0,18,36,54,72,90,108,126,144,162,180",
+    frames: Annotated[int, typer.Option(help="Frames of each sequence.")] = 60,
+    seed: Annotated[int, typer.Option(help="Fixes every identity and every picture.")] = 0,
+    workers: WorkersOption = None,
+) -> None:
+    """Make synthetic walkers: frames and silhouettes laid out as CASIA-B does."""
+    from attengait.synth import SynthConfig, write_walkers
+
+    config = SynthConfig(
+        subjects=subjects,
+        walks=tuple(word.strip() for word in walks.split(",") if word.strip()),
+        views=parse_degrees(views),
+        frames=frames,
+        seed=seed,
+        workers=workers if workers is not None else usable_cores(),
+    )
+    total = config.num_frames
+    with ProgressLine("Synthetic walkers", "frames") as line:
+        write_walkers(out, config, on_progress=lambda done: line.update(done, total))
+    print(f"{total:,} frames of {subjects} walkers: {out / 'rgb'} and {out / 'silh'}")
+
+
+def preprocess(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="How the folders are laid out: casia-b.")],
+    frames: Annotated[Path, typer.Option(help="Folder of the extracted video frames.")],
+    silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
+    out: Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")],
+    flow: Annotated[str, typer.Option(help="Flow backend: opencv.")] = "opencv",
+    codec: Annotated[
+        str, typer.Option(help="Compression of the frames: none (fastest to read), lz4 or zstd.")
+    ] = "none",
+    gap: Annotated[
+        str, typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does.")
+    ] = "skip",
+    workers: WorkersOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")] = False,
+) -> None:
+    """Turn frames and silhouettes into optical-flow pictures in one Zarr store.
+
+    Killed at any moment, the same command continues where it stopped.
+    """
+    from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
+    from attengait.recipe import Recipe
+
+    config = PreprocessConfig(
+        dataset=dataset,
+        frames=frames,
+        silhouettes=silhouettes,
+        out=out,
+        recipe=Recipe(flow=flow, gap=gap),
+        codec=codec,
+        workers=workers if workers is not None else usable_cores(),
+    )
+    if dry_run:
+        plan = plan_preprocessing(config)
+        print(plan)
+        return
+    with ProgressLine("Preprocessing", "frames") as line:
+        summary = run_preprocessing(config, on_progress=line.update)
+    print(summary)
+
+
+def info(
+    store: StoreArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say what a store holds and how it was made."""
+    from attengait.store import open_store, summarise
+
+    summary = summarise(open_store(store))
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    table = Table(title=str(store), show_header=False, title_justify="left")
+    for key, value in summary.items():
+        table.add_row(key.replace("_", " "), _plain(value))
+    Console().print(table)
+
+
+def verify(store: StoreArgument) -> None:
+    """Check every checksum and every index record of a store; exit status 1 and a list where something is damaged."""
+    from attengait.store.verify import verify as find_damage
+
+    findings = find_damage(store)
+    if findings:
+        for finding in findings:
+            print(finding)
+        raise AttenGaitError(f"{store} is damaged: {len(findings)} findings")
+    print(f"{store}: every checksum and every index record is right")
+
+
+def show(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="Sequences shown, evenly picked.")] = 12,
+    columns: Annotated[int, typer.Option(min=1, help="Frames shown of each, evenly picked.")] = 12,
+) -> None:
+    """Draw a contact sheet of a store's clips."""
+    from attengait.contact_sheet import contact_sheet
+    from attengait.store import open_store
+
+    shown = contact_sheet(open_store(store), out, num_rows=rows, num_frames=columns)
+    print(f"{out}: {len(shown)} sequences of {store}")
+
+
+def parse_degrees(text: str) -> tuple[int, ...]:
+    """Read whole degrees separated by commas. Raises ParameterError for anything else."""
+    try:
+        return tuple(int(word) for word in text.split(",") if word.strip())
+    except ValueError:
+        raise ParameterError(f"views: got {text!r}, expected whole degrees with commas, such as 0,45,90") from None
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

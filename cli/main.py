@@ -1,0 +1,66 @@
+"""The `attengait` command: its subcommands, and what a user sees when something is wrong.
+
+Subcommands import what they use when they run, so that `attengait --help` is quick and loads no torch.
+"""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from attengait import __version__
+from attengait.cli import benchmark, data, demo, recognise, train
+from attengait.errors import AttenGaitError
+
+app = typer.Typer(
+    name="attengait",
+    help="Gait recognition from optical flow: frames to a Zarr store, the store to a model, the model to tables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("synth")(data.synth)
+app.command("preprocess")(data.preprocess)
+app.command("info")(data.info)
+app.command("verify")(data.verify)
+app.command("show")(data.show)
+app.command("train")(train.train)
+app.command("evaluate")(recognise.evaluate)
+app.command("embed")(recognise.embed)
+app.command("demo")(demo.demo)
+app.add_typer(benchmark.app, name="benchmark")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"attengait {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one sentence on standard error and exit status 1 or 2."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except AttenGaitError as error:
+        print(f"attengait: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader of our output is gone (`attengait info STORE | head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"attengait: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,80 @@
+"""The `evaluate` and `embed` commands."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from attengait.cli.progress import ProgressLine
+from attengait.errors import ParameterError
+
+if TYPE_CHECKING:
+    from attengait.evaluation.embeddings import Embeddings
+
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, a .safetensors or a Keras .hdf5 file of weights.")
+]
+SubjectsOption = Annotated[
+    str | None, typer.Option(help="Subjects, such as 075-124; by default those that the run did not train on.")
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def embed(
+    run: ModelArgument,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")],
+    out: Annotated[Path, typer.Option(help="NPZ file to write: features [n, parts, D], subjects, views, sequences.")],
+    subjects: SubjectsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Embed whole sequences of a store."""
+    from attengait.evaluation.embeddings import save_embeddings
+
+    embeddings = embed_with_progress(run, store, subjects, device)
+    save_embeddings(out, embeddings)
+    print(f"{out}: features {list(embeddings.features.shape)}")
+
+
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder or a file of weights.")] = None,
+    store: Annotated[Path | None, typer.Argument(metavar="[STORE]", help="The store to recognise people in.")] = None,
+    embeddings: Annotated[
+        Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="Evaluation protocol: casia-b.")] = "casia-b",
+    distance: Annotated[
+        str, typer.Option(help="l2 (the paper's), l1 (what the published program computes), part-l2 or part-cosine.")
+    ] = "l2",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
+    subjects: SubjectsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Print the rank-1 table of views and conditions, identical views excluded."""
+    from attengait.evaluation import check_names, evaluate_embeddings
+    from attengait.evaluation.embeddings import load_embeddings
+    from attengait.files import write_atomically
+
+    check_names(protocol, distance)
+    if embeddings is not None:
+        if run is not None:
+            raise ParameterError("evaluate takes either RUN and STORE or --embeddings, not both")
+        found = load_embeddings(embeddings)
+    elif run is None or store is None:
+        raise ParameterError("evaluate needs RUN and STORE, or --embeddings FILE.npz")
+    else:
+        found = embed_with_progress(run, store, subjects, device)
+    result = evaluate_embeddings(found, protocol=protocol, distance=distance)
+    Console().print(result.table())
+    if json_file is not None:
+        write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+
+
+def embed_with_progress(run: Path, store: Path, subjects: str | None, device: str) -> "Embeddings":
+    """Embed a store's sequences, with a live line."""
+    from attengait.pipelines.run import embed_run
+
+    with ProgressLine("Embedding", "sequences") as line:
+        specs = subjects.split(",") if subjects is not None else None
+        return embed_run(run, str(store), subjects=specs, device=device, on_progress=line.update)

@@ -1,0 +1,70 @@
+"""The `train` command."""
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attengait.cli.progress import ProgressLine, duration
+
+if TYPE_CHECKING:
+    from attengait.training.trainer import Progress
+
+
+def train(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: settings, checkpoints, weights, TensorBoard scalars.")],
+    preset: Annotated[
+        str | None, typer.Option(help="Settings to start from: demo, casia-b, grew or oumvlp.", show_default="none")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT from its checkpoint.")] = False,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
+    ] = False,
+) -> None:
+    """Train AttenGait on a store.
+
+    Ctrl-C or SIGTERM leaves a checkpoint; the same command with --resume continues with the very same numbers.
+    """
+    from attengait.pipelines.run import train_run
+    from attengait.training.checkpoint import read_record
+    from attengait.training.config import TrainingConfig, load_preset, make_config, parse_assignments, settings_of
+
+    settings = settings_of(read_record(out).config if resume and preset is None else TrainingConfig())
+    if preset is not None:
+        settings |= load_preset(preset)
+    config = make_config(settings | parse_assignments(assignments or []))
+    if show_settings:
+        print(config.to_json())
+        return
+    with ProgressLine("Training", "steps") as line:
+        result = train_run(
+            str(store),
+            out,
+            config,
+            resume=resume,
+            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
+            on_progress=lambda progress: line.update(progress.step, progress.num_steps, progress_text(progress)),
+        )
+    if result.interrupted_by is not None:
+        name = signal.Signals(result.interrupted_by).name
+        print(f"{name}: stopped at step {result.steps} of {result.num_steps}; continue with --resume", file=sys.stderr)
+        raise typer.Exit(128 + result.interrupted_by)
+    print(f"{result.steps} of {result.num_steps} steps done: {out / 'model.safetensors'}")
+
+
+def progress_text(progress: "Progress") -> str:
+    """Write what the live line says of a step."""
+    losses = "  ".join(f"{name} {progress.losses[name]:.3f}" for name in _SHOWN if name in progress.losses)
+    return (
+        f"  {losses}  {progress.clips_per_second:.1f} clips/s  waiting for data {progress.data_wait_share:.0%}"
+        f"  {duration(progress.remaining_seconds)} left"
+    )
+
+
+_SHOWN = ("total", "triplet", "cross_entropy", "l2")

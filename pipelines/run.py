@@ -1,0 +1,193 @@
+"""A store, a stream and the model put together: train a run, embed sequences with one.
+
+These are the library calls behind `attengait train`, `attengait embed` and `attengait evaluate`.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.evaluation.embeddings import Embeddings, embed_store
+from attengait.model.loading import load_model
+from attengait.model.net import AttenGait
+from attengait.pipelines.stream import ClipStream, SequenceStream
+from attengait.sampling import BatchPlan, ClipBatch
+from attengait.store import Store, open_store
+from attengait.subjects import parse_subjects
+from attengait.training.checkpoint import RunRecord, read_record, write_record
+from attengait.training.config import TrainingConfig, differences
+from attengait.training.trainer import Progress, Trainer, TrainingResult, resolve_device
+
+EMBED_BATCH_FRAMES = 1024
+
+
+def train_run(
+    store_path: str,
+    run: Path,
+    config: TrainingConfig,
+    *,
+    resume: bool = False,
+    on_warning: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> TrainingResult:
+    """Train on a store into the folder `run`, which is made; with `resume`, continue what is there.
+
+    Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
+    (without `resume`), that another process trains in, or whose run differs in a setting or in its store.
+    """
+    store = open_store(store_path)
+    plan = batch_plan(store, config)
+    if plan.dropped_subjects:
+        on_warning(
+            f"{len(plan.dropped_subjects)} subjects have no sequence of {config.clip_frames} frames and are left out: "
+            + _some(plan.dropped_subjects)
+        )
+    record = RunRecord(config=config, subjects=list(plan.subjects), store=_identity(store))
+    run.mkdir(parents=True, exist_ok=True)
+    with _locked(run):
+        if resume:
+            _check_same(run, read_record(run), record)
+        elif (run / "config.json").exists():
+            raise AttenGaitError(
+                f"{run} already holds a training run: continue it with --resume or choose another --out"
+            )
+        else:
+            write_record(run, record)
+        resolve_device(config.device, config.precision)
+        with store.reader() as reader:
+
+            def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
+                return ClipStream(
+                    reader, plan, start_step=start_step, num_steps=num_steps, device=_stream_device(config.device)
+                )
+
+            trainer = Trainer(
+                config=config,
+                run=run,
+                plan=plan,
+                channels=store.frame_shape[2],
+                open_stream=open_stream,
+                sequence_name=store.sequences.name,
+                on_progress=on_progress,
+            )
+            return trainer.train(resume=resume)
+
+
+def batch_plan(store: Store, config: TrainingConfig) -> BatchPlan:
+    """Return the plan of a run's batches over a store."""
+    available = sorted(set(store.sequences.subject.tolist()))
+    excluded = set(config.exclude_subjects)
+    subjects = [name for name in parse_subjects(config.train_subjects, available) if name not in excluded]
+    return BatchPlan(
+        store.sequences,
+        subjects,
+        subjects_per_batch=config.subjects_per_batch,
+        clips_per_subject=config.clips_per_subject,
+        clip_frames=config.clip_frames,
+        seed=config.seed,
+    )
+
+
+def test_subjects(run: Path, store: Store) -> list[str]:
+    """Return the store's subjects that a run neither trained on nor set aside."""
+    config = read_record(run).config
+    available = sorted(set(store.sequences.subject.tolist()))
+    known = set(config.exclude_subjects)
+    if config.train_subjects:
+        # A range of the training set may name nobody in this store, which is no mistake here.
+        for spec in config.train_subjects:
+            try:
+                known.update(parse_subjects([spec], available))
+            except ParameterError:
+                continue
+    else:
+        known.update(read_record(run).subjects)
+    subjects = [name for name in available if name not in known]
+    if not subjects:
+        raise AttenGaitError(
+            f"all {len(available)} subjects of {store.path} belong to the training set of {run}: name the ones to use "
+            "with --subjects"
+        )
+    return subjects
+
+
+def embed_run(
+    model_path: Path,
+    store_path: str,
+    *,
+    subjects: list[str] | None = None,
+    device: str = "auto",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Embeddings:
+    """Embed whole sequences of a store with a run folder's model or a weights file.
+
+    `subjects` are specs such as 075-124; None means a run's test subjects (all subjects for a weights file).
+    `on_progress` receives (sequences done, sequences in all).
+    """
+    store = open_store(store_path)
+    resolved, _ = resolve_device(device, "fp32")
+    model = load_model(model_path).to(resolved)
+    _check_channels(model, model_path, store)
+    if subjects is None and model_path.is_dir():
+        names = test_subjects(model_path, store)
+    else:
+        names = parse_subjects(subjects or [], sorted(set(store.sequences.subject.tolist())))
+    indices = np.flatnonzero(np.isin(store.sequences.subject.astype(str), names))
+    with (
+        store.reader() as reader,
+        SequenceStream(
+            reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=_stream_device(device)
+        ) as stream,
+    ):
+        return embed_store(model, stream, store.sequences, on_progress=lambda done: on_progress(done, len(indices)))
+
+
+def _check_channels(model: AttenGait, model_path: Path, store: Store) -> None:
+    channels = store.frame_shape[2]
+    if model.config.channels != channels:
+        raise AttenGaitError(
+            f"{model_path} takes frames of {model.config.channels} channels, but {store.path} has {channels}"
+        )
+
+
+def _stream_device(device: str) -> str:
+    return resolve_device(device, "fp32")[0].type
+
+
+def _identity(store: Store) -> dict[str, Any]:
+    return {
+        "sequences": len(store.sequences),
+        "frames": int(store.sequences.length.sum()),
+        "crc32c": f"{np.bitwise_xor.reduce(store.sequences.crc32c):08x}",
+    }
+
+
+def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
+    changed = differences(before.config, now.config)
+    if changed:
+        raise ParameterError(f"{run} was trained with other settings ({'; '.join(changed)}): --resume needs the same")
+    if before.store != now.store or before.subjects != now.subjects:
+        raise AttenGaitError(f"{run} was trained on another store: --resume needs the same sequences")
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Keep a second process out of a run folder; the lock ends with the process, however it ends."""
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise AttenGaitError(f"{run} is being trained in by another process") from None
+    finally:
+        os.close(descriptor)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
