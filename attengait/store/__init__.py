@@ -1,0 +1,10 @@
+"""Stores: one Zarr v3 group per data set, written in parallel, resumable, readable by anyone.
+
+`open_store` opens a finished one; `attengait.store.writer` writes, `attengait.store.reader` reads clips fast, and
+`attengait.store.verify` finds damage. `attengait.store.layout` describes the files.
+"""
+
+from attengait.store.opening import Store, open_store
+from attengait.store.sequences import Sequences
+
+__all__ = ["Sequences", "Store", "open_store"]

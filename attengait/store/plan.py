@@ -1,0 +1,200 @@
+"""The plan of a store: which sequence goes into which shard, decided before any frame is computed.
+
+All of it is pure: the same sequences and parameters give the same plan, whoever computes it. A sequence's number of
+frames is only bounded from above then (frames are dropped later), so each shard ends in an unused tail.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import ParameterError
+from attengait.store.layout import FORMAT, VERSION, FrameLayout, check_codec
+
+MAX_SHARD_FRAMES = 4096
+MIN_SHARDS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedSequence:
+    """A sequence to be computed."""
+
+    subject: str
+    walk: str
+    view: str
+    max_frames: int
+    """Upper bound of the frames that will come out."""
+    digest: str
+    """Changes when the input does."""
+
+    def __post_init__(self) -> None:
+        if self.max_frames < 0:
+            raise ParameterError(f"max_frames of {self.name} is {self.max_frames}, but must not be negative")
+
+    @property
+    def name(self) -> str:
+        """Such as 001/nm-01/090."""
+        return f"{self.subject}/{self.walk}/{self.view}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorePlan:
+    """What a store will hold, by which parameters, and where."""
+
+    sequences: tuple[PlannedSequence, ...]
+    parameters: dict[str, Any]
+    """What decides the content: dataset, modality, encoding, recipe (a dictionary of every parameter)."""
+    versions: dict[str, str]
+    """Of the libraries whose results end up in the bytes."""
+    frame_shape: tuple[int, int, int]
+    """Height, width, channels."""
+    codec: str
+    chunk_frames: int
+
+    def __post_init__(self) -> None:
+        check_codec(self.codec)
+        if not 1 <= self.chunk_frames <= 512:
+            raise ParameterError(f"chunk_frames is {self.chunk_frames}, but must be from 1 to 512")
+
+    @cached_property
+    def layout(self) -> FrameLayout:
+        """Shape and coding of the array `frames`."""
+        shard_frames = choose_shard_frames(self._lengths, self.chunk_frames)
+        return FrameLayout(
+            num_shards=len(pack(self._lengths, shard_frames)),
+            shard_frames=shard_frames,
+            chunk_frames=self.chunk_frames,
+            frame_shape=self.frame_shape,
+            codec=self.codec,
+        )
+
+    @cached_property
+    def shards(self) -> list[range]:
+        """Indices of the sequences of each shard."""
+        return pack(self._lengths, self.layout.shard_frames)
+
+    @property
+    def max_frames(self) -> int:
+        """Upper bound of the frames that will come out."""
+        return sum(self._lengths)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """A summary of the input, kept in the finished store."""
+        lines = (f"{s.name}\t{s.max_frames}\t{s.digest}\n".encode() for s in self.sequences)
+        digest = hashlib.sha256(b"".join(lines)).hexdigest()
+        return {"sequences": len(self.sequences), "max_frames": self.max_frames, "sha256": digest}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that must not differ between two runs on one path."""
+        shape = list(self.frame_shape)
+        return {**self.parameters, "codec": self.codec, "chunk_frames": self.chunk_frames, "frame_shape": shape}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The root attributes of the finished store."""
+        head = {"format": FORMAT, "version": VERSION}
+        return {**head, **self.parameters, "versions": self.versions, "source": self.source}
+
+    @property
+    def _lengths(self) -> list[int]:
+        return [sequence.max_frames for sequence in self.sequences]
+
+    def to_json(self) -> bytes:
+        """The plan as stored in the work folder."""
+        rows = [[s.subject, s.walk, s.view, s.max_frames, s.digest] for s in self.sequences]
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "parameters": self.parameters,
+            "versions": self.versions,
+            "frame_shape": self.frame_shape,
+            "codec": self.codec,
+            "chunk_frames": self.chunk_frames,
+            "shard_frames": self.layout.shard_frames,
+            "num_shards": self.layout.num_shards,
+            "sequences": rows,
+        }
+        return json.dumps(content, ensure_ascii=False).encode()
+
+    @staticmethod
+    def from_json(data: bytes) -> "StorePlan":
+        """The plan back from `to_json`; raises KeyError, TypeError or ValueError when `data` is not one."""
+        content = json.loads(data)
+        if (content["format"], content["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"it is of format {content['format']}, version {content['version']}")
+        names = ("subject", "walk", "view", "max_frames", "digest")
+        return StorePlan(
+            sequences=tuple(PlannedSequence(**dict(zip(names, row, strict=True))) for row in content["sequences"]),
+            parameters=content["parameters"],
+            versions=content["versions"],
+            frame_shape=tuple(content["frame_shape"]),
+            codec=content["codec"],
+            chunk_frames=content["chunk_frames"],
+        )
+
+
+def choose_shard_frames(lengths: Sequence[int], chunk_frames: int) -> int:
+    """Frames per shard, for consecutive sequences of at most `lengths` frames.
+
+    Between the length that gives 32 shards (or holds the longest sequence) and twice that, at most 4096 unless the
+    longest sequence needs more, it is the multiple of `chunk_frames` that wastes least; of equals the smallest.
+    """
+    longest = -(-max(lengths, default=0) // chunk_frames)
+    least = max(1, longest, -(-sum(lengths) // (MIN_SHARDS * chunk_frames)))
+    most = max(1, longest, MAX_SHARD_FRAMES // chunk_frames)
+    least = min(least, most)
+    candidates = [chunks * chunk_frames for chunks in range(least, min(2 * least, most) + 1)]
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return min(candidates, key=lambda shard_frames: shard_frames * len(_pack(ends, shard_frames)))
+
+
+def pack(lengths: Sequence[int], shard_frames: int) -> list[range]:
+    """Indices of the consecutive sequences that fill each shard; none is split, and the order is kept."""
+    return _pack(np.cumsum(lengths, dtype=np.int64), shard_frames)
+
+
+def _pack(ends: NDArray[np.int64], shard_frames: int) -> list[range]:
+    shards: list[range] = []
+    first, begin = 0, 0
+    while first < len(ends):
+        stop = int(np.searchsorted(ends, begin + shard_frames, side="right"))
+        assert stop > first, "a sequence is longer than a shard"
+        shards.append(range(first, stop))
+        first, begin = stop, int(ends[stop - 1])
+    return shards
+
+
+def first_difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first parameter in which two (nested) dictionaries differ: its name and both values, None where absent."""
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return None if theirs == ours else (name, theirs, ours)
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        difference = first_difference(theirs.get(key), ours.get(key), f"{name}.{key}" if name else key)
+        if difference:
+            return difference
+    return None
+
+
+def first_changed(planned: Sequence[PlannedSequence], found: Sequence[PlannedSequence]) -> str | None:
+    """What changed first between two lists of sequences, in words; None when nothing did."""
+    planned_names, found_names = ({s.name for s in sequences} for sequences in (planned, found))
+    for old, new in zip_longest(planned, found):
+        if old == new:
+            continue
+        if old and old.name not in found_names:
+            return f"{old.name} is gone"
+        if new and new.name not in planned_names:
+            return f"{new.name} is new"
+        if old and new and old.name == new.name:
+            return f"{old.name} changed"
+        return "the order of the sequences changed"
+    return None

@@ -1,0 +1,106 @@
+"""The columns of a store: whose walk lies where in `frames`. One Zarr array per column in the group `sequences`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from attengait.errors import AttenGaitError
+
+DTYPES: dict[str, Any] = {
+    "subject": np.dtypes.StringDType(),
+    "walk": np.dtypes.StringDType(),
+    "view": np.dtypes.StringDType(),
+    "start": np.dtype("int64"),
+    "length": np.dtype("int64"),
+    "crc32c": np.dtype("uint32"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceRecord:
+    """One sequence of a store."""
+
+    subject: str
+    walk: str
+    view: str
+    start: int
+    """Absolute index of the first frame."""
+    length: int
+    """Frames."""
+    crc32c: int
+    """CRC-32C of the frames' bytes in C order."""
+
+    @property
+    def name(self) -> str:
+        """Such as 001/nm-01/090."""
+        return f"{self.subject}/{self.walk}/{self.view}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """All sequences of a store, in order of start: numpy columns of one length."""
+
+    subject: NDArray[Any]
+    """str"""
+    walk: NDArray[Any]
+    """str, such as nm-01"""
+    view: NDArray[Any]
+    """str, such as 090"""
+    start: NDArray[np.int64]
+    """Absolute index of the first frame."""
+    length: NDArray[np.int64]
+    """Frames."""
+    crc32c: NDArray[np.uint32]
+    """CRC-32C of the frames' bytes in C order."""
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def name(self, index: int) -> str:
+        """Such as 001/nm-01/090."""
+        return f"{self.subject[index]}/{self.walk[index]}/{self.view[index]}"
+
+
+def columns_of(records: Sequence[SequenceRecord]) -> Sequences:
+    """Records as columns."""
+    return Sequences(**{name: np.array([getattr(r, name) for r in records], dtype) for name, dtype in DTYPES.items()})
+
+
+def write_sequences(group: zarr.Group, sequences: Sequences) -> None:
+    """Create the columns in an empty group; each is one chunk that ends in its CRC-32C."""
+    for field in fields(sequences):
+        column = getattr(sequences, field.name)
+        array = group.create_array(
+            field.name,
+            shape=column.shape,
+            dtype=column.dtype,
+            chunks=(max(1, len(column)),),
+            compressors=(ZstdCodec(level=3), Crc32cCodec()),
+            config={"write_empty_chunks": True},
+        )
+        array[:] = column
+
+
+def read_sequences(store: Path) -> Sequences:
+    """Read the columns of the store at `store`; raises AttenGaitError, naming the column that is missing or damaged."""
+    columns: dict[str, Any] = {}
+    for name, dtype in DTYPES.items():
+        try:
+            array = zarr.open_array(store / "sequences" / name, mode="r")
+            if array.nchunks_initialized != array.nchunks:
+                raise OSError("its values are missing")
+            columns[name] = np.asarray(array[:])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise AttenGaitError(f"{store}: the column sequences/{name} cannot be read: {error}") from error
+        if columns[name].dtype != dtype or columns[name].ndim != 1:
+            raise AttenGaitError(f"{store}: the column sequences/{name} is {columns[name].dtype}, but must be {dtype}")
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise AttenGaitError(f"{store}: the columns of sequences differ in length: {lengths}")
+    return Sequences(**columns)

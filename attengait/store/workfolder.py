@@ -1,0 +1,190 @@
+"""The folder NAME.zarr.work beside an unfinished store: what makes a killed run resumable.
+
+    lock             held (flock) by the one run at work; the kernel lets go of it when that run dies
+    plan.json        the plan, written before the first frame
+    records/I.json   shard I is in its place and what it holds; written after the shard
+    progress         one int64 per shard: frames done, for the progress bar only
+    run-XXXX/        temporary files of one run, on the same file system as the store
+
+Everything in the store itself is made in run-XXXX/, flushed to disk and renamed into place.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attengait.errors import AttenGaitError
+from attengait.files import move_atomically, sync_folder, write_atomically
+from attengait.store.layout import shard_path
+from attengait.store.plan import StorePlan
+from attengait.store.sequences import SequenceRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """What a finished shard holds."""
+
+    shard: int
+    shard_bytes: int
+    """Size of its file."""
+    sequences: list[SequenceRecord]
+    report: list[dict[str, Any]]
+    """One entry for each thing that was skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFolder:
+    """Paths and records in a work folder."""
+
+    path: Path
+
+    @property
+    def plan_file(self) -> Path:
+        """The stored plan."""
+        return self.path / "plan.json"
+
+    @property
+    def progress_file(self) -> Path:
+        """The frames done of each shard."""
+        return self.path / "progress"
+
+    def is_foreign(self) -> bool:
+        """Whether the folder holds something, but nothing that a run left there."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return not self.plan_file.is_file() and any(
+            entry.name != "lock" and not entry.name.startswith(".plan.json.") for entry in self.path.iterdir()
+        )
+
+    def read_plan(self) -> StorePlan | None:
+        """The stored plan, or None when the run was killed before there was one."""
+        try:
+            return StorePlan.from_json(self.plan_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError, ValueError) as error:
+            raise AttenGaitError(
+                f"{self.plan_file} is damaged or of another version ({error}): delete {self.path} to start anew"
+            ) from error
+
+    def write_plan(self, plan: StorePlan) -> None:
+        """Store the plan; from here on the run can be continued, and the folder is known to be ours."""
+        write_atomically(self.plan_file, plan.to_json())
+
+    def write_record(self, record: ShardRecord) -> None:
+        """Commit a shard that is in its place."""
+        content = json.dumps(asdict(record), ensure_ascii=False).encode()
+        write_atomically(self.path / "records" / f"{record.shard}.json", content)
+
+    def num_records(self) -> int:
+        """Shards committed so far."""
+        return sum(1 for _ in _record_files(self.path))
+
+    def read_records(self, store: Path) -> dict[int, ShardRecord]:
+        """The committed shards whose files are still there in full."""
+        records = {}
+        for file in _record_files(self.path):
+            try:
+                content = json.loads(file.read_bytes())
+                rows = [SequenceRecord(**row) for row in content["sequences"]]
+                record = ShardRecord(**{**content, "sequences": rows})
+            except (KeyError, TypeError, ValueError):
+                continue
+            shard_file = shard_path(store, record.shard)
+            if shard_file.is_file() and shard_file.stat().st_size == record.shard_bytes:
+                records[record.shard] = record
+        return records
+
+    def begin(self, frames_done: list[int]) -> None:
+        """Make room for the records and the progress of a run; `frames_done` has one entry per shard."""
+        (self.path / "records").mkdir(exist_ok=True)
+        self.progress_file.write_bytes(np.array(frames_done, np.int64).tobytes())
+
+    def note_progress(self, shard: int, num_frames: int) -> None:
+        """Say how many frames of a shard are done."""
+        with self.progress_file.open("r+b") as file:
+            os.pwrite(file.fileno(), np.int64(num_frames).tobytes(), 8 * shard)
+
+    def frames_done(self) -> int:
+        """Frames done in all shards."""
+        return int(np.frombuffer(self.progress_file.read_bytes(), np.int64).sum())
+
+    @contextmanager
+    def temporary_folder(self) -> Iterator[Path]:
+        """A fresh folder for one run's temporary files; those of killed runs are removed."""
+        for left in self.path.glob("run-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="run-", dir=self.path))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Delete the folder: the plan late, as it says whose folder it is, the lock last, as it keeps others out."""
+        last = ("plan.json", "lock")
+        for entry in [entry for entry in self.path.iterdir() if entry.name not in last]:
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        for name in last:
+            (self.path / name).unlink(missing_ok=True)
+        self.path.rmdir()
+        sync_folder(self.path.parent)
+
+
+@contextmanager
+def locked(work: WorkFolder) -> Iterator[None]:
+    """Hold the folder's lock, creating the folder where there is none; AttenGaitError when another run holds it."""
+    busy = AttenGaitError(f"another run is at work on {work.path.with_suffix('')} (it holds {work.path / 'lock'})")
+    work.path.mkdir(exist_ok=True)
+    try:
+        file = (work.path / "lock").open("wb")
+    except FileNotFoundError:
+        raise busy from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held, named = os.fstat(file.fileno()), os.stat(work.path / "lock")
+        except (BlockingIOError, FileNotFoundError):
+            raise busy from None
+        # The other run may have finished, and removed the file, between our open and our lock.
+        if held.st_ino != named.st_ino:
+            raise busy
+        yield
+
+
+def progress_of(work_folder: Path) -> tuple[int, int] | None:
+    """Shards committed and shards planned of an unfinished store; None where there is no plan."""
+    try:
+        num_shards = json.loads((work_folder / "plan.json").read_bytes())["num_shards"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return WorkFolder(work_folder).num_records(), num_shards
+
+
+def put_in_place(source: Path, target: Path) -> None:
+    """Flush a finished file or folder to disk and rename it to `target`, making the folders above that are missing."""
+    for entry in [source, *source.rglob("*")]:
+        sync_folder(entry)
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        shutil.rmtree(target)
+    move_atomically(source, target)
+    for folder in missing:
+        sync_folder(folder.parent)
+
+
+def _record_files(work_folder: Path) -> Iterator[Path]:
+    return (work_folder / "records").glob("[0-9]*.json")

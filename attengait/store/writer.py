@@ -1,0 +1,253 @@
+"""Writing a store: shards computed by worker processes, committed one by one, and put together at the end.
+
+A shard is the unit of work, of resume and of commit. A worker has zarr-python write it in the run's temporary folder,
+renames it into the store, and writes its record. When all records are there, the columns and metadata follow in the
+same way; the root zarr.json comes last and marks the store finished. A run killed at any instant is continued by the
+same call; the bytes depend neither on the number of workers nor on kills.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.layout import report_path, work_path
+from attengait.store.opening import is_finished, open_store
+from attengait.store.plan import StorePlan, first_changed, first_difference
+from attengait.store.pool import run_in_workers
+from attengait.store.sequences import columns_of, write_sequences
+from attengait.store.shards import Compute, ShardTask, write_shard
+from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_place
+
+OnProgress = Callable[[int, int], None]
+"""Called with the frames done, those of earlier runs included, and the frames to do, both counted as planned."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteSummary:
+    """What a run did."""
+
+    num_sequences: int
+    """In the store."""
+    num_frames: int
+    """In the store."""
+    num_shards: int
+    """In the store."""
+    num_shards_reused: int
+    """Shards that earlier runs had finished."""
+    new_frames: int
+    """Frames that this run computed."""
+    seconds: float
+    """Duration of this run."""
+    report: list[dict[str, Any]]
+    """What was skipped, in the order of the input."""
+    already_finished: bool
+    """Whether there was nothing to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreJob:
+    """A store to be written."""
+
+    path: Path
+    plan: StorePlan
+    inputs: Sequence[Any]
+    """For each planned sequence, what `compute` takes."""
+    compute: Compute
+    num_workers: int
+    problems: Sequence[dict[str, Any]] = ()
+    """Entries that head the report."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ParameterError(f"workers is {self.num_workers}, but must be at least 1")
+        assert len(self.inputs) == len(self.plan.sequences)
+
+    @property
+    def work(self) -> WorkFolder:
+        """The folder beside the store."""
+        return WorkFolder(work_path(self.path))
+
+
+def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSummary:
+    """Write the store, continue one that was begun, or do nothing when it is finished.
+
+    Raises ParameterError when the path was made or begun with other parameters; AttenGaitError when the input or the
+    versions changed since, when the path is something else, when another run is at work on it, when nothing comes out,
+    and when writing fails. A KeyboardInterrupt is passed on with a sentence that says what is kept.
+    """
+    started = time.monotonic()
+    path, plan, work = job.path, job.plan, job.work
+    if not path.parent.is_dir():
+        raise AttenGaitError(f"{path.parent}, the folder to make {path.name} in, does not exist")
+    if work.is_foreign():
+        raise AttenGaitError(f"{work.path} is in the way: no interrupted run left it there")
+    if is_finished(path) and not work.path.exists():
+        return _nothing_to_do(path, plan, started)
+    _refuse_foreign(path, work)
+    with locked(work):
+        if is_finished(path):
+            work.remove()
+            return _nothing_to_do(path, plan, started)
+        begun = work.read_plan()
+        if begun is None:
+            work.write_plan(plan)
+        else:
+            _refuse_other_settings(path, begun.settings, plan)
+            _refuse_other_circumstances(path, begun, plan)
+        try:
+            kept = work.read_records(path)
+            records = _write(job, kept, on_progress)
+        except KeyboardInterrupt as stop:
+            raise type(stop)(f"stopped; {_kept(work, plan)}") from None
+        except OSError as error:
+            raise AttenGaitError(f"{path} could not be written: {error}; {_kept(work, plan)}") from error
+        except AttenGaitError as error:
+            raise AttenGaitError(f"{error}; {_kept(work, plan)}") from error
+        if not any(record.sequences for record in records):
+            shutil.rmtree(path)
+        work.remove()
+    lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
+    num_sequences = sum(len(record.sequences) for record in records)
+    if not num_sequences:
+        raise AttenGaitError(f"nothing came out of {len(plan.sequences)} sequences: see {report_path(path)}")
+    return WriteSummary(
+        num_sequences=num_sequences,
+        num_frames=sum(lengths.values()),
+        num_shards=plan.layout.num_shards,
+        num_shards_reused=len(kept),
+        new_frames=sum(length for shard, length in lengths.items() if shard not in kept),
+        seconds=time.monotonic() - started,
+        report=_whole_report(job, records),
+        already_finished=False,
+    )
+
+
+def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress | None) -> list[ShardRecord]:
+    """Compute the shards that are not kept, then put the store together; returns the records of all shards."""
+    plan, work = job.plan, job.work
+    planned = [sum(plan.sequences[i].max_frames for i in shard) for shard in plan.shards]
+    work.begin([frames if shard in kept else 0 for shard, frames in enumerate(planned)])
+    job.path.mkdir(exist_ok=True)
+
+    def report_progress() -> None:
+        if on_progress:
+            on_progress(work.frames_done(), plan.max_frames)
+
+    report_progress()
+    with work.temporary_folder() as temporary:
+        plan.layout.create(zarr.create_group(temporary, zarr_format=3, attributes=plan.attributes))
+        tasks = [
+            ShardTask(
+                shard=shard,
+                sequences=[(plan.sequences[i], job.inputs[i]) for i in members],
+                compute=job.compute,
+                layout=plan.layout,
+                store=job.path,
+                work=work,
+                temporary=temporary,
+            )
+            for shard, members in enumerate(plan.shards)
+            if shard not in kept
+        ]
+        if tasks:
+            run_in_workers(write_shard, tasks, num_workers=min(job.num_workers, len(tasks)), on_poll=report_progress)
+        committed = work.read_records(job.path)
+        if lost := [shard for shard in range(plan.layout.num_shards) if shard not in committed]:
+            raise AttenGaitError(f"shard {lost[0]} was removed during the run")
+        records = [committed[shard] for shard in range(plan.layout.num_shards)]
+        _finish(job, records, temporary)
+    return records
+
+
+def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
+    """Report, columns, metadata and last the root attributes, which mark the store finished."""
+    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in _whole_report(job, records)]
+    (temporary / "report").write_text("".join(lines), encoding="utf-8")
+    put_in_place(temporary / "report", report_path(job.path))
+    rows = [row for record in records for row in record.sequences]
+    if not rows:
+        return
+    write_sequences(zarr.create_group(temporary / "sequences", zarr_format=3), columns_of(rows))
+    put_in_place(temporary / "sequences", job.path / "sequences")
+    put_in_place(temporary / "frames" / "zarr.json", job.path / "frames" / "zarr.json")
+    put_in_place(temporary / "zarr.json", job.path / "zarr.json")
+
+
+def _whole_report(job: StoreJob, records: list[ShardRecord]) -> list[dict[str, Any]]:
+    return [*job.problems, *(entry for record in records for entry in record.report)]
+
+
+def _kept(work: WorkFolder, plan: StorePlan) -> str:
+    return f"{work.num_records()} of {plan.layout.num_shards} shards are kept: run the same command again to continue"
+
+
+def _nothing_to_do(path: Path, plan: StorePlan, started: float) -> WriteSummary:
+    """The summary for a finished store, after making sure that it is the one asked for."""
+    store = open_store(path)
+    attributes = {key: store.attributes.get(key) for key in plan.parameters}
+    layout = {"codec": store.codec, "chunk_frames": store.chunk_frames, "frame_shape": list(store.frame_shape)}
+    _refuse_other_settings(path, {**attributes, **layout}, plan)
+    theirs, ours = store.attributes.get("source"), plan.source
+    if theirs != ours:
+        raise AttenGaitError(
+            f"the input is not what {path} was made from: {_describe(theirs)} then, {_describe(ours)} now, "
+            "and names or sizes of files differ; choose another path"
+        )
+    try:
+        lines = report_path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    return WriteSummary(
+        num_sequences=len(store.sequences),
+        num_frames=store.num_frames,
+        num_shards=store.layout.num_shards,
+        num_shards_reused=store.layout.num_shards,
+        new_frames=0,
+        seconds=time.monotonic() - started,
+        report=[json.loads(line) for line in lines],
+        already_finished=True,
+    )
+
+
+def _describe(source: Any) -> str:
+    if not isinstance(source, dict):
+        return "something unknown"
+    return f"{source.get('sequences')} sequences of {source.get('max_frames')} frames"
+
+
+def _refuse_foreign(path: Path, work: WorkFolder) -> None:
+    """Raise AttenGaitError when `path` is neither free, nor a finished store, nor begun by an interrupted run."""
+    if not path.exists() or is_finished(path) or work.plan_file.is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        kind = "a folder that is not an AttenGait store" if path.is_dir() else "a file"
+        raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")
+
+
+def _refuse_other_settings(path: Path, theirs: dict[str, Any], plan: StorePlan) -> None:
+    difference = first_difference(theirs, json.loads(json.dumps(plan.settings)))
+    if difference:
+        name, old, new = difference
+        raise ParameterError(f"{path} was begun with {name} {old!r}, but {name} is now {new!r}: choose another path")
+
+
+def _refuse_other_circumstances(path: Path, begun: StorePlan, plan: StorePlan) -> None:
+    work = work_path(path)
+    difference = first_difference(begun.versions, plan.versions)
+    if difference:
+        name, old, new = difference
+        raise AttenGaitError(
+            f"{path} was begun with {name} {old}, but {name} is now {new}, which may give other bytes: "
+            f"install {name} {old} again, or delete {path} and {work}"
+        )
+    if change := first_changed(begun.sequences, plan.sequences):
+        raise AttenGaitError(
+            f"the input changed since {path} was begun: {change}; restore it, or delete {path} and {work}"
+        )

@@ -1,0 +1,100 @@
+"""A made-up source of frames for the tests of the store; importable by spawned workers, unlike the tests themselves."""
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from attengait.store.plan import PlannedSequence, StorePlan
+from attengait.store.writer import StoreJob
+
+SHAPE = (6, 5, 3)
+LENGTHS = (7, 0, 12, 9, 5, 20, 3, 11, 16, 8)
+
+
+def plan_of(lengths=LENGTHS, *, codec="none", chunk_frames=4, recipe=None, versions=None, digests=None):
+    sequences = tuple(
+        PlannedSequence(
+            subject=f"{i // 4 + 1:03d}",
+            walk=f"nm-{i % 4 + 1:02d}",
+            view="090",
+            max_frames=length,
+            digest=digests[i] if digests else f"digest {i}",
+        )
+        for i, length in enumerate(lengths)
+    )
+    return StorePlan(
+        sequences=sequences,
+        parameters={"dataset": "fake", "modality": "flow", "encoding": "colour", "recipe": recipe or {"gap": "skip"}},
+        versions=versions or {"numpy": "1.2.3"},
+        frame_shape=SHAPE,
+        codec=codec,
+        chunk_frames=chunk_frames,
+    )
+
+
+def frames_of(source):
+    """The frames of sequence `source` = (index, planned length); now and then one is dropped, and said so."""
+    index, length = source
+    dropped = [length - 1] if index % 3 == 0 and length else []
+    steps = np.random.default_rng(index).integers(0, 3, (length - len(dropped), *SHAPE))
+    frames = np.minimum(steps.cumsum(axis=0), 255).astype(np.uint8)
+    return frames, [{"sequence": index, "frame": frame, "reason": "dropped"} for frame in dropped]
+
+
+def environment_of(source):
+    """No frames, but what a worker finds itself in."""
+    frames, _ = frames_of(source)
+    return frames, [{"torch": "torch" in sys.modules, "threads": cv2.getNumThreads(), "pid": os.getpid()}]
+
+
+def too_many(source):
+    frames, entries = frames_of(source)
+    return np.concatenate([frames, frames[:1]]), entries
+
+
+def nothing(source):
+    return np.zeros((0, *SHAPE), np.uint8), [{"sequence": source[0], "reason": "nothing"}]
+
+
+def dying(source):
+    if source[0] == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return frames_of(source)
+
+
+def unwritable(source):
+    raise OSError(28, "No space left on device", "somewhere")
+
+
+def refusing_to_run(source):
+    raise AssertionError("nothing was to be computed")
+
+
+def signalling(source):
+    """At the sixth sequence send the signal FAKE_SIGNAL to the parent, or to the whole group, and never return."""
+    if source[0] == 5:
+        number = int(os.environ["FAKE_SIGNAL"])
+        if os.environ["FAKE_TARGET"] == "group":
+            os.killpg(os.getpgrp(), number)
+        else:
+            os.kill(os.getppid(), number)
+        threading.Event().wait()
+    return frames_of(source)
+
+
+def job_of(path, plan=None, compute=frames_of, *, num_workers=1, problems=()):
+    plan = plan or plan_of()
+    inputs = [(i, sequence.max_frames) for i, sequence in enumerate(plan.sequences)]
+    return StoreJob(
+        path=Path(path), plan=plan, inputs=inputs, compute=compute, num_workers=num_workers, problems=problems
+    )
+
+
+def tree(folder):
+    """Every file below `folder` and what it holds."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
