@@ -1,9 +1,5 @@
 """The `benchmark` commands: a table, then one line of JSON."""
 
-import json
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)

@@ -9,13 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from attengait.cli.progress import ProgressLine, duration
+from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")]
-WorkersOption = Annotated[
-    int | None, typer.Option(help="Processes; by default one for each core this process may use.")
-]
+WorkersOption = Annotated[int | None, typer.Option(help="Processes; by default one for each usable core.")]
 
 
 def usable_cores() -> int:
@@ -59,9 +57,7 @@ def preprocess(
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")],
     flow: Annotated[str, typer.Option(help="Flow backend: opencv.")] = "opencv",
-    codec: Annotated[
-        str, typer.Option(help="Compression of the frames: none (fastest to read), lz4 or zstd.")
-    ] = "none",
+    codec: Annotated[str, typer.Option(help="Compression of the frames: none (fastest), lz4 or zstd.")] = "none",
     gap: Annotated[
         str, typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does.")
     ] = "skip",

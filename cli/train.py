@@ -10,7 +10,8 @@ import typer
 from attengait.cli.progress import ProgressLine, duration
 
 if TYPE_CHECKING:
-    from attengait.training.trainer import Progress
+    from attengait.training.config import TrainingConfig
+    from attengait.training.trainer import Progress, TrainingResult
 
 
 def train(
@@ -31,7 +32,6 @@ def train(
 
     Ctrl-C or SIGTERM leaves a checkpoint; the same command with --resume continues with the very same numbers.
     """
-    from attengait.pipelines.run import train_run
     from attengait.training.checkpoint import read_record
     from attengait.training.config import TrainingConfig, load_preset, make_config, parse_assignments, settings_of
 
@@ -42,10 +42,20 @@ def train(
     if show_settings:
         print(config.to_json())
         return
+    result = train_with_line(store, out, config, resume=resume)
+    if result.interrupted_by is not None:
+        raise typer.Exit(128 + result.interrupted_by)
+    print(f"{result.steps} of {result.num_steps} steps done: {out / 'model.safetensors'}")
+
+
+def train_with_line(store: Path, run: Path, config: "TrainingConfig", *, resume: bool) -> "TrainingResult":
+    """Train with a live line; an interruption is said."""
+    from attengait.pipelines.run import train_run
+
     with ProgressLine("Training", "steps") as line:
         result = train_run(
             str(store),
-            out,
+            run,
             config,
             resume=resume,
             on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
@@ -54,8 +64,7 @@ def train(
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
         print(f"{name}: stopped at step {result.steps} of {result.num_steps}; continue with --resume", file=sys.stderr)
-        raise typer.Exit(128 + result.interrupted_by)
-    print(f"{result.steps} of {result.num_steps} steps done: {out / 'model.safetensors'}")
+    return result
 
 
 def progress_text(progress: "Progress") -> str:

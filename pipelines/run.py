@@ -53,7 +53,7 @@ def train_run(
     with _locked(run):
         if resume:
             _check_same(run, read_record(run), record)
-        elif (run / "config.json").exists():
+        elif (run / "checkpoint.pt").exists():
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
             )

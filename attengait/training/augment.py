@@ -1,7 +1,8 @@
 """Mixup and cutmix of a batch of clips, as the published recipe does them.
 
-Both draw lambda per clip uniformly on (0, 1) (the original's Beta draw uses shape 1 whatever its alpha is) and a partner
-by one permutation of the batch. Targets of the cross entropy mix with lambda; the triplet loss keeps the clip's own label.
+Both draw lambda per clip uniformly on (0, 1) (the original's Beta draw uses shape 1 whatever its alpha is) and a
+partner by one permutation of the batch. Targets of the cross entropy mix with lambda; the triplet loss keeps the clip's
+own label.
 
 Shapes: N clips, T frames, H x W pixels, C channels, K classes.
 """

@@ -72,7 +72,7 @@ def load_checkpoint(
     """
     path = run / "checkpoint.pt"
     if not path.is_file():
-        raise AttenGaitError(f"{run} has no checkpoint.pt to resume from")
+        raise AttenGaitError(f"{run} has no checkpoint.pt to resume from: start it without --resume")
     try:
         # Optimiser state stays on the CPU here: load_state_dict moves it to where the weights are.
         state = torch.load(path, map_location="cpu", weights_only=True)

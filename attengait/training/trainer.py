@@ -9,7 +9,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -90,10 +90,13 @@ class Trainer:
 
         num_steps = config.total_epochs * self.plan.steps_per_epoch
         last_step = min(num_steps, config.stop_after_steps or num_steps)
-        scalars = _open_scalars(self.run, first_step)
         meter = _Meter(num_steps)
         step = saved = first_step
-        with _stop_signals() as stopped_by, self.open_stream(first_step, max(0, last_step - first_step)) as stream:
+        with (
+            closing(_open_scalars(self.run, first_step)) as scalars,
+            _stop_signals() as stopped_by,
+            self.open_stream(first_step, max(0, last_step - first_step)) as stream,
+        ):
             batches = iter(stream)
             while step < last_step and not stopped_by:
                 waiting_since = time.perf_counter()
@@ -115,7 +118,6 @@ class Trainer:
                     saved = step
             if step != saved or step == 0:
                 save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
-        scalars.close()
         return TrainingResult(steps=step, num_steps=num_steps, interrupted_by=stopped_by[0] if stopped_by else None)
 
     def _rate(self, step: int) -> float:
