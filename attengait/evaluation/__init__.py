@@ -1,0 +1,19 @@
+"""Recognition measured: distances between embeddings, protocols, their tables. Needs NumPy, not torch."""
+
+from attengait.evaluation.distances import DISTANCES, distance
+from attengait.evaluation.embeddings import Embeddings, embed_store, load_embeddings, save_embeddings
+from attengait.evaluation.protocols import PROTOCOLS, check_names, evaluate_embeddings
+from attengait.evaluation.result import EvaluationResult
+
+__all__ = [
+    "DISTANCES",
+    "PROTOCOLS",
+    "Embeddings",
+    "EvaluationResult",
+    "check_names",
+    "distance",
+    "embed_store",
+    "evaluate_embeddings",
+    "load_embeddings",
+    "save_embeddings",
+]

@@ -1,0 +1,23 @@
+"""The evaluation protocols, by name."""
+
+from collections.abc import Callable
+
+from attengait.evaluation.casia_b import evaluate_casia_b
+from attengait.evaluation.distances import DISTANCES
+from attengait.evaluation.embeddings import Embeddings
+from attengait.evaluation.registry import look_up
+from attengait.evaluation.result import EvaluationResult
+
+PROTOCOLS: dict[str, Callable[[Embeddings, str], EvaluationResult]] = {"casia-b": evaluate_casia_b}
+
+
+def check_names(protocol: str, distance: str) -> None:
+    """Refuse an unknown protocol or distance (ParameterError) before hours of embedding."""
+    look_up(PROTOCOLS, protocol, "protocol")
+    look_up(DISTANCES, distance, "distance")
+
+
+def evaluate_embeddings(embeddings: Embeddings, *, protocol: str = "casia-b", distance: str = "l2") -> EvaluationResult:
+    """Evaluate by the named protocol and distance; ParameterError for an unknown one."""
+    check_names(protocol, distance)
+    return PROTOCOLS[protocol](embeddings, distance)

@@ -1,0 +1,99 @@
+"""What an evaluation found: rank-1 per condition and probe view, its means, and how these are shown and written.
+
+A figure is a fraction of 1, or None where there was nothing to measure; means are over the figures present.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+_ABSENT = "–"
+
+Figures = dict[str, dict[str, float | None]]
+"""By condition ("nm") and probe view ("090")."""
+
+
+def mean_of_present(figures: Iterable[float | None]) -> float | None:
+    """The mean of the figures that are not None; None if there are none."""
+    present = [figure for figure in figures if figure is not None]
+    return sum(present) / len(present) if present else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationResult:
+    """One protocol's figures for one set of embeddings."""
+
+    protocol: str
+    distance: str
+    leaves_out: str
+    """What the protocol keeps from being compared, like "identical views"."""
+    rank1: Figures
+    mean_average_precision: Figures | None = None
+    """Only where the protocol defines it."""
+    num_subjects: int
+    """Subjects with a probe or a gallery item."""
+    num_gallery_subjects: int
+    num_probes: int
+    num_gallery: int
+    missing: tuple[str, ...]
+    """What could not be measured and why, one phrase each."""
+
+    @property
+    def chance(self) -> float | None:
+        """The rank-1 of guessing: 1 / number of gallery subjects."""
+        return 1 / self.num_gallery_subjects if self.num_gallery_subjects else None
+
+    @property
+    def mean(self) -> float | None:
+        """The headline figure: the mean over conditions of the mean rank-1 over probe views."""
+        return mean_of_present(mean_of_present(views.values()) for views in self.rank1.values())
+
+    def table(self) -> Group:
+        """A table for a rich console: views down, conditions across, percent.
+
+        Below it: how many were compared, what chance gives, and what is missing.
+        """
+        columns: Figures = dict(self.rank1)
+        if self.mean_average_precision is not None:
+            columns |= {f"{condition} mAP": views for condition, views in self.mean_average_precision.items()}
+        table = Table("probe view")
+        for heading in columns:
+            table.add_column(heading, justify="right")
+        for view in dict.fromkeys(view for views in columns.values() for view in views):
+            table.add_row(view, *(_percent(views[view]) for views in columns.values()))
+        table.add_section()
+        table.add_row("mean", *(_percent(mean_of_present(views.values())) for views in columns.values()))
+        lines = [
+            f"mean over conditions {_percent(self.mean)}, chance level {_percent(self.chance)}",
+            f"{self.num_subjects} subjects, {self.num_probes} probes, {self.num_gallery} gallery items",
+            *self.missing,
+        ]
+        title = f"{self.protocol}: rank-1 in %, excluding {self.leaves_out}, distance {self.distance}"
+        return Group(Text(title), table, *map(Text, lines))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary for `json.dumps`: protocol, distance, rank1 by condition (views, mean), mean."""
+        result: dict[str, Any] = {
+            "protocol": self.protocol,
+            "distance": self.distance,
+            "rank1": _with_means(self.rank1),
+        }
+        if self.mean_average_precision is not None:
+            result["mean_average_precision"] = _with_means(self.mean_average_precision)
+        result["mean"] = self.mean
+        return result
+
+
+def _with_means(figures: Figures) -> dict[str, Any]:
+    return {
+        condition: {"views": dict(views), "mean": mean_of_present(views.values())}
+        for condition, views in figures.items()
+    }
+
+
+def _percent(figure: float | None) -> str:
+    return _ABSENT if figure is None else f"{100 * figure:.1f}"
