@@ -68,16 +68,20 @@ def _missing(
     in_condition: dict[str, NDArray[np.bool_]],
 ) -> list[str]:
     """What the table lacks, in words."""
-    masks: dict[str, tuple[NDArray[np.bool_], Sequence[str]]] = {"gallery": (in_gallery, GALLERY_WALKS)}
-    masks |= {f"{name} probe": (in_probes, PROBE_WALKS[name]) for name, in_probes in in_condition.items()}
-    phrases = []
-    for what, (mask, walks) in masks.items():
-        present = set(embeddings.views[mask])
-        absent = [view for view in views if view not in present]
-        if not present:
-            phrases.append(f"no {what} at all ({', '.join(walks)})")
-        elif absent:
-            phrases.append(f"no {what} at view {', '.join(absent)}")
-        if what == "gallery" and len(present) == 1:
-            phrases.append(f"no gallery at another view for probes of view {', '.join(present)}")
+    gallery = embeddings.select(in_gallery)
+    phrases = phrases_about_absent("gallery", gallery, GALLERY_WALKS, views)
+    gallery_views = np.unique(gallery.views)
+    if len(gallery_views) == 1:
+        phrases.append(f"no gallery at another view for probes of view {gallery_views[0]}")
+    for condition, in_probes in in_condition.items():
+        probes = embeddings.select(in_probes)
+        phrases += phrases_about_absent(f"{condition} probe", probes, PROBE_WALKS[condition], views)
     return phrases
+
+
+def phrases_about_absent(what: str, items: Embeddings, walks: Sequence[str], views: Sequence[str]) -> list[str]:
+    """Say at which of `views` there are no `items`, or that there are none at all."""
+    absent = [view for view in views if view not in items.views]
+    if not len(items):
+        return [f"no {what} at all ({', '.join(walks)})"]
+    return [f"no {what} at view {', '.join(absent)}"] if absent else []

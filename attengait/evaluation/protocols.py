@@ -3,12 +3,16 @@
 from collections.abc import Callable
 
 from attengait.evaluation.casia_b import evaluate_casia_b
+from attengait.evaluation.cross_view import evaluate_cross_view
 from attengait.evaluation.distances import DISTANCES
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.registry import look_up
 from attengait.evaluation.result import EvaluationResult
 
-PROTOCOLS: dict[str, Callable[[Embeddings, str], EvaluationResult]] = {"casia-b": evaluate_casia_b}
+PROTOCOLS: dict[str, Callable[[Embeddings, str], EvaluationResult]] = {
+    "casia-b": evaluate_casia_b,
+    "casia-b-cross-view": evaluate_cross_view,
+}
 
 
 def check_names(protocol: str, distance: str) -> None:
