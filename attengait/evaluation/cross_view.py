@@ -47,7 +47,7 @@ def evaluate_cross_view(embeddings: Embeddings, distance_name: str) -> Evaluatio
     return EvaluationResult(
         protocol="casia-b-cross-view",
         distance=distance_name,
-        leaves_out="one's own identical view",
+        leaves_out="one's own walks at the identical view",
         rank1=rank1,
         mean_average_precision=mean_average_precision,
         num_subjects=len(np.unique(embeddings.subjects[in_gallery | in_probes])),

@@ -29,7 +29,7 @@ def retrieval_metrics(
     *,
     left_out: NDArray[np.bool_] | None = None,
 ) -> RetrievalMetrics | None:
-    """Metrics of `distances` [n, m] without the pairs of `left_out` [n, m], if any; None if no probe has a match left."""
+    """Metrics of `distances` [n, m] without the pairs of `left_out` [n, m]; None if no probe has a match."""
     is_match = probe_subjects[:, None] == gallery_subjects
     is_kept = np.ones_like(is_match) if left_out is None else ~left_out
     is_valid = (is_match & is_kept).any(axis=1)
