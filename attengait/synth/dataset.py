@@ -1,0 +1,194 @@
+"""Write synthetic walkers to disk in the layout of CASIA-B: OUT/rgb and OUT/silh, SSS/walk/VVV/SSS-walk-VVV-FFF.png.
+
+Sequences are independent, so they are spread over processes as they come; the files do not depend on how many.
+"""
+
+import multiprocessing
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.synth.sequence import render_sequence
+
+MAX_FRAMES = 150
+"""Longer paths would need a camera so far away that a walker is a few dozen pixels tall."""
+
+_RGB_PNG = [
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_UP,
+]
+"""Noise has no repetitions to look for: the fastest of the settings tried, and smaller than the default."""
+_SILHOUETTE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthConfig:
+    """Which walkers to make. Raises ParameterError for values out of range."""
+
+    subjects: int | tuple[int, ...]
+    """How many (numbered from 1), or their numbers (1 to 999). A number's identity depends on the seed alone."""
+    walks: tuple[str, ...] = ("nm-01", "nm-02", "nm-03", "nm-04", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
+    """Kind (nm, bg with a bag, cl in a coat) and two digits."""
+    views: tuple[int, ...] = (0, 18, 36, 54, 72, 90, 108, 126, 144, 162, 180)
+    """Degrees: 0 walks towards the camera, 90 shows the left side, 180 the back."""
+    frames: int = 60
+    """Frames of each sequence, 25 a second."""
+    seed: int = 0
+    workers: int = 1
+    """Processes; 1 works in the calling one."""
+
+    def __post_init__(self) -> None:
+        numbers = self.subject_numbers
+        if not numbers or not all(1 <= number <= 999 for number in numbers):
+            raise ParameterError(f"subjects is {self.subjects!r}; give how many, or their numbers, from 1 to 999")
+        for walk in self.walks:
+            if not re.fullmatch(r"(nm|bg|cl)-\d\d", walk):
+                raise ParameterError(f"walk {walk!r} is unknown; a walk is nm, bg or cl and two digits, such as nm-01")
+        for view in self.views:
+            if not 0 <= view <= 359:
+                raise ParameterError(f"view is {view}; a view is whole degrees from 0 to 359")
+        for name, values in (("subjects", numbers), ("walks", self.walks), ("views", self.views)):
+            if not values:
+                raise ParameterError(f"{name} is empty; give at least one")
+            if len(set(values)) < len(values):
+                raise ParameterError(f"{name} names one twice: {', '.join(map(str, values))}")
+        if not 1 <= self.frames <= MAX_FRAMES:
+            raise ParameterError(f"frames is {self.frames}; a sequence has 1 to {MAX_FRAMES}")
+        if self.seed < 0:
+            raise ParameterError(f"seed is {self.seed}; a seed is 0 or larger")
+        if self.workers < 1:
+            raise ParameterError(f"workers is {self.workers}; at least 1 is needed")
+
+    @property
+    def subject_numbers(self) -> tuple[int, ...]:
+        """The subjects' numbers."""
+        return tuple(range(1, self.subjects + 1)) if isinstance(self.subjects, int) else self.subjects
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences to make."""
+        return len(self.subject_numbers) * len(self.walks) * len(self.views)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames to make: as many pictures again are silhouettes."""
+        return self.num_sequences * self.frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SynthSummary:
+    """What was written, and where."""
+
+    rgb: Path
+    silhouettes: Path
+    num_subjects: int
+    num_sequences: int
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Task:
+    """One sequence to write; picklable."""
+
+    out: Path
+    seed: int
+    subject: int
+    walk: str
+    view: int
+    frames: int
+
+
+def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int], None] | None = None) -> SynthSummary:
+    """Write OUT/rgb (BGR 320 x 240) and OUT/silh (0 or 255) and call `on_progress` with the frames done so far.
+
+    Writing into a folder that holds walkers adds to them: other sequences stay, the same ones are overwritten file by
+    file, and what a longer version of them left behind is removed, so that the same call always ends in the same files.
+    A file is not flushed to disk one by one; after an interruption, run it again.
+
+    Raises AttenGaitError when a file cannot be written or a worker process dies.
+    """
+    tasks = [
+        _Task(out=out, seed=config.seed, subject=subject, walk=walk, view=view, frames=config.frames)
+        for subject in config.subject_numbers
+        for walk in config.walks
+        for view in config.views
+    ]
+    done = 0
+    for frames in _run(tasks, min(config.workers, len(tasks))):
+        done += frames
+        if on_progress is not None:
+            on_progress(done)
+    return SynthSummary(
+        rgb=out / "rgb",
+        silhouettes=out / "silh",
+        num_subjects=len(config.subject_numbers),
+        num_sequences=len(tasks),
+        num_frames=done,
+    )
+
+
+def _run(tasks: list[_Task], num_workers: int) -> Iterable[int]:
+    """Yield the frames of each sequence as it is finished."""
+    if num_workers == 1:
+        yield from map(_write_sequence, tasks)
+        return
+    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _begin_worker)
+    try:
+        for future in as_completed([pool.submit(_write_sequence, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    cv2.setNumThreads(1)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _write_sequence(task: _Task) -> int:
+    parts = (f"{task.subject:03d}", task.walk, f"{task.view:03d}")
+    folders = [task.out.joinpath(kind, *parts) for kind in ("rgb", "silh")]
+    prefix = "-".join(parts)
+    wanted = {f"{prefix}-{number:03d}.png" for number in range(1, task.frames + 1)}
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob(f"{prefix}-*.png"):
+                if path.name not in wanted:
+                    path.unlink()
+        except OSError as error:
+            raise AttenGaitError(f"cannot write to {folder}: {error.strerror}") from None
+    frames = render_sequence(task.seed, task.subject, task.walk, task.view, task.frames)
+    for name, pictures in zip(sorted(wanted), frames, strict=True):
+        for folder, picture, options in zip(folders, pictures, (_RGB_PNG, _SILHOUETTE_PNG), strict=True):
+            _write_picture(folder / name, picture, options)
+    return task.frames
+
+
+def _write_picture(path: Path, picture: np.ndarray, options: list[int]) -> None:
+    try:
+        path.write_bytes(cv2.imencode(".png", picture, options)[1])
+    except OSError as error:
+        raise AttenGaitError(f"cannot write {path}: {error.strerror}") from None

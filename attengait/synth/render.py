@@ -1,0 +1,243 @@
+"""Paint a posed walker: swept ellipsoids, seen in perspective, nearest in front, textured and softly shaded.
+
+A part's picture is found in two dimensions. On the screen it is a sweep of ellipses from its start to its end; a pixel
+has three coordinates there: `sweep` (0 at the start, 1 at the end), `side` (-1 to 1 across) and `past` (0 between the
+ends, up to 1 in the round caps beyond them). With facing = sqrt(1 - side^2 - past^2) they give a point on a unit
+sphere, from which depth, texture and shade follow. First every part leaves these coordinates in shared buffers where it
+is nearest; then all visible pixels are shaded at once.
+
+Shapes: T frames, P parts, V visible pixels. Units: metres in the camera's axes (right, down, forward), pixels on the
+screen. It is the perspective of each part's own place, not of each pixel: limbs are small beside their distance.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.synth.clothes import MATERIALS, Part
+from attengait.synth.scene import FOCAL_PX, HEIGHT_PX, WIDTH_PX, Camera, Room
+from attengait.synth.skeleton import SEGMENTS, Pose
+from attengait.synth.texture import TEXELS_PER_METRE, TEXTURE_SIZE, Texture
+
+Floats = NDArray[np.float64]
+Picture = NDArray[np.uint8]
+
+_LIGHT = np.array([-0.5, -0.65, -0.57])
+"""Towards the lamp, in the camera's axes: above it, to its left."""
+_AMBIENT, _DIFFUSE, _DARKEST = 0.66, 0.42, 0.3
+_SHADOW, _SHADOW_METRES = 0.3, 0.16
+_EDGE_METRES = 10.0
+"""Pixels that a part covers by less than a half are moved so far back that any part covering more hides them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """Every part on the screen in every frame."""
+
+    sweeps: Floats
+    """[T, P, 16]: what `_draw` needs, in its order."""
+    shading: NDArray[np.float32]
+    """[T, P, 12]: what `_shade` needs, in its order."""
+    texture: NDArray[np.intp]
+    """[P]: which texture of the atlas."""
+    feet: Floats
+    """[T, 2, 2]: where the feet are on the floor, metres."""
+
+
+def make_atlas(textures: list[Texture]) -> Picture:
+    """Textures [N, N, 3] above each other, each with a border that repeats its other side: [M (N + 2), N + 2, 3]."""
+    return np.concatenate([np.pad(texture, ((1, 1), (1, 1), (0, 0)), mode="wrap") for texture in textures])
+
+
+def _unit(vectors: Floats) -> Floats:
+    unit: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
+    return unit
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    product: Floats = np.einsum("...i,...i->...", a, b)
+    return product
+
+
+def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Generator) -> Projection:
+    """Place every part on the screen; `rng` draws where in its texture a part begins."""
+    segment = [SEGMENTS.index(part.segment) for part in parts]
+    turn = camera.rotation @ pose.rotations[:, segment]  # [T, P, 3, 3]
+    origin = camera.to_camera(pose.origins[:, segment])  # [T, P, 3]
+    starts, ends = (np.array([getattr(part, name) for part in parts]) for name in ("start", "end"))
+    start_axes, end_axes = (np.array([getattr(part, name) for part in parts]) for name in ("start_axes", "end_axes"))
+
+    start = origin + np.einsum("tpij,pj->tpi", turn, starts)
+    end = origin + np.einsum("tpij,pj->tpi", turn, ends)
+    start_scale, end_scale = FOCAL_PX / start[..., 2], FOCAL_PX / end[..., 2]
+    middle = np.array([(WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2])
+    start_px = middle + start[..., :2] * start_scale[..., None]
+    end_px = middle + end[..., :2] * end_scale[..., None]
+    length_px = np.maximum(np.linalg.norm(end_px - start_px, axis=-1), 1e-3)
+
+    # three directions: along the part's picture, across it, and from the part to the camera
+    along_px = (end_px - start_px) / length_px[..., None]
+    facing = -_unit(start + end)
+    along = np.concatenate([along_px, np.zeros_like(along_px[..., :1])], axis=-1)
+    along = _unit(along - _dot(along, facing)[..., None] * facing)
+    across = np.cross(along, facing)
+
+    def shadow(ellipsoid: Floats, direction: Floats) -> Floats:
+        """Half the extent [T, P] of ellipsoids (axes as columns [T, P, 3, 3]) along a direction."""
+        return np.linalg.norm(np.einsum("tpij,tpi->tpj", ellipsoid, direction), axis=-1)
+
+    first, last = turn * start_axes[:, None, :], turn * end_axes[:, None, :]
+    mean = (first + last) / 2
+    # the same directions on the unit sphere that becomes the ellipsoid
+    sphere_across = _unit(np.einsum("tpij,tpi->tpj", mean, across))
+    sphere_facing = _unit(np.einsum("tpji,tpj->tpi", turn, facing) / ((start_axes + end_axes) / 2))
+    sphere_along = np.cross(sphere_facing, sphere_across)
+    sphere_along *= np.sign(_dot(np.einsum("tpij,tpj->tpi", mean, sphere_along), along))[..., None]
+
+    def nearness(ellipsoid: Floats, direction: Floats) -> Floats:
+        """How much nearer to the camera [T, P] the ellipsoid's point in a direction of the sphere is."""
+        return _dot(np.einsum("tpij,tpj->tpi", ellipsoid, direction), facing)
+
+    sweeps = np.stack(
+        [
+            *(start_px[..., 0], start_px[..., 1], along_px[..., 0], along_px[..., 1], length_px),
+            *(shadow(first, across) * start_scale, shadow(last, across) * end_scale),
+            *(shadow(first, along) * start_scale, shadow(last, along) * end_scale),
+            *(start[..., 2], end[..., 2], nearness(first, sphere_facing), nearness(last, sphere_facing)),
+            *(nearness(mean, sphere_across), nearness(mean, sphere_along)),
+        ],
+        axis=-1,
+    )
+
+    around = [((part.axis + 1) % 3, (part.axis + 2) % 3) for part in parts]
+    sphere = np.stack([sphere_across, sphere_along, sphere_facing], axis=-1)  # [T, P, sphere's axis, direction]
+    index = np.arange(len(parts))
+    cosine, sine = (sphere[:, index, [pair[k] for pair in around]] for k in (0, 1))  # [T, P, 3]
+    metres = np.linalg.norm(ends - starts, axis=-1)
+    cap_metres = (start_axes + end_axes)[index, [part.axis for part in parts]] / 2
+    girth = np.array(
+        [
+            np.mean([part.start_axes[k] + part.end_axes[k] for k in pair])
+            for part, pair in zip(parts, around, strict=True)
+        ]
+    )
+    repeats = np.maximum(1, np.round(np.pi * girth * TEXELS_PER_METRE / TEXTURE_SIZE))
+    offset = rng.integers(0, TEXTURE_SIZE, len(parts)).astype(np.float64)
+    for i, part in enumerate(parts):
+        if part.material == "head":  # the only texture with a place of its own: its rows count from the chin
+            repeats[i], offset[i] = 1, part.start[2] * TEXELS_PER_METRE
+    constant = np.broadcast_to(
+        np.stack(
+            [metres * TEXELS_PER_METRE, cap_metres * TEXELS_PER_METRE, offset, repeats * TEXTURE_SIZE / 360], axis=-1
+        ),
+        (*cosine.shape[:2], 4),
+    )
+    light = np.stack([direction @ _LIGHT for direction in (across, along, facing)], axis=-1)
+    return Projection(
+        sweeps=sweeps,
+        shading=np.concatenate([cosine, sine, light * _DIFFUSE, constant], axis=-1).astype(np.float32),
+        texture=np.array([MATERIALS.index(part.material) for part in parts]),
+        feet=np.stack([pose.point(f"{side}_foot", (0.06, 0.0, 0.0))[:, :2] for side in ("left", "right")], axis=1),
+    )
+
+
+class Painter:
+    """Paints one sequence, frame by frame, into buffers that all its frames share."""
+
+    def __init__(self, room: Room, projection: Projection, atlas: Picture) -> None:
+        self.room = room
+        self.projection = projection
+        self.atlas = atlas
+        size = (HEIGHT_PX, WIDTH_PX)
+        self._columns = np.arange(WIDTH_PX, dtype=np.float32)[None, :]
+        self._rows = np.arange(HEIGHT_PX, dtype=np.float32)[:, None]
+        self._depth, self._cover, self._sweep, self._side, self._past = (np.empty(size, np.float32) for _ in range(5))
+        self._part = np.empty(size, np.intp)
+
+    def paint(self, frame: int) -> tuple[Picture, Picture]:
+        """The picture uint8 [240, 320, 3] (BGR, no sensor noise) and the silhouette uint8 [240, 320] (0 or 255)."""
+        self._depth.fill(np.inf)
+        self._cover.fill(0)
+        for part, sweep in enumerate(self.projection.sweeps[frame].tolist()):
+            self._draw(part, sweep)
+        picture = self.room.picture.copy()
+        self._cast_shadow(picture, frame)
+        self._shade(picture, frame)
+        silhouette = (self._cover >= 0.5).astype(np.uint8) * np.uint8(255)
+        return picture, silhouette
+
+    def _draw(self, part: int, values: list[float]) -> None:
+        """Leave a part's coordinates in the buffers wherever it is the nearest so far."""
+        (x, y, along_x, along_y, length, start_width, end_width, start_cap, end_cap) = values[:9]
+        (start_depth, end_depth, start_facing, end_facing, depth_side, depth_past) = values[9:]
+        start_reach, end_reach = max(start_width, start_cap) + 1, max(end_width, end_cap) + 1
+        end_x, end_y = x + along_x * length, y + along_y * length
+        left, right = int(min(x - start_reach, end_x - end_reach)), int(max(x + start_reach, end_x + end_reach)) + 2
+        top, bottom = int(min(y - start_reach, end_y - end_reach)), int(max(y + start_reach, end_y + end_reach)) + 2
+        box = np.s_[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
+        columns, rows = self._columns[:, box[1]] - np.float32(x), self._rows[box[0]] - np.float32(y)
+        along = columns * np.float32(along_x) + rows * np.float32(along_y)
+        side = rows * np.float32(along_x) - columns * np.float32(along_y)
+        sweep = np.clip(along * np.float32(1 / length), 0, 1)
+        width = sweep * np.float32(end_width - start_width) + np.float32(start_width)
+        side /= width
+        past = along - sweep * np.float32(length)
+        past *= np.where(past < 0, np.float32(1 / start_cap), np.float32(1 / end_cap))
+        square = side * side + past * past
+        facing = np.sqrt(np.maximum(1 - square, 0))
+        cover = (1 - np.sqrt(square)) * np.minimum(width, np.float32(min(start_cap, end_cap) + length)) + np.float32(
+            0.5
+        )
+        depth = sweep * np.float32(end_depth - start_depth) + np.float32(start_depth)
+        depth -= facing * (sweep * np.float32(end_facing - start_facing) + np.float32(start_facing))
+        depth -= side * np.float32(depth_side) + past * np.float32(depth_past)
+        depth += (cover < 0.5) * np.float32(_EDGE_METRES)
+        nearer = (cover > 0) & (depth < self._depth[box])
+        for buffer, value in (
+            (self._depth, depth),
+            (self._sweep, sweep),
+            (self._side, side),
+            (self._past, past),
+        ):
+            np.copyto(buffer[box], value, where=nearer)
+        self._part[box][nearer] = part
+        np.maximum(self._cover[box], cover, out=self._cover[box])
+
+    def _cast_shadow(self, picture: Picture, frame: int) -> None:
+        """Darken the floor softly around both feet."""
+        rows = np.flatnonzero(self._cover.any(axis=1))
+        columns = np.flatnonzero(self._cover.any(axis=0))
+        if len(rows) == 0:
+            return
+        box = np.s_[max(rows[-1] - 50, 0) : rows[-1] + 12, max(columns[0] - 16, 0) : columns[-1] + 17]
+        floor = self.room.floor[box]
+        light = np.ones(floor.shape[:2], np.float32)
+        for foot in self.projection.feet[frame].astype(np.float32):
+            away = floor - foot
+            light *= 1 - _SHADOW * np.exp(np.einsum("yxc,yxc->yx", away, away) * np.float32(-0.5 / _SHADOW_METRES**2))
+        picture[box] = (picture[box] * light[..., None]).astype(np.uint8)
+
+    def _shade(self, picture: Picture, frame: int) -> None:
+        """Texture and light every visible pixel, and mix the edge's with what is behind."""
+        pixels = np.flatnonzero(self._cover)
+        if len(pixels) == 0:
+            return
+        part = self._part.ravel()[pixels]
+        side, past = self._side.ravel()[pixels], self._past.ravel()[pixels]
+        cover = np.minimum(self._cover.ravel()[pixels], 1)
+        facing = np.sqrt(np.maximum(1 - side * side - past * past, 0))
+        table = self.projection.shading[frame].T[:, part]  # [13, V]
+        cosine = side * table[0] + past * table[1] + facing * table[2]
+        sine = side * table[3] + past * table[4] + facing * table[5]
+        shade = np.float32(_AMBIENT) + side * table[6] + past * table[7] + facing * table[8]
+        row = self._sweep.ravel()[pixels] * table[9] + past * table[10] + table[11]
+        column = cv2.phase(cosine, sine, angleInDegrees=True).ravel() * table[12]
+        row = row % TEXTURE_SIZE + (self.projection.texture[part] * (TEXTURE_SIZE + 2) + 1).astype(np.float32)
+        column = column % TEXTURE_SIZE + 1
+        colour = cv2.remap(self.atlas, column[None], row[None], cv2.INTER_LINEAR)[0]
+        lit = colour * (np.maximum(shade, _DARKEST) * cover)[:, None]
+        flat = picture.reshape(-1, 3)
+        lit += flat[pixels] * (1 - cover)[:, None]
+        flat[pixels] = np.minimum(lit, 255).astype(np.uint8)

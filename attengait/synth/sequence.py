@@ -1,0 +1,82 @@
+"""One sequence's pictures, as a pure function of (seed, subject, walk, view, number of frames).
+
+Who walks depends on seed and subject alone; how he walks today and what he wears on the walk too, and is the same for
+all views, which are cameras that film at once. Rooms belong to views: every subject is filmed by the same cameras.
+"""
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.synth.body import draw_body
+from attengait.synth.clothes import MATERIALS, carrying_arm, draw_outfit, dress
+from attengait.synth.gait import draw_gait, vary_gait
+from attengait.synth.render import Painter, Picture, make_atlas, project
+from attengait.synth.scene import HEIGHT_PX, WIDTH_PX, build_room, camera_for
+from attengait.synth.seeds import generator
+from attengait.synth.skeleton import walk as pose_walk
+from attengait.synth.texture import TEXTURE_SIZE, cloth, leather, skin
+
+_NOISE_GREY_LEVELS = 1.3
+_NOISE_SPARE_PX = 64
+
+
+def render_sequence(
+    seed: int, subject: int, walk: str, view: int, num_frames: int
+) -> Iterator[tuple[Picture, Picture]]:
+    """Yield each frame's picture uint8 [240, 320, 3] (BGR) and silhouette uint8 [240, 320] (0 or 255)."""
+    body = draw_body(generator(seed, "body", subject))
+    gait = draw_gait(generator(seed, "gait", subject))
+    today = generator(seed, "walk", subject, walk)
+    outfit = draw_outfit(walk[:2], today)
+    pose = pose_walk(
+        body,
+        vary_gait(gait, today, carrying_arm(outfit)),
+        num_frames,
+        start_phase=float(today.uniform(0, 2 * np.pi)),
+        heading=float(np.radians(today.normal(0, 1.5))),
+        aside=float(np.clip(today.normal(0, 0.06), -0.15, 0.15)),
+    )
+    clothes = generator(seed, "clothes", subject, walk)
+    bare, head, hair = skin(generator(seed, "skin", subject), TEXTURE_SIZE)
+    textures = {
+        "skin": bare,
+        "head": head,
+        "hair": hair,
+        "top": cloth(clothes, TEXTURE_SIZE),
+        "trousers": cloth(clothes, TEXTURE_SIZE, brightest=150),
+        "shoes": leather(clothes, TEXTURE_SIZE),
+        "coat": cloth(clothes, TEXTURE_SIZE),
+        "bag": leather(clothes, TEXTURE_SIZE),
+    }
+    camera = camera_for(view, num_frames)
+    painter = Painter(
+        build_room(generator(seed, "room", view), camera, num_frames),
+        project(dress(body, outfit), pose, camera, clothes),
+        make_atlas([textures[material] for material in MATERIALS]),
+    )
+    sensor = generator(seed, "noise", subject, walk, view)
+    noise = _noise_field(seed)
+    for frame in range(num_frames):
+        picture, silhouette = painter.paint(frame)
+        down, right = sensor.integers(0, _NOISE_SPARE_PX, 2)
+        grain = noise[down : down + HEIGHT_PX, right : right + WIDTH_PX]
+        yield cv2.add(picture, grain, dtype=cv2.CV_8U), silhouette
+
+
+_noise_fields: dict[int, NDArray[np.int16]] = {}
+
+
+def _noise_field(seed: int) -> NDArray[np.int16]:
+    """Sensor noise a little larger than a picture, made once: each frame takes a random window of it.
+
+    Drawing noise anew for every frame would cost as much as painting the walker.
+    """
+    if seed not in _noise_fields:
+        _noise_fields.clear()
+        size = (HEIGHT_PX + _NOISE_SPARE_PX, WIDTH_PX + _NOISE_SPARE_PX, 3)
+        grain = generator(seed, "noise").normal(0, _NOISE_GREY_LEVELS, size)
+        _noise_fields[seed] = np.rint(grain).astype(np.int16)
+    return _noise_fields[seed]
