@@ -6,5 +6,6 @@
 
 from attengait.store.opening import Store, open_store
 from attengait.store.sequences import Sequences
+from attengait.store.summary import summarise
 
-__all__ = ["Sequences", "Store", "open_store"]
+__all__ = ["Sequences", "Store", "open_store", "summarise"]

@@ -86,7 +86,6 @@ class FrameLayout:
             shards=(self.shard_frames, *self.frame_shape),
             compressors=CODECS[self.codec],
             fill_value=0,
-            config={"write_empty_chunks": True},
         )
 
 

@@ -72,7 +72,9 @@ def write_shard(task: ShardTask) -> None:
             )
         frames_done += planned.max_frames
         task.work.note_progress(task.shard, frames_done)
-    zarr.open_array(task.temporary / "frames", mode="r+")[first : first + layout.shard_frames] = frames
+    # Without this, which open_array has no argument for, chunks of zeros are left out and the others move up.
+    array = zarr.open_array(task.temporary / "frames", mode="r+").with_config({"write_empty_chunks": True})
+    array[first : first + layout.shard_frames] = frames
     file, target = shard_path(task.temporary, task.shard), shard_path(task.store, task.shard)
     shard_bytes = file.stat().st_size
     put_in_place(file, target)

@@ -1,0 +1,79 @@
+"""A picture to look at before training: one row of flow images per sequence, its name below."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.files import write_atomically
+from attengait.store import Store
+
+_SCALE = 2
+_GAP_PX = 2
+_LABEL_PX = 20
+_BACKGROUND = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetRow:
+    """One row of a contact sheet."""
+
+    sequence: int
+    """Index in the store."""
+    name: str
+    """Such as 001/nm-01/090."""
+    frames: list[int]
+    """Which frames of the sequence, from 0."""
+
+
+def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_frames: int = 10) -> list[SheetRow]:
+    """Write a PNG with frames of evenly picked sequences, spread over each; returns what it shows.
+
+    Frames have 1 channel (gray) or 3 (red, green, blue). Raises ParameterError for less than one row or frame, and
+    AttenGaitError when the store cannot be read or `out` cannot be written.
+    """
+    for name, value in (("rows", num_rows), ("frames", num_frames)):
+        if value < 1:
+            raise ParameterError(f"{name} is {value}, but must be at least 1")
+    if store.frame_shape[2] not in (1, 3):
+        raise AttenGaitError(f"{store.path} has frames of {store.frame_shape[2]} channels; only 1 or 3 can be shown")
+    out = Path(out)
+    rows = []
+    for i in _spread(len(store.sequences), num_rows):
+        frames = _spread(int(store.sequences.length[i]), num_frames)
+        rows.append(SheetRow(sequence=i, name=store.sequences.name(i), frames=frames))
+    indices = [row.sequence for row in rows]
+    row_width = max([num_frames * (store.frame_shape[1] * _SCALE + _GAP_PX), *(9 * len(row.name) for row in rows)])
+    with store.reader() as reader:
+        clips = reader.read_clips(store.sequences.start[indices], store.sequences.length[indices])
+        images = [_draw(clip[row.frames], row.name, row_width) for clip, row in zip(clips, rows, strict=True)]
+    encoded, png = cv2.imencode(".png", np.concatenate(images))
+    assert encoded
+    try:
+        write_atomically(out, png.tobytes())
+    except OSError as error:
+        raise AttenGaitError(f"{out} cannot be written: {error.strerror}") from error
+    return rows
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` of the indices below `length`, from the first to the last."""
+    return [int(i) for i in np.linspace(0, length - 1, min(count, length)).round()]
+
+
+def _draw(frames: NDArray[np.uint8], name: str, row_width: int) -> NDArray[np.uint8]:
+    """A row, uint8 [height, row_width, 3] in OpenCV's order of channels: blue, green, red."""
+    _, height, width, channels = frames.shape
+    code = cv2.COLOR_GRAY2BGR if channels == 1 else cv2.COLOR_RGB2BGR
+    cell_height, cell_width = height * _SCALE + _GAP_PX, width * _SCALE + _GAP_PX
+    row = np.full((cell_height + _LABEL_PX, row_width, 3), _BACKGROUND, np.uint8)
+    for column, frame in enumerate(frames):
+        size = (width * _SCALE, height * _SCALE)
+        image = cv2.resize(cv2.cvtColor(frame, code), size, interpolation=cv2.INTER_NEAREST)
+        row[: size[1], column * cell_width : column * cell_width + size[0]] = image
+    at = (4, cell_height + _LABEL_PX - 7)
+    cv2.putText(row, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return row

@@ -1,0 +1,34 @@
+"""What a store holds, in numbers."""
+
+from collections import Counter
+from typing import Any
+
+from attengait.store.opening import Store
+
+
+def summarise(store: Store) -> dict[str, Any]:
+    """A JSON-ready summary: counts, sizes in bytes on disk and unpacked, layout, recipe, versions.
+
+    `walks` and `views` give the number of sequences for each.
+    """
+    sequences, layout, attributes = store.sequences, store.layout, store.attributes
+    lengths = sequences.length.tolist()
+    return {
+        "path": str(store.path),
+        **{key: attributes.get(key) for key in ("format", "version", "dataset", "modality", "encoding")},
+        "subjects": len(set(sequences.subject.tolist())),
+        "sequences": len(sequences),
+        "frames": store.num_frames,
+        "shortest": min(lengths, default=0),
+        "longest": max(lengths, default=0),
+        "walks": dict(sorted(Counter(sequences.walk.tolist()).items())),
+        "views": dict(sorted(Counter(sequences.view.tolist()).items())),
+        "frame_shape": list(store.frame_shape),
+        "codec": store.codec,
+        "chunk_frames": store.chunk_frames,
+        "shard_frames": store.shard_frames,
+        "shards": layout.num_shards,
+        "bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        "unpacked_bytes": store.num_frames * layout.frame_bytes,
+        **{key: attributes.get(key) for key in ("recipe", "versions", "source")},
+    }

@@ -1,0 +1,110 @@
+"""Rot and tampering in a finished store, found by its checksums: shard indexes, compressed chunks, sequences."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError
+from attengait.store.layout import ABSENT, read_shard_index, shard_path
+from attengait.store.opening import Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that is wrong with a store."""
+
+    place: str
+    """A file relative to the store, a chunk of it, or a sequence's name."""
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}"
+
+
+def verify(path: str | Path, on_progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Read all of a store and return what is damaged, in the store's order; memory for one shard is needed.
+
+    `on_progress` is called with the shards read and the shards there are. Raises AttenGaitError like `open_store`, also
+    for damaged metadata and columns. The unused tails of raw shards carry no checksum and no data.
+    """
+    store = open_store(path)
+    findings = list(_check_records(store))
+    frames = zarr.open_array(store.path / "frames", mode="r")
+    for shard in range(store.layout.num_shards):
+        findings += _check_shard(store, frames, shard)
+        if on_progress:
+            on_progress(shard + 1, store.layout.num_shards)
+    return findings
+
+
+def _check_records(store: Store) -> Iterator[Finding]:
+    """Every start and length lies within one shard and overlaps no other; names are unique."""
+    sequences, seen = store.sequences, set()
+    end_of_last = 0
+    for i, (start, length) in enumerate(zip(sequences.start.tolist(), sequences.length.tolist(), strict=True)):
+        name, span = sequences.name(i), f"frames {start} to {start + length - 1}"
+        if name in seen:
+            yield Finding(place=name, problem="occurs twice")
+        seen.add(name)
+        if not _is_within_a_shard(store, start, length):
+            yield Finding(place=name, problem=f"start {start} with length {length} does not lie within one shard")
+            continue
+        if start < end_of_last:
+            yield Finding(place=name, problem=f"its {span} overlap the sequence before it, or come before it")
+        end_of_last = max(end_of_last, start + length)
+
+
+def _is_within_a_shard(store: Store, start: int, length: int) -> bool:
+    shard = start // store.shard_frames
+    return length > 0 and 0 <= shard < store.layout.num_shards and start + length <= (shard + 1) * store.shard_frames
+
+
+def _check_shard(store: Store, array: zarr.Array[Any], shard: int) -> Iterator[Finding]:
+    file, first = shard_path(store.path, shard), shard * store.shard_frames
+    place = str(file.relative_to(store.path))
+    starts, lengths = store.sequences.start, store.sequences.length
+    members = np.flatnonzero((starts >= first) & (starts < first + store.shard_frames)).tolist()
+    try:
+        index = read_shard_index(file, store.layout.chunks_per_shard)
+    except AttenGaitError as error:
+        names = ", ".join(store.sequences.name(i) for i in members)
+        problem = str(error).removeprefix(f"{file}: ")
+        yield Finding(place=place, problem=f"{problem}; it holds {names or 'no sequence'}")
+        return
+    damaged = np.zeros(store.layout.chunks_per_shard, bool)
+    for chunk in np.flatnonzero((index == ABSENT).any(axis=1)).tolist():
+        damaged[chunk] = True
+        yield Finding(place=f"{place}, chunk {chunk}", problem="is absent")
+    frames = _read(array, first, first + store.shard_frames)
+    if isinstance(frames, str):
+        frames = np.zeros((store.shard_frames, *store.frame_shape), np.uint8)
+        for chunk in np.flatnonzero(~damaged).tolist():
+            begin, end = chunk * store.chunk_frames, (chunk + 1) * store.chunk_frames
+            part = _read(array, first + begin, first + end)
+            if isinstance(part, str):
+                damaged[chunk] = True
+                yield Finding(place=f"{place}, chunk {chunk}", problem=part)
+            else:
+                frames[begin:end] = part
+    for i in members:
+        begin, length = int(starts[i]) - first, int(lengths[i])
+        if not _is_within_a_shard(store, first + begin, length):
+            continue
+        if damaged[begin // store.chunk_frames : -(-(begin + length) // store.chunk_frames)].any():
+            yield Finding(place=store.sequences.name(i), problem="lies in a damaged chunk")
+        elif google_crc32c.value(frames[begin : begin + length].tobytes()) != store.sequences.crc32c[i]:
+            yield Finding(place=store.sequences.name(i), problem=f"its frames in {place} fail their checksum")
+
+
+def _read(array: zarr.Array[Any], start: int, stop: int) -> NDArray[np.uint8] | str:
+    """Frames, or what is wrong with them."""
+    try:
+        return np.asarray(array[start:stop])
+    except (OSError, RuntimeError, ValueError) as error:
+        return f"cannot be decoded: {error}"
