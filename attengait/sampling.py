@@ -95,8 +95,8 @@ class BatchPlan:
         """Subjects asked for that have no sequence of `clip_frames` frames."""
         if subjects_per_batch > len(self.subjects):
             raise ParameterError(
-                f"subjects_per_batch is {subjects_per_batch}, but only {len(self.subjects)} subjects have a sequence of "
-                f"at least {clip_frames} frames"
+                f"subjects_per_batch is {subjects_per_batch}, but only {len(self.subjects)} subjects have a sequence "
+                f"of at least {clip_frames} frames"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
         labels = np.array([label_of.get(name, -1) for name in names], np.int64)

@@ -1,0 +1,221 @@
+"""Batches from a store, by DALI: clips for training, whole sequences for evaluation.
+
+A batch is a pure function of its index, so that a stream may begin at any step and ranks need not talk. DALI asks for
+batches `prefetch` ahead and copies them out of the page cache once; the tensors given out here are its own memory, by
+DLPack, without another copy. Each batch has memory of its own, which stays valid for as long as its tensor lives, also
+after the stream is closed (DALI's default executor allocates outputs anew). Frames stay uint8 up to the device.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.sampling import BatchPlan, ClipBatch, ragged_batches
+from attengait.store.opening import Store
+from attengait.store.reader import ClipReader, Frames
+from attengait.store.sequences import Sequences
+
+if TYPE_CHECKING:
+    from nvidia.dali.types import BatchInfo
+
+ReadBatch = Callable[[int], list[Frames]]
+"""From the index of a batch, from 0, to its frames, a list of uint8 [T, H, W, C]."""
+
+DALI_MISSING = (
+    "NVIDIA DALI is not installed: pip install 'attengait[cpu]' (or attengait[cuda12], attengait[cuda13] for a GPU)"
+)
+
+
+class ClipStream:
+    """The batches of a training plan from `start_step` on: an iterator of ClipBatch and a context manager.
+
+    `num_steps` None never ends. With `world_size` ranks, this one gets its slice of each batch. `device` is cpu, cuda
+    or cuda:INDEX; clips [N, T, H, W, C] and labels [N] are delivered there. A store given as `store_or_reader` is
+    opened and closed by the stream, a reader is left open.
+
+    Raises ParameterError for parameters out of range, AttenGaitError without DALI or for a damaged shard.
+    """
+
+    def __init__(
+        self,
+        store_or_reader: Store | ClipReader,
+        plan: BatchPlan,
+        *,
+        start_step: int = 0,
+        num_steps: int | None = None,
+        device: str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch: int = 2,
+    ) -> None:
+        if start_step < 0:
+            raise ParameterError(f"start_step is {start_step}, but must not be negative")
+        self._plan, self._ranks = plan, (rank, world_size)
+        self._step, self._start_step = start_step, start_step
+        batch_size = len(plan.batch(start_step, rank, world_size).labels)
+        lengths = np.full(batch_size, plan.clip_frames)
+        self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
+        reader = self._own_reader or store_or_reader
+        assert not isinstance(reader, Store)
+
+        def read_batch(index: int) -> list[Frames]:
+            return reader.read_clips(plan.batch(start_step + index, rank, world_size).starts, lengths)
+
+        self._frames = _FrameStream(
+            read_batch, num_batches=num_steps, batch_size=batch_size, device=device, prefetch=prefetch
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ClipBatch:
+        clips = _as_torch(self._frames.next_batch().as_tensor())
+        planned = self._plan.batch(self._step, *self._ranks)
+        self._step += 1
+        return ClipBatch(
+            step=planned.step,
+            clips=clips,
+            labels=torch.from_numpy(planned.labels).to(clips.device),
+            sequences=planned.sequences,
+        )
+
+    def close(self) -> None:
+        """Stop prefetching and let go of all threads and files; batches given out stay valid."""
+        self._frames.close()
+        if self._own_reader is not None:
+            self._own_reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class SequenceStream:
+    """Whole sequences in the order of `indices`, several at a time: an iterator and a context manager.
+
+    Yields (indices int64 [n], frames uint8 [sum T, H, W, C] on `device`, lengths int64 [n] in frames). A batch has at
+    most `batch_frames` frames, or is a single longer sequence. The reader is left open.
+
+    Raises ParameterError for parameters out of range, AttenGaitError without DALI or for a damaged shard.
+    """
+
+    def __init__(
+        self,
+        reader: ClipReader,
+        sequences: Sequences,
+        indices: NDArray[np.int64],
+        *,
+        batch_frames: int,
+        device: str = "cpu",
+        prefetch: int = 2,
+    ) -> None:
+        indices = np.asarray(indices, np.int64)
+        starts, lengths = sequences.start[indices], sequences.length[indices]
+        batches = ragged_batches(lengths, batch_frames)
+        self._batches = iter([(indices[batch], lengths[batch]) for batch in batches])
+
+        def read_batch(index: int) -> list[Frames]:
+            return reader.read_clips(starts[batches[index]], lengths[batches[index]])
+
+        self._frames = _FrameStream(
+            read_batch,
+            num_batches=len(batches),
+            batch_size=max((batch.stop - batch.start for batch in batches), default=1),
+            device=device,
+            prefetch=prefetch,
+        )
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[NDArray[np.int64], torch.Tensor, NDArray[np.int64]]:
+        frames = self._frames.next_batch()
+        indices, lengths = next(self._batches)
+        # DALI's list of sequences lies in one piece, one sequence after the other.
+        shape = [int(lengths.sum()), *frames.shape()[0][1:]]
+        return indices, _as_torch(frames.as_reshaped_tensor(shape)), lengths
+
+    def close(self) -> None:
+        """Stop prefetching and let go of all threads; batches given out stay valid."""
+        self._frames.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _FrameStream:
+    """A running DALI pipeline over `read_batch`, which is called with 0, 1, ... `num_batches` - 1 (None: no end)."""
+
+    def __init__(
+        self, read_batch: ReadBatch, *, num_batches: int | None, batch_size: int, device: str, prefetch: int
+    ) -> None:
+        if num_batches is not None and num_batches < 0:
+            raise ParameterError(f"num_steps is {num_batches}, but must not be negative")
+        if prefetch < 1:
+            raise ParameterError(f"prefetch is {prefetch}, but must be at least 1")
+        self._gpu = _gpu_index(device)
+        try:
+            from attengait.pipelines.graphs import frames_pipeline
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("nvidia"):
+                raise
+            raise AttenGaitError(DALI_MISSING) from None
+
+        def source(info: "BatchInfo") -> list[Frames]:
+            if num_batches is not None and info.iteration >= num_batches:
+                raise StopIteration
+            return read_batch(info.iteration)
+
+        self._pipeline: Any = frames_pipeline(
+            source,
+            on_gpu=self._gpu is not None,
+            batch_size=batch_size,
+            num_threads=1,  # no operator works on samples in parallel
+            device_id=self._gpu,
+            prefetch_queue_depth=prefetch,
+        )
+        self._pipeline.build()
+
+    def next_batch(self) -> Any:
+        """The next DALI TensorList; raises StopIteration after the last and when closed."""
+        if self._pipeline is None:
+            raise StopIteration
+        # Bound to torch's stream, the batch is ready for what torch runs next, and freed only after that.
+        stream = None if self._gpu is None else torch.cuda.current_stream(self._gpu)
+        try:
+            (frames,) = self._pipeline.run(stream)
+        except AttenGaitError as error:
+            # The traceback would keep the pipeline alive, with its threads, and says nothing to a user.
+            raise error.with_traceback(None) from error.__cause__
+        return frames
+
+    def close(self) -> None:
+        """Dropping the pipeline ends its threads."""
+        self._pipeline = None
+
+
+def _gpu_index(device: str) -> int | None:
+    """The GPU named by `device`, None for the CPU."""
+    kind, _, index = device.partition(":")
+    if device != "cpu" and not (kind == "cuda" and (index.isdecimal() or device == "cuda")):
+        raise ParameterError(f"device is {device!r}, but must be cpu, cuda or cuda:INDEX")
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        raise AttenGaitError(f"device is {device}, but there is no NVIDIA GPU that torch can use here")
+    return int(index) if index else torch.cuda.current_device()
+
+
+def _as_torch(tensor: Any) -> torch.Tensor:
+    """A DALI tensor as torch's, in the same memory."""
+    return from_dlpack(tensor)
