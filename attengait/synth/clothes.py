@@ -87,7 +87,7 @@ def _trunk(body: Body, coat: float, top: str) -> list[Part]:
         return forward_left[0] + coat, forward_left[1] + coat, up
 
     height = body.trunk
-    yoke = 0.058 + coat / 2
+    yoke = 0.054 + coat / 2
     return [
         Part(
             segment="pelvis",
@@ -115,12 +115,24 @@ def _trunk(body: Body, coat: float, top: str) -> list[Part]:
         ),
         Part(
             segment="trunk",
-            start=(-0.01, -body.shoulder_half_width * 0.92, height - 0.015),
-            end=(-0.01, body.shoulder_half_width * 0.92, height - 0.015),
+            start=(-0.01, -body.shoulder_half_width * 0.9, height - 0.03),
+            end=(-0.01, body.shoulder_half_width * 0.9, height - 0.03),
             start_axes=(yoke + 0.012, yoke, yoke),
             end_axes=(yoke + 0.012, yoke, yoke),
             material=top,
             axis=1,
+        ),
+        *(
+            Part(  # from the neck down to the shoulder
+                segment="trunk",
+                start=(-0.01, left * 0.03, height + 0.02),
+                end=(-0.01, left * body.shoulder_half_width * 0.85, height - 0.02),
+                start_axes=(yoke, 0.05, 0.045),
+                end_axes=(yoke, 0.05, 0.055),
+                material=top,
+                axis=1,
+            )
+            for left in (1.0, -1.0)
         ),
     ]
 
@@ -207,9 +219,9 @@ def _arm(body: Body, side: str, coat: float, top: str, short_sleeves: bool) -> l
     return [
         Part(
             segment=f"{side}_upper_arm",
-            start=(0.0, 0.0, -0.01),
+            start=(0.0, 0.0, -0.03),
             end=(0.0, 0.0, -body.upper_arm),
-            start_axes=(shoulder * 1.1, shoulder * 1.05, shoulder),
+            start_axes=(shoulder * 1.1, shoulder, shoulder * 0.9),
             end_axes=(elbow, elbow, elbow),
             material=top,
         ),
@@ -239,7 +251,7 @@ def _coat_skirt(body: Body, length: float, coat: float) -> list[Part]:
         Part(
             segment="pelvis",
             start=(0.0, 0.0, 0.05),
-            end=(0.0, 0.0, -0.75 * length * body.thigh),
+            end=(0.0, 0.0, -0.9 * length * body.thigh),
             start_axes=(forward + coat, left + coat, 0.06),
             end_axes=(forward + coat + 0.02, left + coat + 0.02, 0.025),
             material="coat",

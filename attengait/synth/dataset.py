@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.synth.sequence import render_sequence
@@ -187,8 +188,8 @@ def _write_sequence(task: _Task) -> int:
     return task.frames
 
 
-def _write_picture(path: Path, picture: np.ndarray, options: list[int]) -> None:
+def _write_picture(path: Path, picture: NDArray[np.uint8], options: list[int]) -> None:
     try:
-        path.write_bytes(cv2.imencode(".png", picture, options)[1])
+        path.write_bytes(cv2.imencode(".png", picture, options)[1].tobytes())
     except OSError as error:
         raise AttenGaitError(f"cannot write {path}: {error.strerror}") from None

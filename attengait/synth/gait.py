@@ -19,7 +19,7 @@ NUM_TERMS = 5
 
 _USUAL_DEGREES: dict[str, list[tuple[float, float]]] = {
     # (amplitude, angle in degrees) of each harmonic, from the 0th
-    "hip": [(4.6, 0), (18.6, 10), (3.8, 143), (1.7, -96), (0.2, 72)],
+    "hip": [(4.6, 0), (17.8, 10), (3.7, 143), (1.7, -96), (0.2, 72)],
     "knee": [(23.4, 0), (20.8, 97), (16.1, -155), (3.4, -108), (0.7, -139)],
     "ankle": [(0.4, 180), (6.1, -98), (7.4, 84), (2.7, -151), (2.0, 10)],
     "shoulder": [(2.0, 180), (18.0, 180)],
@@ -57,10 +57,10 @@ class Gait:
     """Sideways swing of the pelvis, metres."""
 
 
-def evaluate(terms: Terms, phase: NDArray[np.float64]) -> NDArray[np.float64]:
+def evaluate(terms: Terms, phase: NDArray[np.floating]) -> NDArray[np.floating]:
     """Angles [T] of one joint (terms [K]) at phases [T], both in radians."""
     harmonics = np.exp(1j * phase[:, None] * np.arange(len(terms)))
-    angles: NDArray[np.float64] = (harmonics @ terms).real
+    angles: NDArray[np.floating] = (harmonics @ terms).real
     return angles
 
 

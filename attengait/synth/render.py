@@ -21,8 +21,9 @@ from attengait.synth.scene import FOCAL_PX, HEIGHT_PX, WIDTH_PX, Camera, Room
 from attengait.synth.skeleton import SEGMENTS, Pose
 from attengait.synth.texture import TEXELS_PER_METRE, TEXTURE_SIZE, Texture
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Picture = NDArray[np.uint8]
+Box = tuple[slice, slice]
 
 _LIGHT = np.array([-0.5, -0.65, -0.57])
 """Towards the lamp, in the camera's axes: above it, to its left."""
@@ -37,13 +38,17 @@ class Projection:
     """Every part on the screen in every frame."""
 
     sweeps: Floats
-    """[T, P, 16]: what `_draw` needs, in its order."""
+    """[T, P, 15]: what `_draw` needs, in its order."""
+    boxes: NDArray[np.intp]
+    """[T, P, 4]: left, top, right, bottom of what a part covers, pixels within the picture."""
     shading: NDArray[np.float32]
-    """[T, P, 12]: what `_shade` needs, in its order."""
+    """[T, P, 13]: what `_shade` needs, in its order."""
     texture: NDArray[np.intp]
     """[P]: which texture of the atlas."""
     feet: Floats
     """[T, 2, 2]: where the feet are on the floor, metres."""
+    shadows: NDArray[np.intp]
+    """[T, 4]: the box of the feet's shadows."""
 
 
 def make_atlas(textures: list[Texture]) -> Picture:
@@ -86,7 +91,8 @@ def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Genera
 
     def shadow(ellipsoid: Floats, direction: Floats) -> Floats:
         """Half the extent [T, P] of ellipsoids (axes as columns [T, P, 3, 3]) along a direction."""
-        return np.linalg.norm(np.einsum("tpij,tpi->tpj", ellipsoid, direction), axis=-1)
+        extent: Floats = np.linalg.norm(np.einsum("tpij,tpi->tpj", ellipsoid, direction), axis=-1)
+        return extent
 
     first, last = turn * start_axes[:, None, :], turn * end_axes[:, None, :]
     mean = (first + last) / 2
@@ -135,12 +141,29 @@ def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Genera
         (*cosine.shape[:2], 4),
     )
     light = np.stack([direction @ _LIGHT for direction in (across, along, facing)], axis=-1)
+    reach = np.max(sweeps[..., 5:9], axis=-1)[..., None] + 1
+    boxes = _boxes(np.minimum(start_px, end_px) - reach, np.maximum(start_px, end_px) + reach)
+    feet = np.stack([pose.point(f"{side}_foot", (0.06, 0.0, 0.0)) for side in ("left", "right")], axis=1)
+    feet[..., 2] = 0
+    seen = camera.to_camera(feet)
+    feet_px = middle + FOCAL_PX * seen[..., :2] / seen[..., 2:]
+    dark = 2.5 * _SHADOW_METRES * FOCAL_PX / seen[..., 2].min()
     return Projection(
         sweeps=sweeps,
+        boxes=boxes,
         shading=np.concatenate([cosine, sine, light * _DIFFUSE, constant], axis=-1).astype(np.float32),
         texture=np.array([MATERIALS.index(part.material) for part in parts]),
-        feet=np.stack([pose.point(f"{side}_foot", (0.06, 0.0, 0.0))[:, :2] for side in ("left", "right")], axis=1),
+        feet=feet[..., :2],
+        shadows=_boxes(feet_px.min(axis=1) - dark, feet_px.max(axis=1) + dark),
     )
+
+
+def _boxes(upper_left: Floats, lower_right: Floats) -> NDArray[np.intp]:
+    """Whole pixels [..., 4] that hold these corners [..., 2], cut to the picture."""
+    size = np.array([WIDTH_PX, HEIGHT_PX])
+    first = np.clip(np.floor(upper_left), 0, size)
+    last = np.clip(np.ceil(lower_right) + 1, 0, size)
+    return np.concatenate([first, last], axis=-1).astype(np.intp)
 
 
 class Painter:
@@ -158,41 +181,39 @@ class Painter:
 
     def paint(self, frame: int) -> tuple[Picture, Picture]:
         """The picture uint8 [240, 320, 3] (BGR, no sensor noise) and the silhouette uint8 [240, 320] (0 or 255)."""
-        self._depth.fill(np.inf)
-        self._cover.fill(0)
-        for part, sweep in enumerate(self.projection.sweeps[frame].tolist()):
-            self._draw(part, sweep)
+        boxes = self.projection.boxes[frame]
+        (left, top), (right, bottom) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+        whole = np.s_[top:bottom, left:right]
+        self._depth[whole] = np.inf
+        self._cover[whole] = 0
+        sweeps = self.projection.sweeps[frame].tolist()
+        for part, (sweep, (left, top, right, bottom)) in enumerate(zip(sweeps, boxes.tolist(), strict=True)):
+            self._draw(part, sweep, np.s_[top:bottom, left:right])
         picture = self.room.picture.copy()
         self._cast_shadow(picture, frame)
-        self._shade(picture, frame)
-        silhouette = (self._cover >= 0.5).astype(np.uint8) * np.uint8(255)
+        self._shade(picture[whole], frame, whole)
+        silhouette = np.zeros((HEIGHT_PX, WIDTH_PX), np.uint8)
+        silhouette[whole] = (self._cover[whole] >= 0.5) * np.uint8(255)
         return picture, silhouette
 
-    def _draw(self, part: int, values: list[float]) -> None:
+    def _draw(self, part: int, values: list[float], box: Box) -> None:
         """Leave a part's coordinates in the buffers wherever it is the nearest so far."""
         (x, y, along_x, along_y, length, start_width, end_width, start_cap, end_cap) = values[:9]
         (start_depth, end_depth, start_facing, end_facing, depth_side, depth_past) = values[9:]
-        start_reach, end_reach = max(start_width, start_cap) + 1, max(end_width, end_cap) + 1
-        end_x, end_y = x + along_x * length, y + along_y * length
-        left, right = int(min(x - start_reach, end_x - end_reach)), int(max(x + start_reach, end_x + end_reach)) + 2
-        top, bottom = int(min(y - start_reach, end_y - end_reach)), int(max(y + start_reach, end_y + end_reach)) + 2
-        box = np.s_[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-        columns, rows = self._columns[:, box[1]] - np.float32(x), self._rows[box[0]] - np.float32(y)
-        along = columns * np.float32(along_x) + rows * np.float32(along_y)
-        side = rows * np.float32(along_x) - columns * np.float32(along_y)
-        sweep = np.clip(along * np.float32(1 / length), 0, 1)
-        width = sweep * np.float32(end_width - start_width) + np.float32(start_width)
+        columns, rows = self._columns[:, box[1]] - x, self._rows[box[0]] - y
+        along = columns * along_x + rows * along_y
+        side = rows * along_x - columns * along_y
+        sweep = np.clip(along * (1 / length), 0, 1)
+        width = sweep * (end_width - start_width) + start_width
         side /= width
-        past = along - sweep * np.float32(length)
+        past = along - sweep * length
         past *= np.where(past < 0, np.float32(1 / start_cap), np.float32(1 / end_cap))
-        square = side * side + past * past
-        facing = np.sqrt(np.maximum(1 - square, 0))
-        cover = (1 - np.sqrt(square)) * np.minimum(width, np.float32(min(start_cap, end_cap) + length)) + np.float32(
-            0.5
-        )
-        depth = sweep * np.float32(end_depth - start_depth) + np.float32(start_depth)
-        depth -= facing * (sweep * np.float32(end_facing - start_facing) + np.float32(start_facing))
-        depth -= side * np.float32(depth_side) + past * np.float32(depth_past)
+        inside = 1 - (side * side + past * past)
+        # near the edge, 1 - r is (1 - r^2) / 2
+        cover = inside * np.minimum(width, min(start_cap, end_cap) + length) * 0.5 + 0.5
+        depth = sweep * (end_depth - start_depth) + start_depth
+        depth -= np.sqrt(np.maximum(inside, 0)) * (sweep * (end_facing - start_facing) + start_facing)
+        depth -= side * depth_side + past * depth_past
         depth += (cover < 0.5) * np.float32(_EDGE_METRES)
         nearer = (cover > 0) & (depth < self._depth[box])
         for buffer, value in (
@@ -207,11 +228,8 @@ class Painter:
 
     def _cast_shadow(self, picture: Picture, frame: int) -> None:
         """Darken the floor softly around both feet."""
-        rows = np.flatnonzero(self._cover.any(axis=1))
-        columns = np.flatnonzero(self._cover.any(axis=0))
-        if len(rows) == 0:
-            return
-        box = np.s_[max(rows[-1] - 50, 0) : rows[-1] + 12, max(columns[0] - 16, 0) : columns[-1] + 17]
+        left, top, right, bottom = self.projection.shadows[frame].tolist()
+        box = np.s_[top:bottom, left:right]
         floor = self.room.floor[box]
         light = np.ones(floor.shape[:2], np.float32)
         for foot in self.projection.feet[frame].astype(np.float32):
@@ -219,25 +237,22 @@ class Painter:
             light *= 1 - _SHADOW * np.exp(np.einsum("yxc,yxc->yx", away, away) * np.float32(-0.5 / _SHADOW_METRES**2))
         picture[box] = (picture[box] * light[..., None]).astype(np.uint8)
 
-    def _shade(self, picture: Picture, frame: int) -> None:
-        """Texture and light every visible pixel, and mix the edge's with what is behind."""
-        pixels = np.flatnonzero(self._cover)
-        if len(pixels) == 0:
-            return
-        part = self._part.ravel()[pixels]
-        side, past = self._side.ravel()[pixels], self._past.ravel()[pixels]
-        cover = np.minimum(self._cover.ravel()[pixels], 1)
+    def _shade(self, picture: Picture, frame: int, box: Box) -> None:
+        """Texture and light every visible pixel of a box, and mix the edge's with what is behind."""
+        visible = self._cover[box] > 0
+        part = self._part[box][visible]
+        sweep, side, past = (buffer[box][visible] for buffer in (self._sweep, self._side, self._past))
+        cover = np.minimum(self._cover[box][visible], 1)
         facing = np.sqrt(np.maximum(1 - side * side - past * past, 0))
         table = self.projection.shading[frame].T[:, part]  # [13, V]
         cosine = side * table[0] + past * table[1] + facing * table[2]
         sine = side * table[3] + past * table[4] + facing * table[5]
-        shade = np.float32(_AMBIENT) + side * table[6] + past * table[7] + facing * table[8]
-        row = self._sweep.ravel()[pixels] * table[9] + past * table[10] + table[11]
+        shade = _AMBIENT + side * table[6] + past * table[7] + facing * table[8]
+        row = sweep * table[9] + past * table[10] + table[11]
         column = cv2.phase(cosine, sine, angleInDegrees=True).ravel() * table[12]
         row = row % TEXTURE_SIZE + (self.projection.texture[part] * (TEXTURE_SIZE + 2) + 1).astype(np.float32)
         column = column % TEXTURE_SIZE + 1
         colour = cv2.remap(self.atlas, column[None], row[None], cv2.INTER_LINEAR)[0]
         lit = colour * (np.maximum(shade, _DARKEST) * cover)[:, None]
-        flat = picture.reshape(-1, 3)
-        lit += flat[pixels] * (1 - cover)[:, None]
-        flat[pixels] = np.minimum(lit, 255).astype(np.uint8)
+        lit += picture[visible] * (1 - cover)[:, None]
+        picture[visible] = np.minimum(lit, 255).astype(np.uint8)

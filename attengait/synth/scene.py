@@ -20,9 +20,9 @@ MARGIN_PX = 8.0
 CAMERA_HEIGHT = 1.3
 AIM_HEIGHT = 0.93
 
-_FASTEST = 1.65
+_FASTEST = 1.55
 """Metres per second."""
-_REACH = 0.75
+_REACH = 0.6
 """How far a walker extends from his middle, with his step and his stray from the path, metres."""
 _TALLEST = 2.0
 
@@ -37,9 +37,9 @@ class Camera:
     position: NDArray[np.float64]
     rotation: NDArray[np.float64]
 
-    def to_camera(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    def to_camera(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """World points [..., 3] in the camera's axes."""
-        seen: NDArray[np.float64] = (points - self.position) @ self.rotation.T
+        seen: NDArray[np.floating] = (points - self.position) @ self.rotation.T
         return seen
 
 
@@ -90,8 +90,8 @@ def build_room(rng: np.random.Generator, camera: Camera, num_frames: int) -> Roo
     hit = camera.position + rays * np.minimum(to_wall, to_floor)[..., None]
 
     def textured(texture: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
-        maps = [(np.mod(v, size / texels_per_metre) * texels_per_metre).astype(np.float32) for v in (x, y)]
-        seen: NDArray[np.uint8] = cv2.remap(texture, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        column, row = ((np.mod(v, size / texels_per_metre) * texels_per_metre).astype(np.float32) for v in (x, y))
+        seen: NDArray[np.uint8] = cv2.remap(texture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         return seen
 
     floor = textured(ground(rng, size, int(rng.integers(5, 9))), hit[..., 0], hit[..., 1])

@@ -5,6 +5,7 @@ all views, which are cameras that film at once. Rooms belong to views: every sub
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from attengait.synth.body import draw_body
 from attengait.synth.clothes import MATERIALS, carrying_arm, draw_outfit, dress
 from attengait.synth.gait import draw_gait, vary_gait
 from attengait.synth.render import Painter, Picture, make_atlas, project
-from attengait.synth.scene import HEIGHT_PX, WIDTH_PX, build_room, camera_for
+from attengait.synth.scene import HEIGHT_PX, WIDTH_PX, Room, build_room, camera_for
 from attengait.synth.seeds import generator
 from attengait.synth.skeleton import walk as pose_walk
 from attengait.synth.texture import TEXTURE_SIZE, cloth, leather, skin
@@ -39,24 +40,9 @@ def render_sequence(
         heading=float(np.radians(today.normal(0, 1.5))),
         aside=float(np.clip(today.normal(0, 0.06), -0.15, 0.15)),
     )
-    clothes = generator(seed, "clothes", subject, walk)
-    bare, head, hair = skin(generator(seed, "skin", subject), TEXTURE_SIZE)
-    textures = {
-        "skin": bare,
-        "head": head,
-        "hair": hair,
-        "top": cloth(clothes, TEXTURE_SIZE),
-        "trousers": cloth(clothes, TEXTURE_SIZE, brightest=150),
-        "shoes": leather(clothes, TEXTURE_SIZE),
-        "coat": cloth(clothes, TEXTURE_SIZE),
-        "bag": leather(clothes, TEXTURE_SIZE),
-    }
     camera = camera_for(view, num_frames)
-    painter = Painter(
-        build_room(generator(seed, "room", view), camera, num_frames),
-        project(dress(body, outfit), pose, camera, clothes),
-        make_atlas([textures[material] for material in MATERIALS]),
-    )
+    parts = project(dress(body, outfit), pose, camera, generator(seed, "clothes", subject, walk))
+    painter = Painter(_room(seed, view, num_frames), parts, _atlas(seed, subject, walk))
     sensor = generator(seed, "noise", subject, walk, view)
     noise = _noise_field(seed)
     for frame in range(num_frames):
@@ -66,17 +52,34 @@ def render_sequence(
         yield cv2.add(picture, grain, dtype=cv2.CV_8U), silhouette
 
 
-_noise_fields: dict[int, NDArray[np.int16]] = {}
+@lru_cache(maxsize=16)
+def _room(seed: int, view: int, num_frames: int) -> Room:
+    return build_room(generator(seed, "room", view), camera_for(view, num_frames), num_frames)
 
 
+@lru_cache(maxsize=4)
+def _atlas(seed: int, subject: int, walk: str) -> Picture:
+    """The walker's textures: skin and hair are the person's own, clothes are new for every walk."""
+    bare, head, hair = skin(generator(seed, "skin", subject), TEXTURE_SIZE)
+    wardrobe = generator(seed, "clothes", subject, walk)
+    textures = {
+        "skin": bare,
+        "head": head,
+        "hair": hair,
+        "top": cloth(wardrobe, TEXTURE_SIZE),
+        "trousers": cloth(wardrobe, TEXTURE_SIZE, brightest=150),
+        "shoes": leather(wardrobe, TEXTURE_SIZE),
+        "coat": cloth(wardrobe, TEXTURE_SIZE),
+        "bag": leather(wardrobe, TEXTURE_SIZE),
+    }
+    return make_atlas([textures[material] for material in MATERIALS])
+
+
+@lru_cache(maxsize=1)
 def _noise_field(seed: int) -> NDArray[np.int16]:
     """Sensor noise a little larger than a picture, made once: each frame takes a random window of it.
 
     Drawing noise anew for every frame would cost as much as painting the walker.
     """
-    if seed not in _noise_fields:
-        _noise_fields.clear()
-        size = (HEIGHT_PX + _NOISE_SPARE_PX, WIDTH_PX + _NOISE_SPARE_PX, 3)
-        grain = generator(seed, "noise").normal(0, _NOISE_GREY_LEVELS, size)
-        _noise_fields[seed] = np.rint(grain).astype(np.int16)
-    return _noise_fields[seed]
+    size = (HEIGHT_PX + _NOISE_SPARE_PX, WIDTH_PX + _NOISE_SPARE_PX, 3)
+    return np.rint(generator(seed, "noise").normal(0, _NOISE_GREY_LEVELS, size)).astype(np.int16)

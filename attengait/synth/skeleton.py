@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attengait.synth.body import Body
 from attengait.synth.gait import NUM_TERMS, Gait, Terms, evaluate
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 FRAMES_PER_SECOND = 25
 SEGMENTS = (

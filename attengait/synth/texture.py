@@ -23,7 +23,8 @@ def noise(rng: np.random.Generator, size: int, grain: float) -> NDArray[np.float
     blur[0, 0] = 0
     spectrum = np.fft.rfft2(rng.standard_normal((size, size), np.float32))
     smooth = np.fft.irfft2(spectrum * blur, s=(size, size))
-    return (smooth / smooth.std()).astype(np.float32)
+    unit: NDArray[np.float32] = (smooth / smooth.std()).astype(np.float32)
+    return unit
 
 
 def _finish(values: NDArray[np.float32]) -> Texture:
@@ -57,7 +58,7 @@ def cloth(rng: np.random.Generator, size: int, *, darkest: float = 45, brightest
 def skin(rng: np.random.Generator, size: int) -> tuple[Texture, Texture, Texture]:
     """A person's skin, his head (a face in front, hair above and behind) and his hair."""
     tone = np.array([105, 135, 185], np.float32) * rng.uniform(0.45, 1.15)
-    hair_tone = np.array([30, 42, 60], np.float32) * rng.uniform(0.4, 2.4)
+    hair_tone = np.array([30, 42, 60], np.float32) * rng.uniform(0.4, 1.5)
     mottle = noise(rng, size, 4)[..., None]
     bare = tone + 5 * mottle
     hair = hair_tone + 14 * noise(rng, size, 3)[..., None]
@@ -97,5 +98,5 @@ def ground(rng: np.random.Generator, size: int, tiles: int) -> Texture:
 
 def plaster(rng: np.random.Generator, size: int) -> Texture:
     """A stained wall."""
-    stains = 8 * noise(rng, size, 3) + 8 * noise(rng, size, 12) + 5 * noise(rng, size, 40)
+    stains = 6 * noise(rng, size, 3) + 6 * noise(rng, size, 12) + 6 * noise(rng, size, 40)
     return _finish(colour(rng, 130, 190, 10) + stains[..., None])
