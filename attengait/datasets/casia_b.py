@@ -1,0 +1,158 @@
+"""CASIA-B: finds the sequences in its folders of frames and silhouettes.
+
+Both folders are laid out as the owners' silhouettes are, subject/walk/view/subject-walk-view-frame.png:
+`001/bg-01/000/001-bg-01-000-001.png`; jpg, jpeg and bmp will do. Frames and silhouettes belong together by the frame
+number, which starts at 1. Unpacking can nest a folder in itself (`113/113/...`), which is looked through; names with
+`bkgrd` show the background alone and are passed over.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from attengait.datasets.source import Pictures, Problem, Scan, SourceSequence, digest, frame_number
+from attengait.errors import AttenGaitError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+SUBJECT, WALK, VIEW = re.compile(r"\d{3}", re.ASCII), re.compile(r"[a-z]{2}-\d{2}"), re.compile(r"\d{3}", re.ASCII)
+LAYOUT = "subject/walk/view/subject-walk-view-frame.png, such as 001/nm-01/090/001-nm-01-090-001.png"
+
+Name = tuple[str, str, str]
+"""Subject, walk and view."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Side:
+    """One sequence's pictures in one of the two folders."""
+
+    pictures: Pictures
+    content: list[str]
+    """One line of name and size for each picture."""
+    changes: list[str]
+    """Its time of last change, in nanoseconds."""
+
+
+def scan(frames: Path, silhouettes: Path) -> Scan:
+    """Find the sequences that have frames and silhouettes; one that has only one of them is a problem, no error.
+
+    Raises AttenGaitError for a folder that is missing, is none, or holds no sequence at all, and where no sequence has
+    both.
+    """
+    problems: list[Problem] = []
+    sides = [_scan_side(folder, what, problems) for folder, what in ((frames, "frames"), (silhouettes, "silhouettes"))]
+    framed, outlined = sides
+    sequences = []
+    for name in sorted(framed.keys() | outlined.keys()):
+        if name in framed and name in outlined:
+            sequences.append(_join(name, framed[name], outlined[name]))
+        else:
+            lacking = "silhouettes" if name in framed else "frames"
+            problems.append(Problem(reason=f"no {lacking}", where="/".join(name)))
+    if not sequences:
+        raise AttenGaitError(f"no sequence has both frames in {frames} and silhouettes in {silhouettes}")
+    return Scan(sequences=tuple(sequences), problems=tuple(problems))
+
+
+def _join(name: Name, frames: _Side, silhouettes: _Side) -> SourceSequence:
+    subject, walk, view = name
+    content = ["frames", *frames.content, "silhouettes", *silhouettes.content]
+    return SourceSequence(
+        subject=subject,
+        walk=walk,
+        view=view,
+        frames=frames.pictures,
+        silhouettes=silhouettes.pictures,
+        content_digest=digest(content),
+        scan_digest=digest(content + frames.changes + silhouettes.changes),
+    )
+
+
+def _scan_side(root: Path, what: str, problems: list[Problem]) -> dict[Name, _Side]:
+    if not root.exists():
+        raise AttenGaitError(f"the folder of {what} {root} does not exist")
+    if not root.is_dir():
+        raise AttenGaitError(f"the folder of {what} {root} is a file: a folder laid out as {LAYOUT} is expected")
+    found: dict[Name, _Side] = {}
+    for subject in _folders(str(root), SUBJECT, problems):
+        for walk in _folders(subject.path, WALK, problems):
+            for view in _folders(walk.path, VIEW, problems):
+                name = (subject.name, walk.name, view.name)
+                side = _scan_pictures(view.path, name, problems)
+                if side is None:
+                    continue
+                if name in found:
+                    detail = f"{found[name].pictures.folder} is used"
+                    problems.append(Problem(reason="sequence twice", where=side.pictures.folder, detail=detail))
+                else:
+                    found[name] = side
+    if not found:
+        packed = " (it holds packed archives: unpack them first)" if list(root.glob("*.tar*")) else ""
+        raise AttenGaitError(f"the folder of {what} {root} holds no sequence laid out as {LAYOUT}{packed}")
+    return found
+
+
+def _scan_pictures(folder: str, name: Name, problems: list[Problem]) -> _Side | None:
+    """Return a sequence's pictures in one folder (or in one of the same name within it), None without any."""
+    pattern = re.compile(rf"{re.escape('-'.join(name))}-\d{{1,9}}\.(png|jpe?g|bmp)", re.ASCII | re.IGNORECASE)
+    sizes_and_times, num_foreign, nested = {}, 0, None
+    for entry in _entries(folder, problems):
+        if pattern.fullmatch(entry.name) and entry.is_file():
+            try:
+                status = entry.stat()
+            except OSError as error:
+                problems.append(Problem(reason="unreadable file", where=entry.path, detail=error.strerror or ""))
+                continue
+            sizes_and_times[entry.name] = (status.st_size, status.st_mtime_ns)
+        elif entry.name == name[-1] and entry.is_dir():
+            nested = entry.path
+        elif entry.name.lower().endswith(SUFFIXES):
+            num_foreign += 1
+    if num_foreign:
+        detail = f"{num_foreign} pictures are not files named {'-'.join(name)}-NUMBER"
+        problems.append(Problem(reason="foreign pictures", where=folder, detail=detail))
+    if not sizes_and_times:
+        return _scan_pictures(nested, name, problems) if nested else None
+
+    names: dict[int, str] = {}
+    for file_name in sorted(sizes_and_times):
+        used = names.setdefault(frame_number(file_name), file_name)
+        if used != file_name:
+            where = f"{folder}/{file_name}"
+            problems.append(Problem(reason="frame number twice", where=where, detail=f"{used} is used"))
+    pictures = Pictures.of(folder, list(names.values()))
+    return _Side(
+        pictures=pictures,
+        content=[f"{name} {sizes_and_times[name][0]}" for name in pictures.names],
+        changes=[str(sizes_and_times[name][1]) for name in pictures.names],
+    )
+
+
+def _folders(path: str, pattern: re.Pattern[str], problems: list[Problem]) -> Iterator[os.DirEntry[str]]:
+    """Yield the folders of a path whose names fit the pattern, in order, then those of a folder nested in itself."""
+    nested = None
+    for entry in _entries(path, problems):
+        if not entry.is_dir():
+            continue
+        if entry.name == os.path.basename(path):
+            nested = entry.path
+        elif pattern.fullmatch(entry.name):
+            yield entry
+        else:
+            problems.append(Problem(reason="foreign folder", where=entry.path))
+    if nested:
+        yield from _folders(nested, pattern, problems)
+
+
+def _entries(path: str, problems: list[Problem]) -> list[os.DirEntry[str]]:
+    """Return a folder's entries by name, without hidden ones and those that show the background alone."""
+    try:
+        with os.scandir(path) as entries:
+            return sorted(
+                (entry for entry in entries if not entry.name.startswith(".") and "bkgrd" not in entry.name),
+                key=lambda entry: entry.name,
+            )
+    except OSError as error:
+        problems.append(Problem(reason="unreadable folder", where=path, detail=error.strerror or ""))
+        return []

@@ -1,0 +1,59 @@
+"""Grey pictures from PNG, JPEG and BMP files: whole or not at all.
+
+OpenCV returns the readable part of a truncated JPEG as if it were the picture, and libpng and libjpeg write to standard
+error by themselves. So a file is checked to be complete before it is decoded.
+"""
+
+import zlib
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+_JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+
+
+def read_gray(path: str) -> NDArray[np.uint8] | None:
+    """Return a picture as `cv2.imread(path, cv2.IMREAD_GRAYSCALE)` does, uint8 [H, W]; None if it is not whole."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return None
+    if not is_complete(data):
+        return None
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        return None
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    return picture
+
+
+def is_complete(data: bytes) -> bool:
+    """Whether a file's bytes are a PNG with every checksum right, a JPEG with its end, or of another kind."""
+    if data.startswith(_PNG_SIGNATURE):
+        return _is_complete_png(data)
+    if data.startswith(_JPEG_SIGNATURE):
+        # An embedded thumbnail has an end of its own, so the end must follow the last scan.
+        return data.rfind(_JPEG_END_OF_IMAGE) > data.rfind(_JPEG_START_OF_SCAN) > 0
+    return len(data) > 0
+
+
+def _is_complete_png(data: bytes) -> bool:
+    # A chunk is its length, its type, its content, and a CRC-32 of type and content.
+    view = memoryview(data)
+    offset = len(_PNG_SIGNATURE)
+    while offset + 12 <= len(data):
+        end = offset + 8 + int.from_bytes(view[offset : offset + 4], "big")
+        if end + 4 > len(data) or zlib.crc32(view[offset + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if data[offset + 4 : offset + 8] == b"IEND":
+            return True
+        offset = end + 4
+    return False

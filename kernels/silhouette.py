@@ -1,0 +1,66 @@
+"""Where a walker is in a silhouette, and the square crop around the middle of their body.
+
+A silhouette is uint8 [H, W], 0 where there is nobody. The crop takes the rows that hold the walker over the picture's
+whole width, resizes them to the height of the crop at the same aspect ratio, and cuts a square window whose middle is the
+column at which half of the walker's mass is passed. All sizes are in pixels.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crop:
+    """One crop: rows `top` to `bottom` (excluded) resized to `size` x `width`, then columns `left` to `left + size`."""
+
+    top: int
+    bottom: int
+    width: int
+    """Width of the whole picture once resized."""
+    left: int
+    """First column of the window; what lies outside the picture (below 0, or from `width` on) is black."""
+    size: int
+
+
+def has_walker(silhouette: Picture, threshold: int) -> bool:
+    """Whether the sum of a silhouette's values is above `threshold`."""
+    return bool(cv2.sumElems(silhouette)[0] > threshold)
+
+
+def find_crop(silhouette: Picture, size: int) -> Crop:
+    """Return the crop around the walker of a silhouette that is not empty."""
+    rows = np.flatnonzero(silhouette.any(axis=1))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    width = max(1, size * silhouette.shape[1] // (bottom - top))
+    resized = cv2.resize(silhouette[top:bottom], (width, size), interpolation=cv2.INTER_CUBIC)
+    mass = np.cumsum(resized.sum(axis=0, dtype=np.int64))
+    middle = int(np.argmax(2 * mass > mass[-1]))
+    return Crop(top=top, bottom=bottom, width=width, left=middle - size // 2, size=size)
+
+
+def source_columns(crop: Crop, picture_width: int) -> tuple[int, int]:
+    """Return the first and last (excluded) column of the full-width picture that `cut` looks at."""
+    scale = picture_width / crop.width
+    first, last = max(0, crop.left), min(crop.width, crop.left + crop.size)
+    # Cubic interpolation weighs two columns on either side of (column + 0.5) * scale - 0.5; one more for safety.
+    start = int(np.floor((first + 0.5) * scale - 0.5)) - 2
+    stop = int(np.floor((last - 0.5) * scale - 0.5)) + 4
+    return max(0, start), min(picture_width, stop)
+
+
+def cut(rows: Picture, crop: Crop) -> Picture:
+    """Return a crop, uint8 [size, size, C], of the rows `top` to `bottom` of a full-width picture, uint8 [h, W, C].
+
+    The full width is resized although a part of it is used: `cv2.resize` (INTER_CUBIC) takes its scale from the two
+    widths, which no part alone has in the same ratio. What lies outside `source_columns` does not matter.
+    """
+    resized = cv2.resize(rows, (crop.width, crop.size), interpolation=cv2.INTER_CUBIC)
+    window = np.zeros((crop.size, crop.size, rows.shape[2]), np.uint8)
+    first, last = max(0, crop.left), min(crop.width, crop.left + crop.size)
+    window[:, first - crop.left : last - crop.left] = resized[:, first:last].reshape(crop.size, last - first, -1)
+    return window
