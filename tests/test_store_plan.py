@@ -77,7 +77,9 @@ def test_a_plan_of_only_empty_sequences_still_visits_them():
 
 def a_plan(**changes):
     sequences = tuple(
-        PlannedSequence(subject=f"{i:03d}", walk="nm-01", view="090", max_frames=10 * i, digest=f"d{i}")
+        PlannedSequence(
+            subject=f"{i:03d}", walk="nm-01", view="090", max_frames=10 * i, content_digest=f"d{i}", scan_digest=f"s{i}"
+        )
         for i in range(5)
     )
     plan = StorePlan(
@@ -133,7 +135,7 @@ def test_the_first_difference_is_named_with_both_values():
 def test_a_changed_input_is_said_by_the_first_sequence_that_changed():
     sequences = a_plan().sequences
     assert first_changed(sequences, sequences) is None
-    other = dataclasses.replace(sequences[2], digest="other")
+    other = dataclasses.replace(sequences[2], content_digest="other")
     assert first_changed(sequences, (*sequences[:2], other, *sequences[3:])) == "002/nm-01/090 changed"
     assert first_changed(sequences, (*sequences[:2], *sequences[3:])) == "002/nm-01/090 is gone"
     assert first_changed((*sequences[:2], *sequences[3:]), sequences) == "002/nm-01/090 is new"
@@ -141,12 +143,14 @@ def test_a_changed_input_is_said_by_the_first_sequence_that_changed():
     assert first_changed(sequences, sequences[::-1]) == "the order of the sequences changed"
 
 
-def test_the_source_digest_depends_on_every_sequence():
+def test_the_source_digest_depends_on_every_sequence_but_not_on_times():
     plan = a_plan()
     digests = {plan.source["sha256"]}
     for i, sequence in enumerate(plan.sequences):
-        for change in ({"digest": "x"}, {"max_frames": 7}, {"view": "018"}):
+        for change in ({"content_digest": "x"}, {"max_frames": 7}, {"view": "018"}):
             changed = list(plan.sequences)
             changed[i] = dataclasses.replace(sequence, **change)
             digests.add(a_plan(sequences=tuple(changed)).source["sha256"])
+    copied = tuple(dataclasses.replace(sequence, scan_digest="later") for sequence in plan.sequences)
+    assert a_plan(sequences=copied).source == plan.source
     assert len(digests) == 1 + 3 * len(plan.sequences)

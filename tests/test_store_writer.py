@@ -191,6 +191,14 @@ def test_input_that_changed_is_noticed(finished, tmp_path):
         write_store(fakes.job_of(finished / "none.zarr", changed))
 
 
+def test_input_files_that_were_written_again_matter_to_a_run_that_continues_only(finished, tmp_path):
+    begin(tmp_path / "s.zarr", fakes.plan_of())
+    touched = fakes.plan_of(scan_digests=[f"scan {i if i != 4 else 'other'}" for i in range(len(fakes.LENGTHS))])
+    with pytest.raises(AttenGaitError, match="002/nm-01/090 changed; restore it, or delete"):
+        write_store(fakes.job_of(tmp_path / "s.zarr", touched))
+    assert write_store(fakes.job_of(finished / "none.zarr", touched)).already_finished
+
+
 def test_a_second_run_on_the_same_store_is_refused(tmp_path):
     begin(tmp_path / "s.zarr", fakes.plan_of())
     with (work_path(tmp_path / "s.zarr") / "lock").open("wb") as lock:

@@ -7,7 +7,7 @@ frames is only bounded from above then (frames are dropped later), so each shard
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import cached_property
 from itertools import zip_longest
 from typing import Any
@@ -31,8 +31,10 @@ class PlannedSequence:
     view: str
     max_frames: int
     """Upper bound of the frames that will come out."""
-    digest: str
-    """Changes when the input does."""
+    content_digest: str
+    """Of the input; the same for a copy elsewhere. It goes into the finished store."""
+    scan_digest: str
+    """The same with what tells a file that was written again, such as its time of change; for resuming only."""
 
     def __post_init__(self) -> None:
         if self.max_frames < 0:
@@ -42,6 +44,9 @@ class PlannedSequence:
     def name(self) -> str:
         """Such as 001/nm-01/090."""
         return f"{self.subject}/{self.walk}/{self.view}"
+
+
+_COLUMNS = tuple(field.name for field in fields(PlannedSequence))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ class StorePlan:
     @property
     def source(self) -> dict[str, Any]:
         """A summary of the input, kept in the finished store."""
-        lines = (f"{s.name}\t{s.max_frames}\t{s.digest}\n".encode() for s in self.sequences)
+        lines = (f"{s.name}\t{s.max_frames}\t{s.content_digest}\n".encode() for s in self.sequences)
         digest = hashlib.sha256(b"".join(lines)).hexdigest()
         return {"sequences": len(self.sequences), "max_frames": self.max_frames, "sha256": digest}
 
@@ -110,7 +115,7 @@ class StorePlan:
 
     def to_json(self) -> bytes:
         """The plan as stored in the work folder."""
-        rows = [[s.subject, s.walk, s.view, s.max_frames, s.digest] for s in self.sequences]
+        rows = [astuple(sequence) for sequence in self.sequences]
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -123,7 +128,7 @@ class StorePlan:
             "num_shards": self.layout.num_shards,
             "sequences": rows,
         }
-        return json.dumps(content, ensure_ascii=False).encode()
+        return json.dumps(content).encode()
 
     @staticmethod
     def from_json(data: bytes) -> "StorePlan":
@@ -131,9 +136,8 @@ class StorePlan:
         content = json.loads(data)
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it is of format {content['format']}, version {content['version']}")
-        names = ("subject", "walk", "view", "max_frames", "digest")
         return StorePlan(
-            sequences=tuple(PlannedSequence(**dict(zip(names, row, strict=True))) for row in content["sequences"]),
+            sequences=tuple(PlannedSequence(**dict(zip(_COLUMNS, row, strict=True))) for row in content["sequences"]),
             parameters=content["parameters"],
             versions=content["versions"],
             frame_shape=tuple(content["frame_shape"]),

@@ -82,7 +82,7 @@ class WorkFolder:
 
     def write_record(self, record: ShardRecord) -> None:
         """Commit a shard that is in its place."""
-        content = json.dumps(asdict(record), ensure_ascii=False).encode()
+        content = json.dumps(asdict(record)).encode()
         write_atomically(self.path / "records" / f"{record.shard}.json", content)
 
     def num_records(self) -> int:

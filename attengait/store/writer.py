@@ -75,6 +75,20 @@ class StoreJob:
         return WorkFolder(work_path(self.path))
 
 
+def check_path(path: Path) -> None:
+    """Raise AttenGaitError when `path` is neither free, nor a finished store, nor begun by an interrupted run."""
+    work = WorkFolder(work_path(path))
+    if not path.parent.is_dir():
+        raise AttenGaitError(f"{path.parent}, the folder to make {path.name} in, does not exist")
+    if work.is_foreign():
+        raise AttenGaitError(f"{work.path} is in the way: no interrupted run left it there")
+    if not path.exists() or is_finished(path) or work.plan_file.is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        kind = "a folder that is not an AttenGait store" if path.is_dir() else "a file"
+        raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")
+
+
 def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSummary:
     """Write the store, continue one that was begun, or do nothing when it is finished.
 
@@ -84,13 +98,9 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
     """
     started = time.monotonic()
     path, plan, work = job.path, job.plan, job.work
-    if not path.parent.is_dir():
-        raise AttenGaitError(f"{path.parent}, the folder to make {path.name} in, does not exist")
-    if work.is_foreign():
-        raise AttenGaitError(f"{work.path} is in the way: no interrupted run left it there")
+    check_path(path)
     if is_finished(path) and not work.path.exists():
         return _nothing_to_do(path, plan, started)
-    _refuse_foreign(path, work)
     with locked(work):
         if is_finished(path):
             work.remove()
@@ -168,7 +178,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
 
 def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
     """Report, columns, metadata and last the root attributes, which mark the store finished."""
-    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in _whole_report(job, records)]
+    lines = [json.dumps(entry) + "\n" for entry in _whole_report(job, records)]
     (temporary / "report").write_text("".join(lines), encoding="utf-8")
     put_in_place(temporary / "report", report_path(job.path))
     rows = [row for record in records for row in record.sequences]
@@ -220,15 +230,6 @@ def _describe(source: Any) -> str:
     if not isinstance(source, dict):
         return "something unknown"
     return f"{source.get('sequences')} sequences of {source.get('max_frames')} frames"
-
-
-def _refuse_foreign(path: Path, work: WorkFolder) -> None:
-    """Raise AttenGaitError when `path` is neither free, nor a finished store, nor begun by an interrupted run."""
-    if not path.exists() or is_finished(path) or work.plan_file.is_file():
-        return
-    if not path.is_dir() or any(path.iterdir()):
-        kind = "a folder that is not an AttenGait store" if path.is_dir() else "a file"
-        raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")
 
 
 def _refuse_other_settings(path: Path, theirs: dict[str, Any], plan: StorePlan) -> None:

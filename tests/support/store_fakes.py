@@ -16,14 +16,17 @@ SHAPE = (6, 5, 3)
 LENGTHS = (7, 0, 12, 9, 5, 20, 3, 11, 16, 8)
 
 
-def plan_of(lengths=LENGTHS, *, codec="none", chunk_frames=4, recipe=None, versions=None, digests=None):
+def plan_of(
+    lengths=LENGTHS, *, codec="none", chunk_frames=4, recipe=None, versions=None, digests=None, scan_digests=None
+):
     sequences = tuple(
         PlannedSequence(
             subject=f"{i // 4 + 1:03d}",
             walk=f"nm-{i % 4 + 1:02d}",
             view="090",
             max_frames=length,
-            digest=digests[i] if digests else f"digest {i}",
+            content_digest=digests[i] if digests else f"digest {i}",
+            scan_digest=scan_digests[i] if scan_digests else f"scan {i}",
         )
         for i, length in enumerate(lengths)
     )

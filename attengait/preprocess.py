@@ -1,0 +1,217 @@
+"""From the folders of a dataset to a store of flow images: puts dataset, recipe and store together."""
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+import attengait
+from attengait.datasets import Scan, SourceSequence, find_dataset
+from attengait.errors import ParameterError
+from attengait.recipe import Recipe, flow_images, too_few
+from attengait.store.layout import report_path
+from attengait.store.plan import PlannedSequence, StorePlan
+from attengait.store.writer import OnProgress, StoreJob, WriteSummary, check_path, write_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessConfig:
+    """What to make of what."""
+
+    dataset: str
+    """A name in `attengait.datasets.DATASETS`."""
+    frames: Path
+    """Folder of the frames."""
+    silhouettes: Path
+    """Folder of the silhouettes."""
+    out: Path
+    """The store."""
+    recipe: Recipe
+    codec: str = "none"
+    """none, lz4 or zstd."""
+    chunk_frames: int = 16
+    """Frames in one chunk, the unit of compression; from 1 to 512."""
+    workers: int = 1
+    """Processes."""
+
+    def __post_init__(self) -> None:
+        find_dataset(self.dataset)
+        if self.workers < 1:
+            raise ParameterError(f"workers is {self.workers}, but must be at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanSummary:
+    """What a run would do."""
+
+    out: Path
+    num_sequences: int
+    max_frames: int
+    """Upper bound of the flow images."""
+    num_shards: int
+    shard_frames: int
+    raw_bytes: int
+    """Size of the frames without compression, with the shards' unused tails."""
+    codec: str
+    problems: list[dict[str, Any]]
+    """What the scan of the folders left out."""
+
+    def __str__(self) -> str:
+        size = f"{self.raw_bytes / 1e9:,.3f} GB"
+        lines = [
+            f"{self.out}: {self.num_sequences:,} sequences, at most {self.max_frames:,} frames,",
+            f"in {self.num_shards:,} shards of {self.shard_frames:,} frames, {size}"
+            + (" before compression" if self.codec != "none" else ""),
+        ]
+        return "\n".join(lines + _lines_of(_count(self.problems)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipCount:
+    """How often something was skipped for one reason."""
+
+    entries: int
+    """Sequences, or folders and files that are no sequences."""
+    frames: int
+    """Frames; 0 where whole sequences, folders or files were skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessSummary:
+    """What a run did."""
+
+    out: Path
+    written: WriteSummary
+    """Sequences, frames and shards; how many of them are new; seconds."""
+    skipped: dict[str, SkipCount]
+    """By reason; the details are in the report beside the store."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Flow images made by this run in each second of it."""
+        return self.written.new_frames / self.written.seconds
+
+    def __str__(self) -> str:
+        written = self.written
+        content = f"{self.out}: {written.num_sequences:,} sequences, {written.num_frames:,} frames"
+        if written.already_finished:
+            lines = [f"{content}; it was finished already, nothing was done"]
+        else:
+            reused = f", {written.num_shards_reused} of {written.num_shards} shards from earlier runs"
+            lines = [
+                f"{content} ({written.seconds:,.1f} s, {self.frames_per_second:,.1f} frames/s"
+                f"{reused if written.num_shards_reused else ''})"
+            ]
+        lines += _lines_of(self.skipped)
+        return "\n".join(lines + ([f"details: {report_path(self.out)}"] if self.skipped else []))
+
+
+def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
+    """Look at the input only. Raises AttenGaitError when it is missing or holds nothing."""
+    scan, plan = _plan(config)
+    return PlanSummary(
+        out=config.out,
+        num_sequences=len(plan.sequences),
+        max_frames=plan.max_frames,
+        num_shards=plan.layout.num_shards,
+        shard_frames=plan.layout.shard_frames,
+        raw_bytes=plan.layout.raw_bytes,
+        codec=plan.codec,
+        problems=_problem_entries(scan),
+    )
+
+
+def run_preprocessing(config: PreprocessConfig, on_progress: OnProgress | None = None) -> PreprocessSummary:
+    """Make the store, continue one that was begun, or do nothing when it is finished; raises what `write_store` does.
+
+    Bad sequences, frames and silhouettes are left out and reported, beside the store and in the summary.
+    """
+    check_path(config.out)
+    scan, plan = _plan(config)
+    job = StoreJob(
+        path=config.out,
+        plan=plan,
+        inputs=scan.sequences,
+        compute=partial(frames_and_report, recipe=config.recipe),
+        num_workers=config.workers,
+        problems=_problem_entries(scan),
+    )
+    written = write_store(job, on_progress)
+    return PreprocessSummary(out=config.out, written=written, skipped=_count(written.report))
+
+
+def frames_and_report(sequence: SourceSequence, *, recipe: Recipe) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """The flow images of a sequence, uint8 [n, H, W, 3], and a report entry for each reason to skip something."""
+    result = flow_images(sequence, recipe)
+    entries: list[dict[str, Any]] = []
+    for skip in result.skipped:
+        entry: dict[str, Any] = {"where": sequence.name, "reason": skip.reason}
+        if skip.reason != too_few(recipe):  # which is about the whole sequence
+            entry["frames"] = list(skip.frames)
+        if skip.files:
+            entry["files"] = list(skip.files)
+        entries.append(entry)
+    return result.images, entries
+
+
+def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
+    scan = find_dataset(config.dataset)(config.frames, config.silhouettes)
+    recipe = config.recipe
+    plan = StorePlan(
+        sequences=tuple(
+            PlannedSequence(
+                subject=sequence.subject,
+                walk=sequence.walk,
+                view=sequence.view,
+                max_frames=sequence.max_images,
+                content_digest=sequence.content_digest,
+                scan_digest=sequence.scan_digest,
+            )
+            for sequence in scan.sequences
+        ),
+        parameters={
+            "dataset": config.dataset,
+            "modality": "flow",
+            "encoding": recipe.encoding,
+            "recipe": recipe.to_dict(),
+        },
+        versions=_versions(),
+        frame_shape=(recipe.crop_size, recipe.crop_size, 3),
+        codec=config.codec,
+        chunk_frames=config.chunk_frames,
+    )
+    return scan, plan
+
+
+def _versions() -> dict[str, str]:
+    """Versions of everything that has a hand in the bytes."""
+    libraries = {name: importlib.metadata.version(name) for name in ("numpy", "zarr", "numcodecs")}
+    return {"attengait": attengait.__version__, "opencv": cv2.__version__, **libraries}
+
+
+def _problem_entries(scan: Scan) -> list[dict[str, Any]]:
+    return [{"where": p.where, "reason": p.reason, "detail": p.detail} for p in scan.problems]
+
+
+def _count(report: Iterable[dict[str, Any]]) -> dict[str, SkipCount]:
+    entries: Counter[str] = Counter()
+    frames: Counter[str] = Counter()
+    for entry in report:
+        entries[entry["reason"]] += 1
+        frames[entry["reason"]] += len(entry.get("frames", ()))
+    return {reason: SkipCount(entries=entries[reason], frames=frames[reason]) for reason in entries}
+
+
+def _lines_of(skipped: dict[str, SkipCount]) -> list[str]:
+    return [
+        f"skipped, {reason}: "
+        + (f"{count.frames:,} frames in {count.entries:,} sequences" if count.frames else f"{count.entries:,}")
+        for reason, count in skipped.items()
+    ]
