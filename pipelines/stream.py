@@ -6,6 +6,7 @@ DLPack, without another copy. Each batch has memory of its own, which stays vali
 after the stream is closed (DALI's default executor allocates outputs anew). Frames stay uint8 up to the device.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -171,10 +172,15 @@ class _FrameStream:
                 raise
             raise AttenGaitError(DALI_MISSING) from None
 
+        self._read_batch = read_batch
+        # DALI's graph refers to itself, and would keep a reader and its files until the next garbage collection.
+        this = weakref.ref(self)
+
         def source(info: "BatchInfo") -> list[Frames]:
-            if num_batches is not None and info.iteration >= num_batches:
+            stream = this()
+            if stream is None or (num_batches is not None and info.iteration >= num_batches):
                 raise StopIteration
-            return read_batch(info.iteration)
+            return stream._read_batch(info.iteration)
 
         self._pipeline: Any = frames_pipeline(
             source,

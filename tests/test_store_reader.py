@@ -2,59 +2,24 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
-from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.store import Store, open_store
-from attengait.store.layout import CODECS, FrameLayout, shard_path
+from attengait.store import Store
+from attengait.store.layout import CODECS, shard_path
 from attengait.store.reader import ClipReader, MappedReader, TensorStoreReader, open_reader
-from attengait.store.sequences import SequenceRecord, columns_of, write_sequences
 
-SHAPE = (6, 5, 3)
+sys.path.append(str(Path(__file__).parent / "support"))
+small_stores = import_module("small_stores")
+make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
+
 SHARD_FRAMES, NUM_SHARDS = 48, 5
-
-
-def make_store(path: Path, codec: str, *, write_empty_chunks: bool = True) -> Store:
-    """Sequences of 20 frames, two to a shard; shard 1 begins with a chunk of zeros."""
-    layout = FrameLayout(
-        num_shards=NUM_SHARDS, shard_frames=SHARD_FRAMES, chunk_frames=16, frame_shape=SHAPE, codec=codec
-    )
-    frames = np.random.default_rng(0).integers(0, 256, (layout.num_frames, *SHAPE), np.uint8)
-    frames[SHARD_FRAMES : SHARD_FRAMES + 16] = 0
-    group = zarr.create_group(path, zarr_format=3, attributes={"format": "attengait-store", "version": 1})
-    if write_empty_chunks:
-        layout.create(group).with_config({"write_empty_chunks": True})[:] = frames
-    else:
-        group.create_array(
-            "frames",
-            shape=frames.shape,
-            dtype="uint8",
-            chunks=(16, *SHAPE),
-            shards=(SHARD_FRAMES, *SHAPE),
-            compressors=CODECS[codec],
-            fill_value=0,
-        )[:] = frames
-    starts = [shard * SHARD_FRAMES + offset for shard in range(NUM_SHARDS) for offset in (0, 20)]
-    write_sequences(
-        group.create_group("sequences"),
-        columns_of(
-            [
-                SequenceRecord(subject=f"{i:03d}", walk="nm-01", view="090", start=start, length=20, crc32c=0)
-                for i, start in enumerate(starts)
-            ]
-        ),
-    )
-    return open_store(path)
-
-
-def zarr_frames(store: Store) -> NDArray[np.uint8]:
-    return np.asarray(zarr.open_array(store.path / "frames", mode="r")[:])
 
 
 def assert_equals_zarr(reader: ClipReader, store: Store) -> None:

@@ -1,0 +1,66 @@
+"""Small stores of random frames for the tests of what reads them."""
+
+import numpy as np
+import zarr
+
+from attengait.store import open_store
+from attengait.store.layout import CODECS, FrameLayout
+from attengait.store.sequences import SequenceRecord, columns_of, write_sequences
+
+
+def make_store(
+    path,
+    codec="none",
+    *,
+    lengths=(20,) * 10,
+    sequences_per_subject=2,
+    shard_frames=48,
+    frame_shape=(6, 5, 3),
+    write_empty_chunks=True,
+):
+    """A finished store; the first 16 frames of shard 1 are zeros. Returns it opened."""
+    starts = []
+    position = 0
+    for length in lengths:
+        if position % shard_frames + length > shard_frames:
+            position += -position % shard_frames
+        starts.append(position)
+        position += length
+    layout = FrameLayout(
+        num_shards=-(-position // shard_frames),
+        shard_frames=shard_frames,
+        chunk_frames=16,
+        frame_shape=frame_shape,
+        codec=codec,
+    )
+    frames = np.random.default_rng(0).integers(0, 256, (layout.num_frames, *frame_shape), np.uint8)
+    frames[shard_frames : shard_frames + 16] = 0
+    group = zarr.create_group(path, zarr_format=3, attributes={"format": "attengait-store", "version": 1})
+    array = group.create_array(
+        "frames",
+        shape=frames.shape,
+        dtype="uint8",
+        chunks=(16, *frame_shape),
+        shards=(shard_frames, *frame_shape),
+        compressors=CODECS[codec],
+        fill_value=0,
+    )
+    array.with_config({"write_empty_chunks": write_empty_chunks})[:] = frames
+    records = [
+        SequenceRecord(
+            subject=f"{i // sequences_per_subject + 1:03d}",
+            walk=f"nm-{i % sequences_per_subject + 1:02d}",
+            view="090",
+            start=start,
+            length=length,
+            crc32c=0,
+        )
+        for i, (start, length) in enumerate(zip(starts, lengths, strict=True))
+    ]
+    write_sequences(group.create_group("sequences"), columns_of(records))
+    return open_store(path)
+
+
+def zarr_frames(store):
+    """All frames as plain zarr-python reads them."""
+    return np.asarray(zarr.open_array(store.path / "frames", mode="r")[:])
