@@ -103,11 +103,15 @@ def _make_walkers(out: Path, seed: int, workers: int) -> None:
         for subjects, walks in ((TRAINING_SUBJECTS, TRAINING_WALKS), (TEST_SUBJECTS, TEST_WALKS))
     ]
     total = sum(part.num_frames for part in parts)
-    done_before = 0
+    finished = 0
     with ProgressLine("Synthetic walkers", "frames") as line:
+
+        def on_progress(done: int) -> None:
+            line.update(finished + done, total)
+
         for part in parts:
-            write_walkers(out, part, on_progress=lambda done, before=done_before: line.update(before + done, total))
-            done_before += part.num_frames
+            write_walkers(out, part, on_progress=on_progress)
+            finished += part.num_frames
 
 
 def _span(subjects: range) -> str:

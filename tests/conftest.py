@@ -4,6 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+# Tests run beside each other, one for each core: more threads would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 DATA = Path(__file__).parent / "data"

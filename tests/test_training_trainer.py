@@ -129,9 +129,9 @@ def test_the_last_epochs_have_no_cross_entropy_and_leave_the_classifiers_alone(t
 
 def test_training_lowers_the_loss(trainer: Open) -> None:
     losses: list[float] = []
-    changes = {"epochs": 20, "learning_rate": 3e-3, "mixup_probability": 0.0, "cutmix_probability": 0.0}
-    trainer(on_progress=lambda p: losses.append(p.losses["cross_entropy"]), **changes).train()
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    changes = {"epochs": 12, "learning_rate": 3e-3, "mixup_probability": 0.0, "cutmix_probability": 0.0}
+    trainer(on_progress=lambda p: losses.append(p.losses["total"]), **changes).train()
+    assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 
 def test_the_run_folder_is_a_model(trainer: Open, tmp_path: Path, frames: np.ndarray) -> None:

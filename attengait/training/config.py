@@ -66,7 +66,7 @@ class TrainingConfig:
     soft_margin: bool = False
     """log(1 + exp(.)) instead of the hinge."""
     normalise_embeddings: bool = False
-    """Triplets on L2-normalised embeddings."""
+    """Triplets on embeddings scaled to length 1 over the batch, as the published program's option does."""
     cross_entropy_weight: float = 1.0
     """Weight of the cross entropy."""
     l2_penalty: float = 1e-5

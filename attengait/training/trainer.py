@@ -205,9 +205,9 @@ def loss_terms(
         labels,
         margin=config.margin,
         soft_margin=config.soft_margin,
-        normalise=config.normalise_embeddings,
+        normalised=config.normalise_embeddings,
     )
-    terms = {"triplet": triplet, "l2": config.l2_penalty * l2_penalty(model)}
+    terms = {"triplet": triplet, "l2": l2_penalty(model, config.l2_penalty)}
     if logits is not None:
         terms["cross_entropy"] = config.cross_entropy_weight * cross_entropy(logits.float(), targets)
     return {"total": torch.stack(list(terms.values())).sum(), **terms}
@@ -246,14 +246,14 @@ def _computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     # Processors without these instructions emulate bf16 more slowly than they compute float32.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def _open_scalars(run: Path, first_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
 
 
 @contextmanager
@@ -271,8 +271,8 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(caught_number, handler)
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, remember)
+        for watched in (signal.SIGINT, signal.SIGTERM):
+            before[watched] = signal.signal(watched, remember)
     except ValueError:
         before.clear()
     try:
@@ -297,13 +297,14 @@ class _Meter:
         _, clips, waited = self.history[-1]
         self.history.append((time.perf_counter(), clips + num_clips, waited + waited_seconds))
         del self.history[: -self.WINDOW_STEPS - 1]
-        seconds, clips, waited = (last - first for last, first in zip(self.history[-1], self.history[0], strict=True))
+        (start, clips_before, waited_before), (end, clips, waited) = self.history[0], self.history[-1]
+        seconds = end - start
         return Progress(
             step=step,
             num_steps=self.num_steps,
             learning_rate=rate,
             losses=losses,
-            clips_per_second=clips / seconds,
-            data_wait_share=waited / seconds,
+            clips_per_second=(clips - clips_before) / seconds,
+            data_wait_share=(waited - waited_before) / seconds,
             remaining_seconds=(self.num_steps - step) * seconds / (len(self.history) - 1),
         )
