@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -57,10 +57,14 @@ def preprocess(
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")],
     flow: Annotated[str, typer.Option(help="Flow backend: opencv.")] = "opencv",
-    codec: Annotated[str, typer.Option(help="Compression of the frames: none (fastest), lz4 or zstd.")] = "none",
+    codec: Annotated[
+        Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none is the fastest to read.")
+    ] = "none",
     gap: Annotated[
-        str, typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does.")
+        Literal["skip", "bridge"],
+        typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does."),
     ] = "skip",
+    chunk_frames: Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")] = 16,
     workers: WorkersOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")] = False,
 ) -> None:
@@ -78,11 +82,11 @@ def preprocess(
         out=out,
         recipe=Recipe(flow=flow, gap=gap),
         codec=codec,
+        chunk_frames=chunk_frames,
         workers=workers if workers is not None else usable_cores(),
     )
     if dry_run:
-        plan = plan_preprocessing(config)
-        print(plan)
+        print(plan_preprocessing(config))
         return
     with ProgressLine("Preprocessing", "frames") as line:
         summary = run_preprocessing(config, on_progress=line.update)
@@ -94,7 +98,8 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Say what a store holds and how it was made."""
-    from attengait.store import open_store, summarise
+    from attengait.store import open_store
+    from attengait.store.summary import summarise
 
     summary = summarise(open_store(store))
     if as_json:
@@ -110,7 +115,8 @@ def verify(store: StoreArgument) -> None:
     """Check every checksum and every index record of a store; exit status 1 and a list where something is damaged."""
     from attengait.store.verify import verify as find_damage
 
-    findings = find_damage(store)
+    with ProgressLine("Verifying", "shards") as line:
+        findings = find_damage(store, on_progress=line.update)
     if findings:
         for finding in findings:
             print(finding)
