@@ -94,7 +94,8 @@ def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
     """Return the flow images of one sequence and what was left out of it; bad input never raises.
 
     A frame that cannot be read, or whose size is not that of the first readable one, is dropped like a missing number.
-    A silhouette of that kind costs the flow image of its own frame only. A sequence with too few flow images gives none.
+    A silhouette of that kind costs the flow image of its own frame only. A sequence with too few flow images gives
+    none.
     """
     faults: list[_Fault] = []
     numbers, images = [], []

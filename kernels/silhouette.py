@@ -1,8 +1,8 @@
 """Where a walker is in a silhouette, and the square crop around the middle of their body.
 
 A silhouette is uint8 [H, W], 0 where there is nobody. The crop takes the rows that hold the walker over the picture's
-whole width, resizes them to the height of the crop at the same aspect ratio, and cuts a square window whose middle is the
-column at which half of the walker's mass is passed. All sizes are in pixels.
+whole width, resizes them to the height of the crop at the same aspect ratio, and cuts a square window whose middle is
+the column at which half of the walker's mass is passed. All sizes are in pixels.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,270 @@
+"""CASIA-B's folders: every sequence is found once, in order, and what does not belong is named, not fatal."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from attengait.datasets import DATASETS, Pictures, SourceSequence, find_dataset
+from attengait.datasets.casia_b import scan
+from attengait.errors import AttenGaitError, ParameterError
+
+
+def make(root: Path, name: str, numbers: range | list[int], *, suffix: str = ".png", at: str | None = None) -> Path:
+    """Write the files (not pictures) of a sequence such as 001/nm-01/090, in `root`/`at` if that is given."""
+    folder = root / (name if at is None else at)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        (folder / f"{name.replace('/', '-')}-{number:03d}{suffix}").write_bytes(b"x" * number)
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    frames, silhouettes = tmp_path / "rgb", tmp_path / "silh"
+    make(frames, "001/nm-01/090", range(1, 8))
+    make(silhouettes, "001/nm-01/090", range(1, 8))
+    return frames, silhouettes
+
+
+def names(folders: tuple[Path, Path]) -> list[str]:
+    return [sequence.name for sequence in scan(*folders).sequences]
+
+
+def problems(folders: tuple[Path, Path]) -> list[tuple[str, str]]:
+    root = folders[0].parent
+    return [(problem.reason, problem.where.removeprefix(f"{root}/")) for problem in scan(*folders).problems]
+
+
+def test_a_sequence_holds_its_pictures_by_number(folders: tuple[Path, Path]) -> None:
+    result = scan(*folders)
+    (sequence,) = result.sequences
+    assert (sequence.subject, sequence.walk, sequence.view) == ("001", "nm-01", "090")
+    paths = {number: str(folders[0] / f"001/nm-01/090/001-nm-01-090-{number:03d}.png") for number in range(1, 8)}
+    assert sequence.frames.by_number == paths
+    assert list(sequence.silhouettes.by_number) == list(range(1, 8))
+    assert sequence.max_images == 6
+    assert result.problems == ()
+
+
+def test_sequences_are_ordered_by_subject_walk_and_view(folders: tuple[Path, Path]) -> None:
+    for name in ("010/cl-02/180", "002/nm-02/000", "002/bg-01/018", "002/nm-02/180", "001/bg-01/036"):
+        for root in folders:
+            make(root, name, range(1, 3))
+    expected = ["001/bg-01/036", "001/nm-01/090", "002/bg-01/018", "002/nm-02/000", "002/nm-02/180", "010/cl-02/180"]
+    assert names(folders) == expected
+
+
+def test_numbers_are_ordered_as_numbers_and_matched_ones_bound_the_images(tmp_path: Path) -> None:
+    for root, numbers in ((tmp_path / "rgb", [998, 999, 1000, 1001]), (tmp_path / "silh", [999, 1000, 1001, 1002])):
+        make(root, "001/nm-01/090", numbers)
+    (sequence,) = scan(tmp_path / "rgb", tmp_path / "silh").sequences
+    assert list(sequence.frames.by_number) == [998, 999, 1000, 1001]
+    assert sequence.max_images == 2
+
+
+def test_no_common_number_bounds_the_images_at_none(tmp_path: Path) -> None:
+    make(tmp_path / "rgb", "001/nm-01/090", [1, 2])
+    make(tmp_path / "silh", "001/nm-01/090", [3, 4])
+    assert scan(tmp_path / "rgb", tmp_path / "silh").sequences[0].max_images == 0
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".bmp", ".PNG"])
+def test_other_picture_suffixes_will_do(folders: tuple[Path, Path], suffix: str) -> None:
+    for root in folders:
+        make(root, "002/nm-01/090", range(1, 4), suffix=suffix)
+    assert names(folders) == ["001/nm-01/090", "002/nm-01/090"]
+    assert problems(folders) == []
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["silh/002/bg-01/090", "002/002/bg-01/090", "002/002/002/bg-01/090", "002/bg-01/bg-01/090", "002/bg-01/090/090"],
+)
+def test_a_folder_nested_in_itself_is_looked_through(folders: tuple[Path, Path], at: str) -> None:
+    make(folders[0], "002/bg-01/090", range(1, 4))
+    make(folders[1], "002/bg-01/090", range(1, 4), at=at)
+    assert names(folders) == ["001/nm-01/090", "002/bg-01/090"]
+    assert problems(folders) == []
+
+
+def test_a_subject_half_of_which_is_nested_is_found_whole(folders: tuple[Path, Path]) -> None:
+    for name, at in (("113/nm-01/090", None), ("113/nm-02/090", "113/113/nm-02/090")):
+        make(folders[0], name, range(1, 4))
+        make(folders[1], name, range(1, 4), at=at)
+    assert names(folders) == ["001/nm-01/090", "113/nm-01/090", "113/nm-02/090"]
+
+
+def test_a_sequence_found_twice_is_used_once_and_named(folders: tuple[Path, Path]) -> None:
+    make(folders[1], "001/nm-01/090", range(1, 3), at="001/001/nm-01/090")
+    (sequence,) = scan(*folders).sequences
+    assert len(sequence.silhouettes.names) == 7
+    assert problems(folders) == [("sequence twice", "silh/001/001/nm-01/090")]
+
+
+def test_sequences_on_one_side_only_are_named(folders: tuple[Path, Path]) -> None:
+    make(folders[0], "005/bg-01/000", range(1, 4))
+    make(folders[1], "005/bg-01/018", range(1, 4))
+    make(folders[0], "005/bg-01/036", range(1, 4))
+    make(folders[1], "005/bg-01/036", [])  # a folder of no silhouettes
+    assert names(folders) == ["001/nm-01/090"]
+    assert problems(folders) == [
+        ("no silhouettes", "005/bg-01/000"),
+        ("no frames", "005/bg-01/018"),
+        ("no silhouettes", "005/bg-01/036"),
+    ]
+
+
+def test_foreign_folders_and_pictures_are_named_and_left_out(folders: tuple[Path, Path]) -> None:
+    for folder in ("1", "0001", "001/nm-1", "001/NM-01", "001/nm-01/90", "001/nm-01/0900", "notes"):
+        (folders[0] / folder).mkdir(parents=True)
+    view = folders[0] / "001/nm-01/090"
+    for name in ("001-nm-01-090-.png", "002-nm-01-090-008.png", "008.png", "001-nm-01-090-8a.png"):
+        (view / name).write_bytes(b"x")
+    (view / "001-nm-01-090-009.png").mkdir()
+    found = scan(*folders)
+    assert found.sequences[0].max_images == 6
+    assert len(found.sequences[0].frames.names) == 7
+    assert sorted(problem.reason for problem in found.problems) == ["foreign folder"] * 7 + ["foreign pictures"]
+    assert [p.detail for p in found.problems if p.reason == "foreign pictures"] == [
+        "5 pictures are not files named 001-nm-01-090-NUMBER"
+    ]
+
+
+def test_hidden_other_and_background_files_are_passed_over_silently(folders: tuple[Path, Path]) -> None:
+    view = folders[0] / "001/nm-01/090"
+    for path in (
+        folders[0] / ".DS_Store",
+        folders[0] / "readme.txt",
+        folders[0] / "001/001.tar.gz",
+        view / "._001-nm-01-090-001.png",
+        view / "Thumbs.db",
+        view / "001-bkgrd-090-001.png",
+    ):
+        path.write_bytes(b"x")
+    make(folders[0], "001/bkgrd/090", range(1, 3))
+    (folders[0] / ".hidden").mkdir()
+    assert names(folders) == ["001/nm-01/090"]
+    assert problems(folders) == []
+
+
+def test_a_frame_number_twice_is_used_once_and_named(folders: tuple[Path, Path]) -> None:
+    make(folders[0], "001/nm-01/090", [3], suffix=".jpg")
+    (sequence,) = scan(*folders).sequences
+    assert sequence.frames.by_number[3].endswith("-003.jpg")
+    assert len(sequence.frames.names) == 7
+    assert problems(folders) == [("frame number twice", "rgb/001/nm-01/090/001-nm-01-090-003.png")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_an_unreadable_folder_is_named(folders: tuple[Path, Path]) -> None:
+    folder = make(folders[0], "002/nm-01/090", range(1, 3))
+    folder.chmod(0)
+    try:
+        assert ("unreadable folder", "rgb/002/nm-01/090") in problems(folders)
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_dangling_link_is_no_picture(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "001/nm-01/090/001-nm-01-090-008.png").symlink_to("gone.png")
+    assert len(scan(*folders).sequences[0].frames.names) == 7
+
+
+def test_a_missing_folder_a_file_and_a_folder_without_sequences_are_refused(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    frames, _ = folders
+    with pytest.raises(AttenGaitError, match=r"^the folder of silhouettes .*/gone does not exist$"):
+        scan(frames, tmp_path / "gone")
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(AttenGaitError, match=r"^the folder of frames .*/file is a file: a folder laid out as"):
+        scan(tmp_path / "file", frames)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(
+        AttenGaitError, match=r"^the folder of silhouettes .*/empty holds no sequence laid out as .*png$"
+    ):
+        scan(frames, empty)
+    (empty / "001.tar.gz").write_bytes(b"x")
+    with pytest.raises(AttenGaitError, match=r"unpack them first"):
+        scan(frames, empty)
+
+
+def test_folders_without_a_common_sequence_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    make(tmp_path / "other", "002/nm-01/090", range(1, 3))
+    with pytest.raises(AttenGaitError, match=r"^no sequence has both frames in .*rgb and silhouettes in .*other$"):
+        scan(folders[0], tmp_path / "other")
+
+
+def test_the_content_digest_follows_names_and_sizes_and_the_scan_digest_times_too(folders: tuple[Path, Path]) -> None:
+    make(folders[0], "002/nm-01/090", range(1, 4))
+    make(folders[1], "002/nm-01/090", range(1, 4))
+    picture = folders[1] / "001/nm-01/090/001-nm-01-090-004.png"
+    before = scan(*folders)
+    assert scan(*folders) == before
+
+    os.utime(picture, ns=(1, 123456789))
+    touched = scan(*folders)
+    assert touched.content_digest == before.content_digest
+    assert touched.scan_digest != before.scan_digest
+    assert touched.sequences[0].scan_digest != before.sequences[0].scan_digest
+    assert touched.sequences[1] == before.sequences[1]
+
+    picture.write_bytes(b"another size")
+    resized = scan(*folders)
+    assert resized.sequences[0].content_digest != before.sequences[0].content_digest
+    assert resized.content_digest != before.content_digest
+
+    picture.unlink()
+    assert scan(*folders).content_digest not in {before.content_digest, resized.content_digest}
+
+
+def test_the_content_digest_of_a_copy_elsewhere_is_the_same(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    make(copy, "001/nm-01/090", range(1, 8), at="001/001/nm-01/090")
+    assert scan(copy, folders[1]).content_digest == scan(*folders).content_digest
+
+
+def test_a_picture_that_changes_sides_changes_the_content_digest(tmp_path: Path) -> None:
+    digests = set()
+    for frames, silhouettes in (([1, 2], [3]), ([1], [2, 3])):
+        root = tmp_path / str(len(frames))
+        make(root / "rgb", "001/nm-01/090", frames)
+        make(root / "silh", "001/nm-01/090", silhouettes)
+        digests.add(scan(root / "rgb", root / "silh").content_digest)
+    assert len(digests) == 2
+
+
+def test_a_sequence_travels_compactly_to_another_process() -> None:
+    file_names = [f"001-nm-01-090-{number:03d}.png" for number in range(1, 161)]
+    pictures = Pictures.of("/data/silh/001/nm-01/090", file_names)
+    sequence = SourceSequence(subject="001", walk="nm-01", view="090", frames=pictures, silhouettes=pictures)
+    pickled = pickle.dumps(sequence)
+    assert pickle.loads(pickled) == sequence
+    assert len(pickled) < 320 * 24
+
+
+def test_pictures_without_a_file_are_empty() -> None:
+    assert Pictures.of("folder", []).by_number == {}
+
+
+def test_datasets_are_found_by_name() -> None:
+    assert find_dataset("casia-b") is DATASETS["casia-b"]
+    with pytest.raises(ParameterError, match=r"^dataset must be one of casia-b.*, got 'casia'$"):
+        find_dataset("casia")
+
+
+def test_the_walkers_are_found(shared: Path, tmp_path: Path) -> None:
+    """Only the layout: the segments' names and lengths, not the pictures."""
+    import json
+
+    segments = json.loads((shared / "walkers" / "segments.json").read_text())
+    for segment in segments:
+        name = f"{segment['subject']}/{segment['sequence']}/{segment['view']}"
+        for root in ("rgb", "silh"):
+            make(tmp_path / root, name, range(1, len(segment["boxes"]) + 1))
+    found = scan(tmp_path / "rgb", tmp_path / "silh")
+    assert len(found.sequences) == 45
+    assert sum(sequence.max_images for sequence in found.sequences) == 2294

@@ -1,0 +1,85 @@
+"""Pictures are read as OpenCV reads them when whole, and not at all when not."""
+
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from attengait.datasets.pictures import read_gray
+
+
+def encoded(suffix: str, shape: tuple[int, ...] = (48, 64, 3)) -> bytes:
+    picture = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return cv2.imencode(suffix, picture)[1].tobytes()
+
+
+def written(tmp_path: Path, data: bytes) -> str:
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+@pytest.mark.parametrize("shape", [(48, 64, 3), (48, 64)])
+def test_a_whole_picture_is_that_of_imread(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    path = written(tmp_path, encoded(suffix, shape))
+    picture = read_gray(path)
+    assert picture is not None
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, cv2.imread(path, cv2.IMREAD_GRAYSCALE))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp"])
+@pytest.mark.parametrize("kept", [0, 1, 8, 30, 0.3, 0.9, -12, -5, -1])
+def test_a_truncated_picture_is_none_without_a_word(
+    tmp_path: Path, suffix: str, kept: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encoded(suffix)
+    assert read_gray(written(tmp_path, data[: int(kept * len(data)) if 0 < kept < 1 else int(kept)])) is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_png_with_one_flipped_bit_anywhere_is_none_without_a_word(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = encoded(".png")
+    for position in [*range(8, 60), *range(60, len(data), 97), len(data) - 1]:
+        damaged = bytearray(data)
+        damaged[position] ^= 0x10
+        assert read_gray(written(tmp_path, bytes(damaged))) is None, position
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_whole_jpeg_with_a_thumbnail_is_read_and_a_truncated_one_is_none(tmp_path: Path) -> None:
+    thumbnail = encoded(".jpg", (8, 8, 3))
+    data = encoded(".jpg")
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    data = data[:2] + segment + data[2:]
+    assert read_gray(written(tmp_path, data)) is not None
+    assert read_gray(written(tmp_path, data[: len(data) * 2 // 3])) is None
+
+
+def test_bytes_after_the_end_do_no_harm(tmp_path: Path) -> None:
+    for suffix in (".png", ".jpg"):
+        assert read_gray(written(tmp_path, encoded(suffix) + b"\0\0camera notes")) is not None
+
+
+def test_what_is_no_picture_is_none_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chunk = b"IHDR" + (2**31 - 1).to_bytes(4, "big") * 2 + b"\x08\0\0\0\0"
+    end = b"IEND"
+    huge = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (len(c) - 4).to_bytes(4, "big") + c + zlib.crc32(c).to_bytes(4, "big") for c in (chunk, end)
+    )
+    for data in (b"", b"hello" * 100, b"BM" + bytes(60), huge):
+        assert read_gray(written(tmp_path, data)) is None
+    assert read_gray(str(tmp_path / "missing.png")) is None
+    assert read_gray(str(tmp_path)) is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_log_level_of_the_process_is_left_as_it_was(tmp_path: Path) -> None:
+    before = cv2.utils.logging.getLogLevel()
+    read_gray(written(tmp_path, encoded(".bmp")[:100]))
+    assert cv2.utils.logging.getLogLevel() == before
