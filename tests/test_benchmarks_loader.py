@@ -1,0 +1,81 @@
+"""The loader's benchmark: a report of the promised form, whatever the codec; one sentence for stores too small."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from attengait.benchmarks.loader import benchmark_loader, format_table
+from attengait.benchmarks.report import format_results, measure_in_turns, results, versions
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.layout import CODECS
+
+sys.path.append(str(Path(__file__).parent / "support"))
+make_store = import_module("small_stores").make_store
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_report_has_every_way_with_median_and_spread(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    report = benchmark_loader(store.path, batch_size=6, clip_frames=10, num_batches=3, repeats=2)
+    assert json.loads(json.dumps(report)) == report
+    assert [row["name"] for row in report["results"]] == ["gather", "stream", "tensorstore", "zarr-python"]
+    for row in report["results"]:
+        assert 0 < row["min"] <= row["clips_per_s"] <= row["max"]
+    assert report["store"]["codec"] == codec
+    assert report["store"]["sequences"] == 10
+    assert report["machine"]["cores"] >= 1
+    assert {"python", "numpy", "torch", "zarr", "tensorstore"} <= set(report["versions"])
+    assert any(name.startswith("nvidia-dali-cuda") for name in report["versions"])
+    table = format_table(report)
+    assert all(name in table for name in ("gather", "stream", "tensorstore", "zarr-python", codec, str(store.path)))
+
+
+def test_a_store_of_few_subjects_still_fills_a_batch(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=(20, 20, 20), sequences_per_subject=3)
+    report = benchmark_loader(store.path, batch_size=7, clip_frames=20, num_batches=1, repeats=1)
+    assert report["store"]["batch_size"] == 7
+
+
+def test_sequences_shorter_than_a_clip_are_one_sentence(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr")
+    with pytest.raises(AttenGaitError, match="none of 10 sequences has the 30 frames of a clip, the longest has 20"):
+        benchmark_loader(store.path)
+
+
+def test_a_parameter_out_of_range_is_refused(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr")
+    with pytest.raises(ParameterError, match="repeats is 0"):
+        benchmark_loader(store.path, repeats=0)
+
+
+def test_runs_take_turns_and_the_first_is_not_counted() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def run(name: str, amount: int, repeat: int) -> int:
+        calls.append((name, repeat))
+        return amount
+
+    rates = measure_in_turns({"a": lambda r: run("a", 5, r), "b": lambda r: run("b", 7, r)}, repeats=2)
+    assert calls == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert {name: len(values) for name, values in rates.items()} == {"a": 2, "b": 2}
+
+
+def test_results_are_medians_and_the_table_compares_them() -> None:
+    rows = results({"fast": [30.0, 10.0, 20.0], "slow": [5.0, 5.0, 6.0]}, "things_per_s")
+    assert rows == [
+        {"name": "fast", "things_per_s": 20.0, "min": 10.0, "max": 30.0},
+        {"name": "slow", "things_per_s": 5.0, "min": 5.0, "max": 6.0},
+    ]
+    about = {"cpu": "abacus", "cores": 1, "memory_gib": 1, "load": 0.0}
+    table = format_results(
+        {"results": rows, "machine": about, "versions": {"x": "1"}}, "things_per_s", relative_to="fast"
+    )
+    assert table.splitlines()[2].split() == ["slow", "5", "5", "6", "0.25"]
+    assert "abacus" in table
+
+
+def test_versions_leave_out_what_is_not_installed() -> None:
+    assert set(versions("numpy", "no-such-package")) == {"python", "numpy"}
