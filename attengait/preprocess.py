@@ -16,7 +16,7 @@ import attengait
 from attengait.datasets import Scan, SourceSequence, find_dataset
 from attengait.errors import ParameterError
 from attengait.recipe import Recipe, flow_images, too_few
-from attengait.store.layout import report_path
+from attengait.store.layout import check_chunk_frames, check_codec, report_path
 from attengait.store.plan import PlannedSequence, StorePlan
 from attengait.store.writer import OnProgress, StoreJob, WriteSummary, check_path, write_store
 
@@ -43,6 +43,8 @@ class PreprocessConfig:
 
     def __post_init__(self) -> None:
         find_dataset(self.dataset)
+        check_codec(self.codec)
+        check_chunk_frames(self.chunk_frames)
         if self.workers < 1:
             raise ParameterError(f"workers is {self.workers}, but must be at least 1")
 
@@ -66,8 +68,8 @@ class PlanSummary:
     def __str__(self) -> str:
         size = f"{self.raw_bytes / 1e9:,.3f} GB"
         lines = [
-            f"{self.out}: {self.num_sequences:,} sequences, at most {self.max_frames:,} frames,",
-            f"in {self.num_shards:,} shards of {self.shard_frames:,} frames, {size}"
+            f"{self.out}: {_plural(self.num_sequences, 'sequence')}, at most {_plural(self.max_frames, 'frame')},",
+            f"in {_plural(self.num_shards, 'shard')} of {_plural(self.shard_frames, 'frame')}, {size}"
             + (" before compression" if self.codec != "none" else ""),
         ]
         return "\n".join(lines + _lines_of(_count(self.problems)))
@@ -100,7 +102,7 @@ class PreprocessSummary:
 
     def __str__(self) -> str:
         written = self.written
-        content = f"{self.out}: {written.num_sequences:,} sequences, {written.num_frames:,} frames"
+        content = f"{self.out}: {_plural(written.num_sequences, 'sequence')}, {_plural(written.num_frames, 'frame')}"
         if written.already_finished:
             lines = [f"{content}; it was finished already, nothing was done"]
         else:
@@ -212,6 +214,14 @@ def _count(report: Iterable[dict[str, Any]]) -> dict[str, SkipCount]:
 def _lines_of(skipped: dict[str, SkipCount]) -> list[str]:
     return [
         f"skipped, {reason}: "
-        + (f"{count.frames:,} frames in {count.entries:,} sequences" if count.frames else f"{count.entries:,}")
+        + (
+            f"{_plural(count.frames, 'frame')} in {_plural(count.entries, 'sequence')}"
+            if count.frames
+            else f"{count.entries:,}"
+        )
         for reason, count in skipped.items()
     ]
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

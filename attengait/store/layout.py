@@ -26,6 +26,7 @@ from attengait.errors import AttenGaitError, ParameterError
 
 FORMAT = "attengait-store"
 VERSION = 1
+MAX_CHUNK_FRAMES = 512
 
 ABSENT = np.uint64(2**64 - 1)
 """Offset and size of a chunk that a shard leaves out."""
@@ -93,6 +94,12 @@ def check_codec(codec: str) -> None:
     """Raise ParameterError for a codec that is not offered."""
     if codec not in CODECS:
         raise ParameterError(f"codec is {codec!r}, but must be one of {', '.join(CODECS)}")
+
+
+def check_chunk_frames(chunk_frames: int) -> None:
+    """Raise ParameterError for a length of chunks that is out of range."""
+    if not 1 <= chunk_frames <= MAX_CHUNK_FRAMES:
+        raise ParameterError(f"chunk_frames is {chunk_frames}, but must be from 1 to {MAX_CHUNK_FRAMES}")
 
 
 def frame_layout(frames: zarr.Array[Any]) -> FrameLayout:

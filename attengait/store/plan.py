@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
-from attengait.store.layout import FORMAT, VERSION, FrameLayout, check_codec
+from attengait.store.layout import FORMAT, VERSION, FrameLayout, check_chunk_frames, check_codec
 
 MAX_SHARD_FRAMES = 4096
 MIN_SHARDS = 32
@@ -65,8 +65,7 @@ class StorePlan:
 
     def __post_init__(self) -> None:
         check_codec(self.codec)
-        if not 1 <= self.chunk_frames <= 512:
-            raise ParameterError(f"chunk_frames is {self.chunk_frames}, but must be from 1 to 512")
+        check_chunk_frames(self.chunk_frames)
 
     @cached_property
     def layout(self) -> FrameLayout:

@@ -1,0 +1,196 @@
+"""From folders laid out as CASIA-B to a store: what comes out, what is reported, what is refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from attengait.datasets import find_dataset
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
+from attengait.recipe import Recipe, flow_images
+from attengait.store import open_store
+from attengait.store.layout import report_path
+from attengait.store.verify import verify
+
+sys.path.append(str(Path(__file__).parent / "support"))
+fakes = import_module("store_fakes")
+
+
+def write_walk(root, subject, walk, num_frames, seed):
+    """A textured block that moves over a textured ground, and its silhouette."""
+    rng = np.random.default_rng(seed)
+    ground, block = (
+        cv2.GaussianBlur(rng.integers(0, 256, size, np.uint8), (0, 0), 1.5) for size in ((48, 80), (30, 14))
+    )
+    for number in range(1, num_frames + 1):
+        frame, silhouette, x = ground.copy(), np.zeros_like(ground), 20 + 2 * number
+        frame[10:40, x : x + 14] = block
+        silhouette[10:40, x : x + 14] = 255
+        for side, picture in (("rgb", frame), ("silh", silhouette)):
+            path = root / side / subject / walk / "090" / f"{subject}-{walk}-090-{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(path), picture)
+
+
+def picture(root, side, name, number):
+    return root / side / name / f"{name.replace('/', '-')}-{number:03d}.png"
+
+
+@pytest.fixture(scope="module")
+def walkers(tmp_path_factory):
+    """Five walks, of which two are sound; to be read only."""
+    root = tmp_path_factory.mktemp("walkers")
+    for i, (subject, walk) in enumerate([("001", "nm-01"), ("001", "bg-01"), ("002", "nm-01"), ("003", "nm-01")]):
+        write_walk(root, subject, walk, 9, seed=i)
+    write_walk(root, "004", "nm-01", 5, seed=9)
+    shutil.rmtree(root / "silh" / "003")
+    picture(root, "silh", "002/nm-01/090", 9).unlink()
+    damaged = picture(root, "rgb", "001/bg-01/090", 1)
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    return root
+
+
+def config_of(root, out, **changes):
+    config = PreprocessConfig(
+        dataset="casia-b", frames=root / "rgb", silhouettes=root / "silh", out=out, recipe=Recipe(), chunk_frames=4
+    )
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def made(walkers, tmp_path_factory):
+    """The store of the walkers, to be read only, and the summary of making it."""
+    out = tmp_path_factory.mktemp("made") / "w.zarr"
+    progress = []
+    summary = run_preprocessing(config_of(walkers, out), lambda done, total: progress.append((done, total)))
+    assert progress[0] == (0, 8 + 8 + 7 + 4)
+    assert progress[-1] == (27, 27)
+    return out, summary
+
+
+def test_the_store_holds_what_the_recipe_gives_for_each_sequence(walkers, made):
+    store = open_store(made[0])
+    results = {}
+    for sequence in find_dataset("casia-b")(walkers / "rgb", walkers / "silh").sequences:
+        images = flow_images(sequence, Recipe()).images
+        if len(images):
+            results[sequence.name] = images
+    assert [store.sequences.name(i) for i in range(len(store.sequences))] == list(results)
+    assert list(results) == ["001/bg-01/090", "001/nm-01/090", "002/nm-01/090"]
+    with store.reader() as reader:
+        clips = reader.read_clips(store.sequences.start, store.sequences.length)
+    for clip, images in zip(clips, results.values(), strict=True):
+        np.testing.assert_array_equal(clip, images)
+        assert clip.std() > 0
+    assert verify(made[0]) == []
+
+
+def test_the_attributes_hold_recipe_and_versions(made):
+    attributes = open_store(made[0]).attributes
+    assert (attributes["dataset"], attributes["modality"], attributes["encoding"]) == ("casia-b", "flow", "colour")
+    assert attributes["recipe"] == json.loads(json.dumps(Recipe().to_dict()))
+    assert set(attributes["versions"]) == {"attengait", "opencv", "numpy", "zarr", "numcodecs"}
+
+
+def test_what_was_skipped_is_reported_and_counted(made):
+    out, summary = made
+    lines = [json.loads(line) for line in report_path(out).read_text().splitlines()]
+    assert lines == summary.written.report
+    reasons = {(line["where"], line["reason"]) for line in lines}
+    assert reasons == {
+        ("003/nm-01/090", "no silhouettes"),
+        ("001/bg-01/090", "unreadable picture"),
+        ("002/nm-01/090", "no matching frame number"),
+        ("004/nm-01/090", "fewer than 5 frames"),
+    }
+    assert (
+        summary.skipped["no matching frame number"].entries,
+        summary.skipped["no matching frame number"].frames,
+    ) == (
+        1,
+        1,
+    )
+    assert summary.skipped["fewer than 5 frames"].frames == 0
+    text = str(summary)
+    assert f"{out}: 3 sequences, {summary.written.num_frames} frames (" in text
+    assert "skipped, no matching frame number: 1 frame in 1 sequence" in text
+    assert f"details: {report_path(out)}" in text
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_a_copy_of_the_input_elsewhere_gives_the_same_bytes_whatever_the_workers(walkers, made, tmp_path, codec):
+    shutil.copytree(walkers, tmp_path / "copy")
+    run_preprocessing(config_of(tmp_path / "copy", tmp_path / "w.zarr", workers=2, codec=codec))
+    if codec == "none":
+        assert fakes.tree(tmp_path / "w.zarr") == fakes.tree(made[0])
+    else:
+        theirs, ours = open_store(made[0]), open_store(tmp_path / "w.zarr")
+        np.testing.assert_array_equal(ours.sequences.crc32c, theirs.sequences.crc32c)
+
+
+def test_a_dry_run_writes_nothing_and_says_how_large_it_gets(walkers, made, tmp_path):
+    plan = plan_preprocessing(config_of(walkers, tmp_path / "w.zarr"))
+    assert list(tmp_path.iterdir()) == []
+    store = open_store(made[0])
+    assert (plan.num_sequences, plan.max_frames) == (4, 27)
+    assert (plan.num_shards, plan.shard_frames) == (store.layout.num_shards, store.shard_frames)
+    shards = [path for path in (made[0] / "frames" / "c").rglob("0") if path.is_file()]
+    assert plan.raw_bytes == sum(path.stat().st_size for path in shards)
+    assert "4 sequences, at most 27 frames" in str(plan)
+    assert "skipped, no silhouettes: 1" in str(plan)
+
+
+def test_running_again_does_nothing_and_says_so(walkers, made):
+    before = fakes.tree(made[0].parent)
+    summary = run_preprocessing(config_of(walkers, made[0]))
+    assert summary.written.already_finished
+    assert "it was finished already, nothing was done" in str(summary)
+    assert fakes.tree(made[0].parent) == before
+
+
+def test_another_recipe_on_the_same_path_is_refused(walkers, made):
+    with pytest.raises(ParameterError, match=r"recipe\.gap 'skip', but recipe\.gap is now 'bridge'"):
+        run_preprocessing(config_of(walkers, made[0], recipe=Recipe(gap="bridge")))
+
+
+def test_input_that_changed_since_is_noticed(walkers, made, tmp_path):
+    shutil.copytree(walkers, tmp_path / "copy")
+    file = picture(tmp_path / "copy", "rgb", "001/nm-01/090", 3)
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(AttenGaitError, match=r"the input is not what .* was made from"):
+        run_preprocessing(config_of(tmp_path / "copy", made[0]))
+
+
+def test_bad_parameters_are_refused_before_anything_is_read(walkers, tmp_path):
+    for changes, sentence in (
+        ({"dataset": "casia-z"}, "dataset must be one of casia-b"),
+        ({"workers": 0}, "workers is 0"),
+        ({"codec": "gzip"}, "codec is 'gzip'"),
+        ({"chunk_frames": 0}, "chunk_frames is 0"),
+    ):
+        with pytest.raises(ParameterError, match=sentence):
+            config_of(tmp_path / "nowhere", tmp_path / "w.zarr", **changes)
+
+
+def test_a_mistyped_path_is_said_and_nothing_is_made(walkers, tmp_path):
+    with pytest.raises(AttenGaitError, match=r"the folder of frames .* does not exist"):
+        run_preprocessing(config_of(tmp_path / "nowhere", tmp_path / "w.zarr"))
+    with pytest.raises(AttenGaitError, match="nowhere, the folder to make"):
+        run_preprocessing(config_of(walkers, tmp_path / "nowhere" / "w.zarr"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_input_of_which_nothing_can_be_used_is_an_error_with_reasons(tmp_path):
+    write_walk(tmp_path / "walkers", "001", "nm-01", 4, seed=0)
+    with pytest.raises(AttenGaitError, match="nothing came out of 1 sequences"):
+        run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
+    assert json.loads(report_path(tmp_path / "w.zarr").read_text())["reason"] == "fewer than 5 frames"
+    assert not (tmp_path / "w.zarr").exists()
