@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attengait.model.config import ModelConfig
+from attengait.model.patch_norm import EPS, patch_norm
 
-EPS = 1e-6
 PATCH_PX = 3
 
 
@@ -63,9 +63,9 @@ class PatchAttention(_Attention):
         a = a.repeat_interleave(PATCH_PX, 0).repeat_interleave(PATCH_PX, 1)
         return a[: self.size_px, : self.size_px]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Weigh and normalise the maps."""
-        return scaled_layer_norm(x, self.pixel_scalars()[..., None], self.gain, self.bias).to(x.dtype)
+    def forward(self, x: Tensor, *, swish: bool) -> Tensor:
+        """Weigh and normalise the maps, after swish if they have not passed it."""
+        return patch_norm(x, self.pixel_scalars(), self.gain, self.bias, swish=swish)
 
 
 def scaled_layer_norm(x: Tensor, a: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ def _fit(model: AttenGait, state: Mapping[str, Tensor], path: Path) -> None:
         if state[name].shape != tensor.shape:
             shapes = f"{list(state[name].shape)} there, {list(tensor.shape)} in this model"
             raise AttenGaitError(f"{path} does not fit: the tensor {name} is {shapes}")
-    for name, tensor in state.items():
-        if name not in own:
-            raise AttenGaitError(f"{path} does not fit: this model has no tensor {name} {list(tensor.shape)}")
+    if surplus := sorted(state.keys() - own.keys()):
+        shape = list(state[surplus[0]].shape)
+        raise AttenGaitError(f"{path} does not fit: this model has no tensor {surplus[0]} {shape}")
     model.load_state_dict(state)

@@ -76,10 +76,11 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolution, swish, (pooling,) patch attention, again and again."""
         for index, (convolution, attention) in enumerate(zip(self.convolutions, self.attentions, strict=True)):
-            x = functional.silu(convolution(x.permute(0, 3, 1, 2)))
-            if index in self.pooled:
-                x = functional.max_pool2d(x, 2)
-            x = attention(x.permute(0, 2, 3, 1))
+            x = convolution(x.permute(0, 3, 1, 2))
+            pooled = index in self.pooled
+            if pooled:
+                x = functional.max_pool2d(functional.silu(x), 2)
+            x = attention(x.permute(0, 2, 3, 1), swish=not pooled)
         return x
 
 

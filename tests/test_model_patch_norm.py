@@ -1,0 +1,104 @@
+"""Patch attention with its LayerNorm: the fast step equals the definition, in value and in gradient."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from attengait.model import patch_norm as module
+from attengait.model.attention import PartAttention, PatchAttention
+from attengait.model.config import ModelConfig
+from attengait.model.patch_norm import EPS, patch_norm
+
+
+def slow_twin(x: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, swish: bool) -> Tensor:
+    """The definition: LayerNorm(a * x)."""
+    x = functional.silu(x) if swish else x
+    return functional.layer_norm(a[..., None] * x, gain.shape, gain, bias, EPS)
+
+
+def inputs(features: int, dtype: torch.dtype, *, frames: int = 5, size_px: int = 8) -> list[Tensor]:
+    """x, a (published size, zero, negative and large), gain, bias and the gradient of y."""
+    generator = torch.Generator().manual_seed(7)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    a = torch.full((size_px, size_px), 1 / 484)
+    a[0], a[1], a[2] = 0.0, -1 / 484, -1.5
+    maps = (frames, size_px, size_px, features)
+    return [randn(*maps).to(dtype), a, 1 + randn(features) / 4, randn(features) / 4, randn(*maps).to(dtype)]
+
+
+def value_and_gradients(function, x, a, gain, bias, dy, *, swish: bool) -> list[Tensor]:
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, a, gain, bias)]
+    y = function(*leaves, swish=swish)
+    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
+
+
+@pytest.mark.parametrize("swish", [False, True])
+@pytest.mark.parametrize("features", [3, 4, 8, 16, 32])
+def test_fast_step_equals_its_slow_twin(features: int, swish: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CPU_CHUNK_ELEMENTS", 2 * 64 * features)  # two frames a chunk, the last has one
+    tensors = inputs(features, torch.float32)
+    fast = value_and_gradients(patch_norm, *tensors, swish=swish)
+    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], swish=swish)
+    for name, ours, theirs in zip(("y", "dx", "da", "dgain", "dbias"), fast, slow, strict=True):
+        assert ours.dtype == torch.float32
+        assert torch.linalg.vector_norm(ours - theirs) <= 1e-5 * torch.linalg.vector_norm(theirs), name
+    assert fast[2][0].count_nonzero() > 0  # attention of 0 still has a gradient, and (above) the right one
+
+
+@pytest.mark.parametrize("swish", [False, True])
+@pytest.mark.parametrize("features", [8, 32])
+def test_bfloat16_maps_differ_by_their_own_rounding_only(features: int, swish: bool) -> None:
+    tensors = inputs(features, torch.bfloat16)
+    tensors[1:4] = [tensor.float() for tensor in tensors[1:4]]
+    with torch.autocast("cpu", torch.bfloat16):  # and the backward pass in it too, as careless callers do
+        fast = value_and_gradients(patch_norm, *tensors, swish=swish)
+    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], swish=swish)
+    assert [tensor.dtype for tensor in fast] == [torch.bfloat16] * 2 + [torch.float32] * 3
+    for ours, theirs, tolerance in zip(fast, slow, (4e-3, 4e-3, 1e-5, 1e-5, 1e-5), strict=True):
+        assert torch.linalg.vector_norm(ours - theirs) <= tolerance * torch.linalg.vector_norm(theirs)
+
+
+def test_maps_need_not_be_contiguous() -> None:
+    x, a, gain, bias, _ = inputs(8, torch.float32)
+    strided = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(patch_norm(strided, a, gain, bias, swish=True), patch_norm(x, a, gain, bias, swish=True))
+
+
+def test_patches_are_three_pixels_wide_in_raster_order_and_cut_at_the_border() -> None:
+    attention = PatchAttention(ModelConfig(attention_softmax=False), 16, 8).eval()
+    attention.weight.data = torch.arange(36.0)
+    pixels = attention.pixel_scalars()
+    assert pixels.shape == (16, 16)
+    rows, columns = torch.meshgrid(torch.arange(16) // 3, torch.arange(16) // 3, indexing="ij")
+    assert torch.equal(pixels, (6 * rows + columns).float())
+
+
+@pytest.mark.parametrize("size_px", [64, 32, 16])
+def test_attention_starts_uniform_and_sums_to_one(size_px: int) -> None:
+    scalars = PatchAttention(ModelConfig(), size_px, 8).eval().scalars()
+    assert scalars.numel() == {64: 484, 32: 121, 16: 36}[size_px]
+    torch.testing.assert_close(scalars, torch.full_like(scalars, 1 / scalars.numel()))
+
+
+def test_dropout_is_inverted_per_patch_and_in_training_only() -> None:
+    attention = PatchAttention(ModelConfig(attention_dropout=0.5), 64, 8)
+    torch.manual_seed(0)
+    dropped = attention.train().scalars()
+    kept = dropped[dropped > 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 2 / 484))
+    assert 150 < len(kept) < 334
+    assert (attention.eval().scalars() > 0).all()
+
+
+def test_part_attention_is_the_layer_norm_of_weighed_parts() -> None:
+    attention = PartAttention(ModelConfig(), 31, 16, 0.1).eval()
+    torch.nn.init.normal_(attention.weight)
+    torch.nn.init.normal_(attention.gain)
+    x = torch.randn(4, 31, 16)
+    expected = functional.layer_norm(x * attention.scalars()[:, None], (16,), attention.gain, attention.bias, EPS)
+    torch.testing.assert_close(attention(x), expected, rtol=1e-4, atol=1e-5)
