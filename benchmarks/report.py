@@ -17,15 +17,19 @@ Report = dict[str, Any]
 
 
 def measure_in_turns(
-    runs: Mapping[str, Callable[[int], int]], *, repeats: int, on_repeat: Callable[[int], None] = lambda repeat: None
+    runs: Mapping[str, Callable[[int], int]],
+    *,
+    repeats: int,
+    warm_up: bool = True,
+    on_repeat: Callable[[int], None] = lambda repeat: None,
 ) -> dict[str, list[float]]:
     """How much each of `runs` gets done per second: `repeats` values each.
 
-    A run is called with the number of the repeat, from 0, and returns how much it did. Repeat 0 warms up and is not
-    counted. The runs take turns, so that whatever else the machine does hits all of them.
+    A run is called with the number of the repeat and returns how much it did. Repeat 0, left out without `warm_up`, is
+    not counted. The runs take turns, so that whatever else the machine does hits all of them.
     """
     rates: dict[str, list[float]] = {name: [] for name in runs}
-    for repeat in range(repeats + 1):
+    for repeat in range(0 if warm_up else 1, repeats + 1):
         for name, run in runs.items():
             started = time.perf_counter()
             amount = run(repeat)

@@ -1,0 +1,61 @@
+"""The preprocessing's benchmark: a report of the promised form; one sentence for folders with nothing in them."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from attengait.benchmarks.preprocess import STAGES, benchmark_preprocess, format_table
+from attengait.errors import AttenGaitError, ParameterError
+
+NUM_FRAMES = 9
+
+
+@pytest.fixture(scope="module")
+def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One walk of a bright block over noise, laid out like CASIA-B."""
+    root = tmp_path_factory.mktemp("walkers")
+    noise = np.random.default_rng(0).integers(0, 100, (48, 64), np.uint8)
+    for number in range(1, NUM_FRAMES + 1):
+        silhouette = np.zeros_like(noise)
+        silhouette[10:40, 4 * number : 4 * number + 12] = 255
+        for side, picture in (("frames", np.maximum(noise, silhouette)), ("silhouettes", silhouette)):
+            folder = root / side / "001" / "nm-01" / "090"
+            folder.mkdir(parents=True, exist_ok=True)
+            assert cv2.imwrite(str(folder / f"001-nm-01-090-{number:03d}.png"), picture)
+    return root
+
+
+def test_a_report_has_each_number_of_workers_and_each_stage(walkers: Path) -> None:
+    threads = cv2.getNumThreads()
+    report = benchmark_preprocess(walkers / "frames", walkers / "silhouettes", workers=(1, 2), repeats=1)
+    assert json.loads(json.dumps(report)) == report
+    assert [row["name"] for row in report["results"]] == ["1 worker", "2 workers"]
+    assert [row["name"] for row in report["stages"]] == list(STAGES)
+    for rows, unit in (("results", "frames_per_s"), ("stages", "ms_per_frame")):
+        for row in report[rows]:
+            assert 0 < row["min"] <= row[unit] <= row["max"]
+    assert report["published"]["frames_per_s"] == 31
+    assert cv2.getNumThreads() == threads
+    table = format_table(report)
+    assert all(text in table for text in ("2 workers", "decode", "published: 31 frames/s", "another machine"))
+
+
+def test_folders_without_two_frames_in_a_row_are_one_sentence(walkers: Path, tmp_path: Path) -> None:
+    name = "001/nm-01/090/001-nm-01-090-003.png"
+    for side in ("frames", "silhouettes"):
+        (tmp_path / side / name).parent.mkdir(parents=True)
+        (tmp_path / side / name).write_bytes((walkers / side / name).read_bytes())
+    with pytest.raises(AttenGaitError, match="no two frames in a row"):
+        benchmark_preprocess(tmp_path / "frames", tmp_path / "silhouettes")
+    with pytest.raises(AttenGaitError, match="does not exist"):
+        benchmark_preprocess(tmp_path / "nowhere", tmp_path / "silhouettes")
+
+
+def test_parameters_out_of_range_are_refused(walkers: Path) -> None:
+    with pytest.raises(ParameterError, match=r"workers is \[0\]"):
+        benchmark_preprocess(walkers / "frames", walkers / "silhouettes", workers=[0])
+    with pytest.raises(ParameterError, match="repeats is 0"):
+        benchmark_preprocess(walkers / "frames", walkers / "silhouettes", repeats=0)
