@@ -52,10 +52,7 @@ def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_fram
         images = [_draw(clip[row.frames], row.name, row_width) for clip, row in zip(clips, rows, strict=True)]
     encoded, png = cv2.imencode(".png", np.concatenate(images))
     assert encoded
-    try:
-        write_atomically(out, png.tobytes())
-    except OSError as error:
-        raise AttenGaitError(f"{out} cannot be written: {error.strerror}") from error
+    write_atomically(out, png.tobytes())
     return rows
 
 

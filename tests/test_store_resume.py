@@ -87,6 +87,15 @@ def test_a_signal_stops_a_run_with_one_sentence_and_keeps_what_is_done(tmp_path,
     assert fakes.tree(tmp_path) == undisturbed
 
 
+def test_one_failure_stops_the_other_workers_at_once(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    result = run(tmp_path / "s.zarr", compute="failing_while_others_wait", FAKE_FIFO=str(tmp_path / "fifo"))
+    assert result.returncode == 1
+    assert "could not be written: [Errno 28] No space left on device" in result.stdout
+    assert "0 of 3 shards are kept: run the same command again" in result.stdout
+    assert result.stderr == ""
+
+
 def test_temporary_files_of_killed_runs_are_removed(tmp_path):
     run(tmp_path / "s.zarr", STORE_KILL="2 group", STORE_KILL_COUNTER=str(tmp_path / "counter"))
     assert len(list(work_path(tmp_path / "s.zarr").glob("run-*"))) == 1

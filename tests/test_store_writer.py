@@ -2,7 +2,9 @@
 
 import fcntl
 import json
+import shutil
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import pytest
 import tensorstore
 import zarr
 
+from attengait import files
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.store import open_store
+from attengait.store import open_store, workfolder
 from attengait.store.layout import CODECS, report_path, work_path
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
@@ -250,6 +253,40 @@ def test_a_missing_parent_folder_is_named(tmp_path):
     with pytest.raises(AttenGaitError, match=r"missing, the folder to make s\.zarr in, does not exist"):
         write_store(fakes.job_of(tmp_path / "missing" / "s.zarr"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_said_at_any_stage(finished, tmp_path, monkeypatch):
+    """Every write of the parent fails in turn; whatever there is by then is kept."""
+    really_move = files.move_atomically
+    calls = []
+
+    def fail_at(number, source, target):
+        calls.append(target.name)
+        if len(calls) == number:
+            raise OSError(28, "No space left on device", str(target))
+        really_move(source, target)
+
+    for number in range(1, 6):
+        calls.clear()
+        for module in (files, workfolder):
+            monkeypatch.setattr(module, "move_atomically", partial(fail_at, number))
+        shutil.rmtree(tmp_path / "s.zarr", ignore_errors=True)
+        shutil.rmtree(work_path(tmp_path / "s.zarr"), ignore_errors=True)
+        with pytest.raises(AttenGaitError, match=r"not be written: .*No space left.*; \d of 3 shards are kept"):
+            write_store(fakes.job_of(tmp_path / "s.zarr"))
+    assert calls == ["plan.json", "s.zarr.skipped.jsonl", "sequences", "zarr.json", "zarr.json"]
+    monkeypatch.undo()
+    assert write_store(fakes.job_of(tmp_path / "s.zarr")).num_shards_reused == 3
+    assert fakes.tree(tmp_path / "s.zarr") == fakes.tree(finished / "none.zarr")
+
+
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(AttenGaitError, match=r"s\.zarr\.work cannot be made: Permission denied"):
+        write_store(fakes.job_of(tmp_path / "s.zarr"))
 
 
 def test_no_workers_are_refused(tmp_path):

@@ -147,17 +147,21 @@ class WorkFolder:
 def locked(work: WorkFolder) -> Iterator[None]:
     """Hold the folder's lock, creating the folder where there is none; AttenGaitError when another run holds it."""
     busy = AttenGaitError(f"another run is at work on {work.path.with_suffix('')} (it holds {work.path / 'lock'})")
-    work.path.mkdir(exist_ok=True)
     try:
+        work.path.mkdir(exist_ok=True)
         file = (work.path / "lock").open("wb")
     except FileNotFoundError:
         raise busy from None
+    except OSError as error:
+        raise AttenGaitError(f"{work.path} cannot be made: {error.strerror}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held, named = os.fstat(file.fileno()), os.stat(work.path / "lock")
         except (BlockingIOError, FileNotFoundError):
             raise busy from None
+        except OSError as error:
+            raise AttenGaitError(f"{work.path / 'lock'} cannot be locked: {error.strerror}") from error
         # The other run may have finished, and removed the file, between our open and our lock.
         if held.st_ino != named.st_ino:
             raise busy

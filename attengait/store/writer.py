@@ -106,17 +106,17 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
             work.remove()
             return _nothing_to_do(path, plan, started)
         begun = work.read_plan()
-        if begun is None:
-            work.write_plan(plan)
-        else:
+        if begun is not None:
             _refuse_other_settings(path, begun.settings, plan)
             _refuse_other_circumstances(path, begun, plan)
         try:
+            if begun is None:
+                work.write_plan(plan)
             kept = work.read_records(path)
             records = _write(job, kept, on_progress)
         except KeyboardInterrupt as stop:
             raise type(stop)(f"stopped; {_kept(work, plan)}") from None
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise AttenGaitError(f"{path} could not be written: {error}; {_kept(work, plan)}") from error
         except AttenGaitError as error:
             raise AttenGaitError(f"{error}; {_kept(work, plan)}") from error

@@ -74,6 +74,18 @@ def unwritable(source):
     raise OSError(28, "No space left on device", "somewhere")
 
 
+def failing_while_others_wait(source):
+    """The first sequence fails once the first of another shard has begun, which never returns."""
+    signal_of_the_other = Path(os.environ["FAKE_FIFO"])
+    if source[0] == 0:
+        signal_of_the_other.read_bytes()
+        raise OSError(28, "No space left on device", "somewhere")
+    if source[0] == 5:
+        signal_of_the_other.write_bytes(b"here")
+        threading.Event().wait()
+    return frames_of(source)
+
+
 def refusing_to_run(source):
     raise AssertionError("nothing was to be computed")
 
