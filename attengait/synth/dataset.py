@@ -8,9 +8,10 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,19 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.synth.sequence import render_sequence
 
-MAX_FRAMES = 150
+MAX_FRAMES = 120
 """Longer paths would need a camera so far away that a walker is a few dozen pixels tall."""
 
+# Pixels with noise have nothing to repeat, silhouettes little else: the fastest of the settings tried for each.
 _RGB_PNG = [
-    cv2.IMWRITE_PNG_STRATEGY,
-    cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
-    cv2.IMWRITE_PNG_FILTER,
-    cv2.IMWRITE_PNG_FILTER_UP,
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
 ]
-"""Noise has no repetitions to look for: the fastest of the settings tried, and smaller than the default."""
-_SILHOUETTE_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+_SILHOUETTE_PNG = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +130,11 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
         for view in config.views
     ]
     done = 0
-    for frames in _run(tasks, min(config.workers, len(tasks))):
-        done += frames
-        if on_progress is not None:
-            on_progress(done)
+    with closing(_run(tasks, min(config.workers, len(tasks)))) as finished:
+        for frames in finished:
+            done += frames
+            if on_progress is not None:
+                on_progress(done)
     return SynthSummary(
         rgb=out / "rgb",
         silhouettes=out / "silh",
@@ -140,7 +144,7 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
     )
 
 
-def _run(tasks: list[_Task], num_workers: int) -> Iterable[int]:
+def _run(tasks: list[_Task], num_workers: int) -> Generator[int, None, None]:
     """Yield the frames of each sequence as it is finished."""
     if num_workers == 1:
         yield from map(_write_sequence, tasks)

@@ -7,7 +7,7 @@ sphere, from which depth, texture and shade follow. First every part leaves thes
 is nearest; then all visible pixels are shaded at once.
 
 Shapes: T frames, P parts, V visible pixels. Units: metres in the camera's axes (right, down, forward), pixels on the
-screen. It is the perspective of each part's own place, not of each pixel: limbs are small beside their distance.
+screen. An ellipsoid is drawn as its middle is seen, without the change of perspective across it.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ Box = tuple[slice, slice]
 _LIGHT = np.array([-0.5, -0.65, -0.57])
 """Towards the lamp, in the camera's axes: above it, to its left."""
 _AMBIENT, _DIFFUSE, _DARKEST = 0.66, 0.42, 0.3
-_SHADOW, _SHADOW_METRES = 0.3, 0.16
+_SHADOW, _SHADOW_METRES = 0.3, 0.14
 _EDGE_METRES = 10.0
 """Pixels that a part covers by less than a half are moved so far back that any part covering more hides them."""
 
@@ -38,7 +38,7 @@ class Projection:
     """Every part on the screen in every frame."""
 
     sweeps: Floats
-    """[T, P, 15]: what `_draw` needs, in its order."""
+    """[T, P, 17]: what `_draw` needs, in its order."""
     boxes: NDArray[np.intp]
     """[T, P, 4]: left, top, right, bottom of what a part covers, pixels within the picture."""
     shading: NDArray[np.float32]
@@ -76,49 +76,46 @@ def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Genera
 
     start = origin + np.einsum("tpij,pj->tpi", turn, starts)
     end = origin + np.einsum("tpij,pj->tpi", turn, ends)
-    start_scale, end_scale = FOCAL_PX / start[..., 2], FOCAL_PX / end[..., 2]
     middle = np.array([(WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2])
-    start_px = middle + start[..., :2] * start_scale[..., None]
-    end_px = middle + end[..., :2] * end_scale[..., None]
-    length_px = np.maximum(np.linalg.norm(end_px - start_px, axis=-1), 1e-3)
+    start_px, end_px = (middle + FOCAL_PX * point[..., :2] / point[..., 2:] for point in (start, end))
+    way_px = end_px - start_px
+    way_px[np.linalg.norm(way_px, axis=-1) < 1e-3] = (1e-3, 0.0)  # a part seen end on has any direction
+    length_px = np.linalg.norm(way_px, axis=-1)
+    along_x, along_y = np.moveaxis(way_px / length_px[..., None], -1, 0)
 
-    # three directions: along the part's picture, across it, and from the part to the camera
-    along_px = (end_px - start_px) / length_px[..., None]
-    facing = -_unit(start + end)
-    along = np.concatenate([along_px, np.zeros_like(along_px[..., :1])], axis=-1)
-    along = _unit(along - _dot(along, facing)[..., None] * facing)
-    across = np.cross(along, facing)
-
-    def shadow(ellipsoid: Floats, direction: Floats) -> Floats:
-        """Half the extent [T, P] of ellipsoids (axes as columns [T, P, 3, 3]) along a direction."""
-        extent: Floats = np.linalg.norm(np.einsum("tpij,tpi->tpj", ellipsoid, direction), axis=-1)
-        return extent
-
+    # each end's ellipsoid on the screen: what its three axes (columns) are in pixels to the right and down
     first, last = turn * start_axes[:, None, :], turn * end_axes[:, None, :]
-    mean = (first + last) / 2
-    # the same directions on the unit sphere that becomes the ellipsoid
-    sphere_across = _unit(np.einsum("tpij,tpi->tpj", mean, across))
-    sphere_facing = _unit(np.einsum("tpji,tpj->tpi", turn, facing) / ((start_axes + end_axes) / 2))
+    first_px, last_px = _on_screen(first, start), _on_screen(last, end)
+    corners = [(point, np.linalg.norm(axes, axis=-1) + 1) for point, axes in ((start_px, first_px), (end_px, last_px))]
+    boxes = _boxes(np.minimum(*(point - r for point, r in corners)), np.maximum(*(point + r for point, r in corners)))
+    ellipses = []
+    for axes_px in (first_px, last_px):
+        along = axes_px[..., 0, :] * along_x[..., None] + axes_px[..., 1, :] * along_y[..., None]
+        across = axes_px[..., 1, :] * along_x[..., None] - axes_px[..., 0, :] * along_y[..., None]
+        width = np.linalg.norm(across, axis=-1)
+        lean = _dot(along, across) / width**2
+        ellipses.append((width, lean, np.linalg.norm(along - lean[..., None] * across, axis=-1), _unit(across)))
+    (start_width, start_lean, start_cap, start_across), (end_width, end_lean, end_cap, end_across) = ellipses
+    lean = (start_lean + end_lean) / 2
+
+    # the directions side, past and facing on the unit sphere that becomes the ellipsoid
+    ray = -_unit(start + end)
+    sphere_across = _unit(start_across + end_across)
+    sphere_facing = _unit(np.einsum("tpji,tpj->tpi", turn, ray) / ((start_axes + end_axes) / 2))
     sphere_along = np.cross(sphere_facing, sphere_across)
-    sphere_along *= np.sign(_dot(np.einsum("tpij,tpj->tpi", mean, sphere_along), along))[..., None]
-
-    def nearness(ellipsoid: Floats, direction: Floats) -> Floats:
-        """How much nearer to the camera [T, P] the ellipsoid's point in a direction of the sphere is."""
-        return _dot(np.einsum("tpij,tpj->tpi", ellipsoid, direction), facing)
-
+    sphere = np.stack([sphere_across, sphere_along, sphere_facing], axis=-1)  # [T, P, sphere's axis, direction]
+    near_first, near_last = (np.einsum("tpi,tpij,tpjd->dtp", ray, axes, sphere) for axes in (first, last))
     sweeps = np.stack(
         [
-            *(start_px[..., 0], start_px[..., 1], along_px[..., 0], along_px[..., 1], length_px),
-            *(shadow(first, across) * start_scale, shadow(last, across) * end_scale),
-            *(shadow(first, along) * start_scale, shadow(last, along) * end_scale),
-            *(start[..., 2], end[..., 2], nearness(first, sphere_facing), nearness(last, sphere_facing)),
-            *(nearness(mean, sphere_across), nearness(mean, sphere_along)),
+            # the way along the part is counted parallel to the ellipses' leaning axis
+            *(start_px[..., 0], start_px[..., 1], along_x, along_y, along_x + lean * along_y, along_y - lean * along_x),
+            *(length_px, start_width, end_width, start_cap, end_cap, start[..., 2], end[..., 2]),
+            *(near_first[2], near_last[2], (near_first[0] + near_last[0]) / 2, (near_first[1] + near_last[1]) / 2),
         ],
         axis=-1,
     )
 
     around = [((part.axis + 1) % 3, (part.axis + 2) % 3) for part in parts]
-    sphere = np.stack([sphere_across, sphere_along, sphere_facing], axis=-1)  # [T, P, sphere's axis, direction]
     index = np.arange(len(parts))
     cosine, sine = (sphere[:, index, [pair[k] for pair in around]] for k in (0, 1))  # [T, P, 3]
     metres = np.linalg.norm(ends - starts, axis=-1)
@@ -140,14 +137,13 @@ def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Genera
         ),
         (*cosine.shape[:2], 4),
     )
-    light = np.stack([direction @ _LIGHT for direction in (across, along, facing)], axis=-1)
-    reach = np.max(sweeps[..., 5:9], axis=-1)[..., None] + 1
-    boxes = _boxes(np.minimum(start_px, end_px) - reach, np.maximum(start_px, end_px) + reach)
+    turned_light = np.einsum("tpji,j->tpi", turn, _LIGHT)
+    light = np.einsum("tpi,tpid->tpd", turned_light, sphere)
     feet = np.stack([pose.point(f"{side}_foot", (0.06, 0.0, 0.0)) for side in ("left", "right")], axis=1)
     feet[..., 2] = 0
     seen = camera.to_camera(feet)
     feet_px = middle + FOCAL_PX * seen[..., :2] / seen[..., 2:]
-    dark = 2.5 * _SHADOW_METRES * FOCAL_PX / seen[..., 2].min()
+    dark = 2.3 * _SHADOW_METRES * FOCAL_PX / seen[..., 2].min()
     return Projection(
         sweeps=sweeps,
         boxes=boxes,
@@ -156,6 +152,13 @@ def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Genera
         feet=feet[..., :2],
         shadows=_boxes(feet_px.min(axis=1) - dark, feet_px.max(axis=1) + dark),
     )
+
+
+def _on_screen(axes: Floats, point: Floats) -> Floats:
+    """Small vectors (columns [T, P, 3, 3]) at points [T, P, 3] as pixels to the right and down, [T, P, 2, 3]."""
+    slope = point[..., :2, None] / point[..., 2:, None]
+    seen: Floats = FOCAL_PX / point[..., 2, None, None] * (axes[..., :2, :] - slope * axes[..., 2:, :])
+    return seen
 
 
 def _boxes(upper_left: Floats, lower_right: Floats) -> NDArray[np.intp]:
@@ -198,12 +201,12 @@ class Painter:
 
     def _draw(self, part: int, values: list[float], box: Box) -> None:
         """Leave a part's coordinates in the buffers wherever it is the nearest so far."""
-        (x, y, along_x, along_y, length, start_width, end_width, start_cap, end_cap) = values[:9]
-        (start_depth, end_depth, start_facing, end_facing, depth_side, depth_past) = values[9:]
+        (x, y, across_y, across_x, along_x, along_y, length, start_width, end_width, start_cap, end_cap) = values[:11]
+        (start_depth, end_depth, start_facing, end_facing, near_side, near_past) = values[11:]
         columns, rows = self._columns[:, box[1]] - x, self._rows[box[0]] - y
         along = columns * along_x + rows * along_y
-        side = rows * along_x - columns * along_y
-        sweep = np.clip(along * (1 / length), 0, 1)
+        side = rows * across_y - columns * across_x
+        sweep = np.minimum(np.maximum(along * (1 / length), 0), 1)
         width = sweep * (end_width - start_width) + start_width
         side /= width
         past = along - sweep * length
@@ -213,7 +216,7 @@ class Painter:
         cover = inside * np.minimum(width, min(start_cap, end_cap) + length) * 0.5 + 0.5
         depth = sweep * (end_depth - start_depth) + start_depth
         depth -= np.sqrt(np.maximum(inside, 0)) * (sweep * (end_facing - start_facing) + start_facing)
-        depth -= side * depth_side + past * depth_past
+        depth -= side * near_side + past * near_past
         depth += (cover < 0.5) * np.float32(_EDGE_METRES)
         nearer = (cover > 0) & (depth < self._depth[box])
         for buffer, value in (
@@ -240,6 +243,8 @@ class Painter:
     def _shade(self, picture: Picture, frame: int, box: Box) -> None:
         """Texture and light every visible pixel of a box, and mix the edge's with what is behind."""
         visible = self._cover[box] > 0
+        if not visible.any():
+            return
         part = self._part[box][visible]
         sweep, side, past = (buffer[box][visible] for buffer in (self._sweep, self._side, self._past))
         cover = np.minimum(self._cover[box][visible], 1)
