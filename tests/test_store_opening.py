@@ -78,6 +78,14 @@ def test_what_is_not_there_or_not_a_store_is_said(tmp_path):
             open_store(tmp_path / name)
 
 
+def test_a_store_opens_from_within(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished)
+    assert len(open_store(".").sequences) == 9
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AttenGaitError, match=r"\. is not a store"):
+        open_store(".")
+
+
 def test_an_unfinished_store_says_how_far_it_is(tmp_path):
     work = WorkFolder(work_path(tmp_path / "s.zarr"))
     work.path.mkdir()

@@ -280,6 +280,16 @@ def test_a_full_disk_is_said_at_any_stage(finished, tmp_path, monkeypatch):
     assert fakes.tree(tmp_path / "s.zarr") == fakes.tree(finished / "none.zarr")
 
 
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_path_without_a_name_is_refused(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        AttenGaitError, match=r"is a folder that exists already: name the store to make, such as .*w\.zarr"
+    ):
+        write_store(fakes.job_of(path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")

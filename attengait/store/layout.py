@@ -145,12 +145,12 @@ def shard_path(store: Path, shard: int) -> Path:
 
 def work_path(store: Path) -> Path:
     """The folder beside an unfinished store, with its plan, records and temporary files."""
-    return store.with_name(store.name + ".work")
+    return store.parent / f"{store.name}.work"
 
 
 def report_path(store: Path) -> Path:
     """The JSON lines beside a store that say what was skipped, and why."""
-    return store.with_name(store.name + ".skipped.jsonl")
+    return store.parent / f"{store.name}.skipped.jsonl"
 
 
 def index_bytes(chunks_per_shard: int) -> int:

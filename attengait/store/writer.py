@@ -78,6 +78,10 @@ class StoreJob:
 def check_path(path: Path) -> None:
     """Raise AttenGaitError when `path` is neither free, nor a finished store, nor begun by an interrupted run."""
     work = WorkFolder(work_path(path))
+    if path.name in ("", ".."):
+        raise AttenGaitError(
+            f"{path} is a folder that exists already: name the store to make, such as {path / 'w.zarr'}"
+        )
     if not path.parent.is_dir():
         raise AttenGaitError(f"{path.parent}, the folder to make {path.name} in, does not exist")
     if work.is_foreign():
