@@ -7,9 +7,10 @@ frames is only bounded from above then (frames are dropped later), so each shard
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ class StorePlan:
 
     def to_json(self) -> bytes:
         """The plan as stored in the work folder."""
-        rows = [astuple(sequence) for sequence in self.sequences]
+        rows = list(map(attrgetter(*_COLUMNS), self.sequences))
         content = {
             "format": FORMAT,
             "version": VERSION,
