@@ -7,6 +7,7 @@ after the stream is closed (DALI's default executor allocates outputs anew). Fra
 """
 
 import weakref
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.sampling import BatchPlan, ClipBatch, ragged_batches
+from attengait.sampling import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.store.opening import Store
 from attengait.store.reader import ClipReader, Frames
 from attengait.store.sequences import Sequences
@@ -56,16 +57,19 @@ class ClipStream:
     ) -> None:
         if start_step < 0:
             raise ParameterError(f"start_step is {start_step}, but must not be negative")
-        self._plan, self._ranks = plan, (rank, world_size)
-        self._step, self._start_step = start_step, start_step
         batch_size = len(plan.batch(start_step, rank, world_size).labels)
         lengths = np.full(batch_size, plan.clip_frames)
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
         reader = self._own_reader or store_or_reader
         assert not isinstance(reader, Store)
 
+        self._ahead = ahead = deque[PlannedBatch]()  # read, but not given out yet
+
         def read_batch(index: int) -> list[Frames]:
-            return reader.read_clips(plan.batch(start_step + index, rank, world_size).starts, lengths)
+            planned = plan.batch(start_step + index, rank, world_size)
+            clips = reader.read_clips(planned.starts, lengths)
+            ahead.append(planned)
+            return clips
 
         self._frames = _FrameStream(
             read_batch, num_batches=num_steps, batch_size=batch_size, device=device, prefetch=prefetch
@@ -76,8 +80,7 @@ class ClipStream:
 
     def __next__(self) -> ClipBatch:
         clips = _as_torch(self._frames.next_batch().as_tensor())
-        planned = self._plan.batch(self._step, *self._ranks)
-        self._step += 1
+        planned = self._ahead.popleft()
         return ClipBatch(
             step=planned.step,
             clips=clips,
