@@ -40,7 +40,7 @@ def synth(
     config = SynthConfig(
         subjects=subjects,
         walks=tuple(word.strip() for word in walks.split(",") if word.strip()),
-        views=parse_degrees(views),
+        views=parse_numbers("views", views),
         frames=frames,
         seed=seed,
         workers=workers if workers is not None else usable_cores(),
@@ -138,12 +138,12 @@ def show(
     print(f"{out}: {len(shown)} sequences of {store}")
 
 
-def parse_degrees(text: str) -> tuple[int, ...]:
-    """Read whole degrees separated by commas. Raises ParameterError for anything else."""
+def parse_numbers(name: str, text: str) -> tuple[int, ...]:
+    """Read whole numbers separated by commas. Raises ParameterError for anything else."""
     try:
-        return tuple(int(word) for word in text.split(",") if word.strip())
+        return tuple(int(word) for word in text.split(","))
     except ValueError:
-        raise ParameterError(f"views: got {text!r}, expected whole degrees with commas, such as 0,45,90") from None
+        raise ParameterError(f"{name}: got {text!r}, expected whole numbers with commas, such as 1,2") from None
 
 
 def _plain(value: object) -> str:

@@ -138,7 +138,8 @@ def embed_run(
         names = test_subjects(model_path, store)
     else:
         names = parse_subjects(subjects or [], sorted(set(store.sequences.subject.tolist())))
-    indices = np.flatnonzero(np.isin(store.sequences.subject.astype(str), names))
+    chosen = set(names)
+    indices = np.flatnonzero([subject in chosen for subject in store.sequences.subject.tolist()])
     with (
         store.reader() as reader,
         SequenceStream(

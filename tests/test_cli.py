@@ -1,0 +1,244 @@
+"""The command line as a user meets it: the journey, and one clear sentence for every mistake."""
+
+import contextlib
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from attengait.cli.main import main
+
+TRAINING = ("--preset", "demo", "--set", "epochs=2", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
+TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-002", "--set", "precision=fp32")
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def attengait(*words: object, cwd: Path | None = None) -> Done:
+    """Run a command in this process: starting Python for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["attengait", *map(str, words)])
+        # A wide terminal: messages are not wrapped.
+        patch.setenv("COLUMNS", "300")
+        patch.setattr(signal, "signal", lambda number, handler: None)
+        if cwd is not None:
+            patch.chdir(cwd)
+        try:
+            main()
+        except SystemExit as exit:
+            status = exit.code or 0
+    assert isinstance(status, int)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def refused(done: Done, status: int, *parts: str) -> None:
+    """One sentence on standard error, the right status; an exception out of `main` would fail the test by itself."""
+    assert done.returncode == status, done.stderr
+    for part in parts:
+        assert part in done.stderr
+    if status == 1:
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with walkers of four people, their store and a run trained on two of them."""
+    folder = tmp_path_factory.mktemp("journey")
+    walkers = ("--subjects", 4, "--walks", "nm-01,nm-05,bg-01,cl-01", "--views", "54,90", "--frames", 18, "--seed", 3)
+    for words in (
+        ("synth", "walkers", *walkers, "--workers", 2),
+        ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "w.zarr"),
+        ("train", "w.zarr", "--out", "run", *TRAINING),
+    ):
+        done = attengait(*words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_info_says_what_the_store_holds(journey: Path) -> None:
+    done = attengait("info", "w.zarr", "--json", cwd=journey)
+    summary = json.loads(done.stdout)
+    assert (summary["subjects"], summary["sequences"], summary["frames"]) == (4, 32, 32 * 17)
+    table = attengait("info", "w.zarr", cwd=journey)
+    assert table.returncode == 0
+    assert "casia-b" in table.stdout
+
+
+def test_verify_is_content_with_a_sound_store_and_names_a_damaged_shard(journey: Path, tmp_path: Path) -> None:
+    assert attengait("verify", "w.zarr", cwd=journey).returncode == 0
+    store = shutil.copytree(journey / "w.zarr", tmp_path / "damaged.zarr")
+    shard = store / "frames" / "c" / "0" / "0" / "0" / "0"
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    done = attengait("verify", store)
+    assert done.returncode == 1
+    assert "001/" in done.stdout
+    assert "is damaged" in done.stderr
+
+
+def test_a_finished_store_is_left_alone(journey: Path) -> None:
+    words = ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "w.zarr")
+    done = attengait(*words, cwd=journey)
+    assert done.returncode == 0
+    assert "nothing was done" in done.stdout
+    refused(attengait(*words, "--codec", "lz4", cwd=journey), 2, "codec", "none", "lz4")
+
+
+def test_a_dry_run_writes_nothing(journey: Path) -> None:
+    words = ("--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "dry.zarr", "--dry-run")
+    done = attengait("preprocess", "casia-b", *words, cwd=journey)
+    assert done.returncode == 0
+    assert "32 sequences" in done.stdout
+    assert not list(journey.glob("dry.zarr*"))
+
+
+def test_show_draws_a_picture(journey: Path, tmp_path: Path) -> None:
+    done = attengait("show", "w.zarr", "--out", tmp_path / "sheet.png", "--rows", 3, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_embeddings_of_unseen_subjects_give_the_same_table_from_the_file_and_from_the_run(
+    journey: Path, tmp_path: Path
+) -> None:
+    done = attengait("embed", "run", "w.zarr", "--out", tmp_path / "e.npz", cwd=journey)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert arrays["features"].shape == (16, 62, 16)
+        assert arrays["features"].dtype == np.float32
+        assert set(arrays["subjects"].tolist()) == {"003", "004"}
+        assert set(arrays["views"].tolist()) == {"054", "090"}
+        assert set(arrays["sequences"].tolist()) == {"nm-01", "nm-05", "bg-01", "cl-01"}
+    first = attengait("evaluate", "run", "w.zarr", "--json", tmp_path / "a.json", cwd=journey)
+    second = attengait("evaluate", "--embeddings", tmp_path / "e.npz", "--json", tmp_path / "b.json")
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    table = json.loads((tmp_path / "a.json").read_text())
+    assert table == json.loads((tmp_path / "b.json").read_text())
+    assert (table["protocol"], table["distance"]) == ("casia-b", "l2")
+    assert set(table["rank1"]["nm"]["views"]) == {"054", "090"}
+
+
+def test_resuming_a_finished_run_changes_nothing(journey: Path) -> None:
+    before = (journey / "run" / "model.safetensors").read_bytes()
+    done = attengait("train", "w.zarr", "--out", "run", "--resume", cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert (journey / "run" / "model.safetensors").read_bytes() == before
+    refused(attengait("train", "w.zarr", "--out", "run", *TRAINING, cwd=journey), 1, "--resume")
+    changed = ("--resume", "--set", "learning_rate=1.0")
+    refused(attengait("train", "w.zarr", "--out", "run", *changed, cwd=journey), 2, "learning_rate", "1.0")
+
+
+def test_a_run_stopped_and_resumed_equals_the_undisturbed_one(journey: Path, tmp_path: Path) -> None:
+    stopped = tmp_path / "stopped"
+    assert (
+        attengait("train", "w.zarr", "--out", stopped, *TRAINING, "--set", "stop_after_steps=1", cwd=journey).returncode
+        == 0
+    )
+    done = attengait("train", "w.zarr", "--out", stopped, "--resume", "--set", "stop_after_steps=0", cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert (stopped / "model.safetensors").read_bytes() == (journey / "run" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("command", [("info",), ("verify",), ("show", "--out", "x.png"), ("train", "--out", "r")])
+@pytest.mark.parametrize("path", ["nowhere.zarr", "empty"])
+def test_a_mistyped_or_empty_path_is_one_sentence(tmp_path: Path, command: tuple[str, ...], path: str) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(attengait(command[0], path, *command[1:], cwd=tmp_path), 1, path)
+
+
+def test_empty_input_folders_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    words = ("preprocess", "casia-b", "--silhouettes", "b", "--out", "x.zarr", "--frames")
+    refused(attengait(*words, "a", cwd=tmp_path), 1, "a")
+    refused(attengait(*words, "nowhere", cwd=tmp_path), 1, "nowhere")
+    refused(attengait("preprocess", "casia", *words[2:], "a", cwd=tmp_path), 2, "casia-b")
+
+
+def test_a_store_of_another_version_is_one_sentence(journey: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(journey / "w.zarr", tmp_path / "future.zarr")
+    metadata = json.loads((store / "zarr.json").read_text())
+    metadata["attributes"]["version"] = 99
+    (store / "zarr.json").write_text(json.dumps(metadata))
+    refused(attengait("info", store), 1, "99", "1")
+
+
+def test_a_truncated_shard_stops_training_with_its_name(journey: Path, tmp_path: Path) -> None:
+    store = shutil.copytree(journey / "w.zarr", tmp_path / "cut.zarr")
+    for shard in (store / "frames" / "c").rglob("0"):
+        if shard.is_file():
+            shard.write_bytes(shard.read_bytes()[:-1000])
+    refused(attengait("train", store, "--out", tmp_path / "run", *TRAINING), 1, "frames/c/")
+
+
+def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(journey / "run", tmp_path / "run")
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["size"] = "small"
+    (run / "config.json").write_text(json.dumps(record))
+    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "(", "expected")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "part"),
+    [
+        (("train", "w.zarr", "--out", "x", "--set", "learning_rat=1"), 2, "learning_rate"),
+        (("train", "w.zarr", "--out", "x", "--preset", "casia"), 2, "casia-b"),
+        (("train", "w.zarr", "--out", "x", "--set", "train_subjects=900-901"), 2, "900-901"),
+        (("train", "w.zarr", "--out", "x", "--set", "clip_frames=40"), 2, "40 frames"),
+        (("evaluate", "run", "w.zarr", "--distance", "l3"), 2, "l3"),
+        (("evaluate", "run", "w.zarr", "--protocol", "x"), 2, "casia-b"),
+        (("evaluate", "run"), 2, "STORE"),
+        (("evaluate", "nowhere", "w.zarr"), 1, "nowhere"),
+        (("evaluate", "--embeddings", "nowhere.npz"), 1, "nowhere.npz"),
+        (("evaluate", "run", "w.zarr", "--subjects", "777"), 2, "777"),
+        (("embed", "run", "w.zarr", "--out", "no/such/folder.npz"), 1, "folder.npz"),
+        (("synth", "x", "--walks", "run-01"), 2, "run-01"),
+        (("synth", "x", "--views", "a"), 2, "views"),
+        (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--codec", "rar"), 2, "codec"),
+        (("benchmark", "loader", "w.zarr", "--clip-frames", "100"), 1, "100"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_the_right_status(
+    journey: Path, words: tuple[str, ...], status: int, part: str
+) -> None:
+    refused(attengait(*words, cwd=journey), status, part)
+
+
+def test_benchmarks_end_in_a_line_of_json(journey: Path) -> None:
+    words = ("loader", "w.zarr", "--clip-frames", 16, "--batch-size", 4, "--batches", 2, "--repeats", 1)
+    done = attengait("benchmark", *words, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert {row["name"] for row in report["results"]} >= {"stream", "gather", "zarr-python", "tensorstore"}
+
+
+def test_the_set_of_commands_is_the_documented_one() -> None:
+    text = attengait("--help").stdout
+    commands = ["synth", "preprocess", "info", "verify", "show", "train", "evaluate", "embed", "demo", "benchmark"]
+    assert all(command in text for command in commands)
+
+
+def test_the_command_is_also_a_module_and_says_a_mistake_without_a_traceback(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "attengait", "info", "nowhere.zarr"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("attengait: nowhere.zarr")
+    assert len(done.stderr.splitlines()) == 1
