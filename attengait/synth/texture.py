@@ -93,10 +93,10 @@ def ground(rng: np.random.Generator, size: int, tiles: int) -> Texture:
     joints = -32 * (joint[:, None] | joint[None, :]).astype(np.float32)
     wear = 9 * noise(rng, size, 3) + 7 * noise(rng, size, 14)
     worn = (slab + joints + wear).astype(np.float32)
-    return _finish(cv2.GaussianBlur(colour(rng, 110, 160, 8) + worn[..., None], (0, 0), 0.8))
+    return _finish(cv2.GaussianBlur(colour(rng, 110, 160, 5) + worn[..., None], (0, 0), 0.8))
 
 
 def plaster(rng: np.random.Generator, size: int) -> Texture:
     """A stained wall."""
     stains = 6 * noise(rng, size, 3) + 6 * noise(rng, size, 12) + 6 * noise(rng, size, 40)
-    return _finish(colour(rng, 130, 190, 10) + stains[..., None])
+    return _finish(colour(rng, 130, 190, 6) + stains[..., None])
