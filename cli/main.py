@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,8 +15,26 @@ from attengait import __version__
 from attengait.cli import benchmark, data, demo, recognise, train
 from attengait.errors import AttenGaitError
 
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a batch system wants what Ctrl-C wants, and cleaning up after both is the same."""
+
+
+class _Commands(typer.core.TyperGroup):
+    """The subcommands; an interrupted one says what is kept and exits with 128 + the signal's number."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as stop:
+            print(f"attengait: {stop}" if str(stop) else "attengait: stopped", file=sys.stderr)
+            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+            raise typer.Exit(128 + number) from None
+
+
 app = typer.Typer(
     name="attengait",
+    cls=_Commands,
     help="Gait recognition from optical flow: frames to a Zarr store, the store to a model, the model to tables.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -49,8 +67,6 @@ def main() -> None:
     except AttenGaitError as error:
         print(f"attengait: {error}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output is gone (`attengait info STORE | head`): nothing is left to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,4 +79,4 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+    raise Terminated
