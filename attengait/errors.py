@@ -8,6 +8,6 @@ class AttenGaitError(Exception):
 
 
 class ParameterError(AttenGaitError, ValueError):
-    """A parameter outside what is accepted: names the parameter, the value and what would be accepted (exit status 2)."""
+    """A parameter outside what is accepted: names it, its value and what would be accepted (exit status 2)."""
 
     exit_status = 2

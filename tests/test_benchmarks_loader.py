@@ -1,7 +1,6 @@
 """The loader's benchmark: a report of the promised form, whatever the codec; one sentence for stores too small."""
 
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from attengait.benchmarks.report import format_results, measure_in_turns, result
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.layout import CODECS
 
-sys.path.append(str(Path(__file__).parent / "support"))
 make_store = import_module("small_stores").make_store
 
 

@@ -1,8 +1,6 @@
 """The contact sheet shows the frames it says, in the right colours."""
 
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +11,6 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.store import open_store
 from attengait.store.writer import write_store
 
-sys.path.append(str(Path(__file__).parent / "support"))
 fakes = import_module("store_fakes")
 
 

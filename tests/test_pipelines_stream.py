@@ -20,7 +20,6 @@ from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
 
-sys.path.append(str(Path(__file__).parent / "support"))
 small_stores = import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
 

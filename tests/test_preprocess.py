@@ -4,9 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,7 +18,6 @@ from attengait.store import open_store
 from attengait.store.layout import report_path
 from attengait.store.verify import verify
 
-sys.path.append(str(Path(__file__).parent / "support"))
 fakes = import_module("store_fakes")
 
 

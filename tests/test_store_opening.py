@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from attengait.store.layout import work_path
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 
-sys.path.append(str(Path(__file__).parent / "support"))
 fakes = import_module("store_fakes")
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +14,6 @@ from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
 from attengait.store.reader import ClipReader, MappedReader, TensorStoreReader, open_reader
 
-sys.path.append(str(Path(__file__).parent / "support"))
 small_stores = import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
 

@@ -17,7 +17,6 @@ from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 
 SUPPORT = Path(__file__).parent / "support"
-sys.path.append(str(SUPPORT))
 fakes = import_module("store_fakes")
 
 

@@ -1,9 +1,7 @@
 """Damage is found, and named."""
 
 import shutil
-import sys
 from importlib import import_module
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
@@ -16,7 +14,6 @@ from attengait.store.layout import CODECS, read_shard_index, shard_path
 from attengait.store.verify import verify
 from attengait.store.writer import write_store
 
-sys.path.append(str(Path(__file__).parent / "support"))
 fakes = import_module("store_fakes")
 
 

@@ -3,7 +3,6 @@
 import fcntl
 import json
 import shutil
-import sys
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +20,6 @@ from attengait.store.layout import CODECS, report_path, work_path
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 
-sys.path.append(str(Path(__file__).parent / "support"))
 fakes = import_module("store_fakes")
 
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
@@ -59,10 +58,11 @@ def run_in_workers(
 
 def _begin_worker(end_of_parent: Connection) -> None:
     import cv2
+    import numcodecs.blosc
 
     cv2.setNumThreads(1)
-    # With threads, Blosc orders the parts of a chunk by who finishes first. (numcodecs has no types for mypy.)
-    vars(import_module("numcodecs.blosc"))["use_threads"] = False
+    # With threads, Blosc orders the parts of a chunk by who finishes first.
+    numcodecs.blosc.use_threads = False
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 

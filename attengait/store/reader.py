@@ -54,18 +54,7 @@ def open_reader(store: "Store") -> ClipReader:
     return reader(store.path, store.layout)
 
 
-class _Closing:
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-
-class MappedReader(_Closing):
+class MappedReader:
     """Clips as read-only views of memory-mapped shards.
 
     A shard is mapped only when its size and its own index say that its chunks lie back to back from its first byte;
@@ -102,6 +91,12 @@ class MappedReader(_Closing):
         """See ClipReader."""
         self._maps.clear()
         self._fallback.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _frames(self, shard: int) -> Frames | None:
         """The frames of a shard, [shard_frames, H, W, C]; None when it cannot be mapped."""
@@ -146,7 +141,7 @@ class MappedReader(_Closing):
             )
 
 
-class TensorStoreReader(_Closing):
+class TensorStoreReader:
     """Clips of any codec, read by tensorstore in one batch per call; checksums are checked."""
 
     def __init__(self, path: Path, layout: FrameLayout) -> None:
@@ -179,6 +174,12 @@ class TensorStoreReader(_Closing):
     def close(self) -> None:
         """See ClipReader."""
         self._array = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def _open(self, tensorstore: Any) -> Any:
         folder = self._path / "frames"
