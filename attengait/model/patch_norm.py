@@ -8,7 +8,7 @@ the precision of the network) and works on a few frames at a time, in float32, w
 
 Backward, for the gradient d of y, with G = gain * a * d (per pixel, means over features):
 
-    dx = centred(s * (G - a^2 q mean(G q)))         da = eps * sum(gain * d q s^2)
+    dx = s * (G - mean(G) - a^2 q mean(G q))        da = eps * sum(gain * d q s^2)
     dgain = sum(a d q)                              dbias = sum(d)
 
 All are finite at a = 0, which attention dropout makes, and hold for a < 0.
@@ -25,8 +25,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 EPS = 1e-6
-CPU_CHUNK_ELEMENTS = 2**19
-"""Elements worked on at once: 2 MiB in float32, so that the passes over a chunk stay in the L2 and L3 caches."""
+CPU_CHUNK_ELEMENTS = 2**18
+"""Elements worked on at once: 1 MiB in float32, so that the passes over a chunk stay in the L2 and L3 caches."""
 GPU_CHUNK_ELEMENTS = 2**27
 NARROW = 16
 """Below this many features a CPU's reduction over them, and its broadcast back, is scalar code."""
@@ -58,7 +58,7 @@ class _PatchNorm(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):
             for z, out in zip(_chunks(x), _chunks(y), strict=True):
                 q, _ = _normalised(z, a_square, swish)
-                out.copy_(torch.addcmul(biases, q, a_gain, out=q))
+                torch.addcmul(biases, q, a_gain, out=out)
         return y
 
     @staticmethod
@@ -78,9 +78,11 @@ class _PatchNorm(torch.autograd.Function):
                 sum_dq += dq.sum(0)
                 sum_dqss += (s * s).mul(dq).sum(0)
                 mean_gq = _mean(dq.mul_(a_gain))
-                g = (d * a_gain).sub_(q.mul_(a_square).mul_(mean_gq)).mul_(s)
-                g -= _mean(g)
-                out.copy_(torch.ops.aten.silu_backward(g, z.float()) if ctx.swish else g)
+                g = _centred(d * a_gain).addcmul_(q.mul_(mean_gq), a_square, value=-1).mul_(s)
+                if ctx.swish:
+                    torch.ops.aten.silu_backward.grad_input(g.to(z.dtype), z, grad_input=out)
+                else:
+                    out.copy_(g)
         da = EPS * (sum_dqss * gain).sum(1).view_as(a)
         dgain = (sum_dq * a.view(-1, 1)).sum(0)
         return dx, da, dgain, sum_d.sum(0), None
@@ -89,7 +91,7 @@ class _PatchNorm(torch.autograd.Function):
 def _normalised(z: Tensor, a_square: Tensor, swish: bool) -> tuple[Tensor, Tensor]:
     """q and s of a chunk [m, S, C] in float32; s is [m, S, 1], or [m, S, C] where features are few."""
     x = functional.silu(z.float()) if swish else z.float()
-    x = x - _mean(x)
+    x = _centred(x)
     s = _mean(x * x).mul_(a_square).add_(EPS).rsqrt_()
     return x.mul_(s), s
 
@@ -103,9 +105,19 @@ def _mean(x: Tensor) -> Tensor:
     """Mean over features of a chunk [m, S, C]: [m, S, 1], or [m, S, C] where features are few."""
     if not _is_narrow(x):
         return x.mean(-1, keepdim=True)
-    groups, features = NARROW // x.shape[-1], x.shape[-1]
-    averaging = torch.kron(torch.eye(groups), torch.full((features, features), 1 / features))
-    return torch.mm(x.view(-1, NARROW), averaging).view_as(x)
+    return torch.mm(x.view(-1, NARROW), _averaging(x.shape[-1])).view_as(x)
+
+
+def _centred(x: Tensor) -> Tensor:
+    """A chunk [m, S, C] less its mean over features."""
+    if not _is_narrow(x):
+        return x - x.mean(-1, keepdim=True)
+    return torch.mm(x.view(-1, NARROW), torch.eye(NARROW) - _averaging(x.shape[-1])).view_as(x)
+
+
+def _averaging(features: int) -> Tensor:
+    """The matrix that replaces features by their mean, for several pixels side by side: [NARROW, NARROW]."""
+    return torch.kron(torch.eye(NARROW // features), torch.full((features, features), 1 / features))
 
 
 def _like_statistics(pixels: Tensor, x: Tensor) -> Tensor:

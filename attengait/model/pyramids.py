@@ -2,9 +2,12 @@
 
 Bins b = 1, 2, 4, 8, 16. A kernel covers b rows and the full width (in the temporal pyramid b frames too), one kernel
 per feature, so each convolution is a weighted sum over reshaped windows: the windows tile the map, nothing slides.
+Written as product and sum, features stay the innermost axis; einsum would transpose the map for every bin.
 
 N clips, T frames, H = W = 16 pixels, C features; R = 16 / b window rows, S = T // b window times.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +20,12 @@ BINS = (1, 2, 4, 8, 16)
 MAP_PX = 16
 PARTS_PER_PYRAMID = sum(MAP_PX // b for b in BINS)  # 31
 MIN_FRAMES = max(BINS)
+CPU_CHUNK_ELEMENTS = 2**19
+"""Elements of the clips that a CPU works on at once, so that the passes of every bin stay in its caches."""
 
 
 class SpatialPyramid(nn.Module):
-    """Time is reduced first, then 31 parts are cut: [N, T, 16, 16, C] -> [N, 31, C]."""
+    """Time is reduced first, then 31 parts are cut: [N, T, 16, 16, C] -> float32 [N, 31, C]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -31,18 +36,21 @@ class SpatialPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mean (+ max) over frames, then every bin's windows."""
-        reduced = x.float().mean(1)
+        return torch.cat([self._parts(clips.float()) for clips in _chunks(x)])
+
+    def _parts(self, x: Tensor) -> Tensor:
+        reduced = x.mean(1)
         if self.reduction == "both":
             reduced = reduced + x.amax(1)
         parts = []
         for b, kernel in zip(BINS, self.kernels, strict=True):
             windows = reduced.view(-1, MAP_PX // b, b, *reduced.shape[2:])  # [N, R, b, W, C]
-            parts.append(functional.silu(torch.einsum("nriwc,iwc->nrc", windows, kernel)))  # [N, R, C]
+            parts.append(functional.silu((windows * kernel).sum((2, 3))))  # [N, R, C]
         return torch.cat(parts, 1)
 
 
 class TemporalPyramid(nn.Module):
-    """31 parts are cut in space and time, then time is reduced: [N, T, 16, 16, C] -> [N, 31, C], T at least 16."""
+    """31 parts are cut in space and time, then time is reduced: [N, T, 16, 16, C] -> float32 [N, 31, C], T >= 16."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -52,10 +60,21 @@ class TemporalPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every bin's windows (a tail of T mod b frames is dropped), then mean + max over their times."""
+        return torch.cat([self._parts(clips.float()) for clips in _chunks(x)])
+
+    def _parts(self, x: Tensor) -> Tensor:
         parts = []
         for b, kernel in zip(BINS, self.kernels, strict=True):
             num_times = x.shape[1] // b
-            windows = x[:, : num_times * b].reshape(-1, num_times, b, MAP_PX // b, b, *x.shape[3:])
-            y = functional.silu(torch.einsum("nsirjwc,ijwc->nsrc", windows, kernel)).float()  # [N, S, R, C]
+            windows = x[:, : num_times * b].view(-1, num_times, b, MAP_PX // b, b, *x.shape[3:])
+            weighed = windows * kernel[:, None]  # [N, S, b, R, b, W, C]
+            y = functional.silu(weighed.sum((4, 5)).sum(2))  # [N, S, R, C]
             parts.append(y.mean(1) + y.amax(1))  # [N, R, C]
         return torch.cat(parts, 1)
+
+
+def _chunks(x: Tensor) -> Sequence[Tensor]:
+    """Clips [N, T, 16, 16, C] a few at a time on a CPU, all at once elsewhere."""
+    if x.device.type != "cpu":
+        return (x,)
+    return torch.split(x, max(1, CPU_CHUNK_ELEMENTS // x[0].numel()))
