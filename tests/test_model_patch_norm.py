@@ -11,14 +11,17 @@ from attengait.model.config import ModelConfig
 from attengait.model.patch_norm import EPS, patch_norm
 
 
-def slow_twin(x: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, swish: bool) -> Tensor:
-    """The definition: LayerNorm(a * x)."""
-    x = functional.silu(x) if swish else x
+def slow_twin(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
+    """The definition: LayerNorm(a * pooled(swish(z)))."""
+    x = functional.silu(z)
+    if pool:
+        x = functional.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
     return functional.layer_norm(a[..., None] * x, gain.shape, gain, bias, EPS)
 
 
-def inputs(features: int, dtype: torch.dtype, *, frames: int = 5, size_px: int = 8) -> list[Tensor]:
-    """x, a (published size, zero, negative and large), gain, bias and the gradient of y."""
+def inputs(features: int, dtype: torch.dtype, *, pool: bool) -> list[Tensor]:
+    """z (a part of it flat), a (published size, zero, negative and large), gain, bias and the gradient of y."""
+    frames, size_px = 5, 8
     generator = torch.Generator().manual_seed(7)
 
     def randn(*shape: int) -> Tensor:
@@ -26,51 +29,55 @@ def inputs(features: int, dtype: torch.dtype, *, frames: int = 5, size_px: int =
 
     a = torch.full((size_px, size_px), 1 / 484)
     a[0], a[1], a[2] = 0.0, -1 / 484, -1.5
-    maps = (frames, size_px, size_px, features)
-    return [randn(*maps).to(dtype), a, 1 + randn(features) / 4, randn(features) / 4, randn(*maps).to(dtype)]
+    z = randn(frames, size_px * (1 + pool), size_px * (1 + pool), features)
+    z[:, :, :2] = z[0, 0, 0]  # as a still background is: every pixel of a pooling window is its maximum
+    dy = randn(frames, size_px, size_px, features)
+    return [z.to(dtype), a, 1 + randn(features) / 4, randn(features) / 4, dy.to(dtype)]
 
 
-def value_and_gradients(function, x, a, gain, bias, dy, *, swish: bool) -> list[Tensor]:
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, a, gain, bias)]
-    y = function(*leaves, swish=swish)
+def value_and_gradients(function, z, a, gain, bias, dy, *, pool: bool) -> list[Tensor]:
+    leaves = [tensor.clone().requires_grad_() for tensor in (z, a, gain, bias)]
+    y = function(*leaves, pool=pool)
     return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
 
-@pytest.mark.parametrize("swish", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("features", [3, 4, 8, 16, 32])
-def test_fast_step_equals_its_slow_twin(features: int, swish: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CPU_CHUNK_ELEMENTS", 2 * 64 * features)  # two frames a chunk, the last has one
-    tensors = inputs(features, torch.float32)
-    fast = value_and_gradients(patch_norm, *tensors, swish=swish)
-    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], swish=swish)
-    for name, ours, theirs in zip(("y", "dx", "da", "dgain", "dbias"), fast, slow, strict=True):
+def test_fast_step_equals_its_slow_twin(features: int, pool: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        module, "CPU_CHUNK_ELEMENTS", 2 * 64 * (1 + 3 * pool) * features
+    )  # two frames a chunk, the last has one
+    tensors = inputs(features, torch.float32, pool=pool)
+    fast = value_and_gradients(patch_norm, *tensors, pool=pool)
+    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], pool=pool)
+    for name, ours, theirs in zip(("y", "dz", "da", "dgain", "dbias"), fast, slow, strict=True):
         assert ours.dtype == torch.float32
         assert torch.linalg.vector_norm(ours - theirs) <= 1e-5 * torch.linalg.vector_norm(theirs), name
     assert fast[2][0].count_nonzero() > 0  # attention of 0 still has a gradient, and (above) the right one
 
 
-@pytest.mark.parametrize("swish", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("features", [8, 32])
-def test_bfloat16_maps_differ_by_their_own_rounding_only(features: int, swish: bool) -> None:
-    tensors = inputs(features, torch.bfloat16)
+def test_bfloat16_maps_differ_by_their_own_rounding_only(features: int, pool: bool) -> None:
+    tensors = inputs(features, torch.bfloat16, pool=pool)
     tensors[1:4] = [tensor.float() for tensor in tensors[1:4]]
     with torch.autocast("cpu", torch.bfloat16):  # and the backward pass in it too, as careless callers do
-        fast = value_and_gradients(patch_norm, *tensors, swish=swish)
-    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], swish=swish)
+        fast = value_and_gradients(patch_norm, *tensors, pool=pool)
+    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], pool=pool)
     assert [tensor.dtype for tensor in fast] == [torch.bfloat16] * 2 + [torch.float32] * 3
     for ours, theirs, tolerance in zip(fast, slow, (4e-3, 4e-3, 1e-5, 1e-5, 1e-5), strict=True):
         assert torch.linalg.vector_norm(ours - theirs) <= tolerance * torch.linalg.vector_norm(theirs)
 
 
 def test_maps_need_not_be_contiguous() -> None:
-    x, a, gain, bias, _ = inputs(8, torch.float32)
-    strided = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    z, a, gain, bias, _ = inputs(8, torch.float32, pool=False)
+    strided = z.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     assert not strided.is_contiguous()
-    torch.testing.assert_close(patch_norm(strided, a, gain, bias, swish=True), patch_norm(x, a, gain, bias, swish=True))
+    torch.testing.assert_close(patch_norm(strided, a, gain, bias, pool=False), patch_norm(z, a, gain, bias, pool=False))
 
 
 def test_patches_are_three_pixels_wide_in_raster_order_and_cut_at_the_border() -> None:
-    attention = PatchAttention(ModelConfig(attention_softmax=False), 16, 8).eval()
+    attention = PatchAttention(ModelConfig(attention_softmax=False), 16, 8, pool=False).eval()
     attention.weight.data = torch.arange(36.0)
     pixels = attention.pixel_scalars()
     assert pixels.shape == (16, 16)
@@ -80,13 +87,13 @@ def test_patches_are_three_pixels_wide_in_raster_order_and_cut_at_the_border() -
 
 @pytest.mark.parametrize("size_px", [64, 32, 16])
 def test_attention_starts_uniform_and_sums_to_one(size_px: int) -> None:
-    scalars = PatchAttention(ModelConfig(), size_px, 8).eval().scalars()
+    scalars = PatchAttention(ModelConfig(), size_px, 8, pool=False).eval().scalars()
     assert scalars.numel() == {64: 484, 32: 121, 16: 36}[size_px]
     torch.testing.assert_close(scalars, torch.full_like(scalars, 1 / scalars.numel()))
 
 
 def test_dropout_is_inverted_per_patch_and_in_training_only() -> None:
-    attention = PatchAttention(ModelConfig(attention_dropout=0.5), 64, 8)
+    attention = PatchAttention(ModelConfig(attention_dropout=0.5), 64, 8, pool=False)
     torch.manual_seed(0)
     dropped = attention.train().scalars()
     kept = dropped[dropped > 0]

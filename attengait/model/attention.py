@@ -50,9 +50,13 @@ class PartAttention(_Attention):
 
 
 class PatchAttention(_Attention):
-    """One scalar per 3 x 3 patch of a map of `size_px` pixels: [M, H, W, C] -> the same shape and type."""
+    """One scalar per 3 x 3 patch of a map, after swish and, where a stage begins, max pooling.
 
-    def __init__(self, config: ModelConfig, size_px: int, features: int) -> None:
+    [M, H, W, C] -> the same shape and type; with pooling [M, 2H, 2W, C] -> [M, H, W, C].
+    """
+
+    def __init__(self, config: ModelConfig, size_px: int, features: int, *, pool: bool) -> None:
+        self.pool = pool
         self.size_px = size_px
         self.patches_per_side = math.ceil(size_px / PATCH_PX)
         super().__init__(config, self.patches_per_side**2, features, config.attention_dropout)
@@ -63,9 +67,9 @@ class PatchAttention(_Attention):
         a = a.repeat_interleave(PATCH_PX, 0).repeat_interleave(PATCH_PX, 1)
         return a[: self.size_px, : self.size_px]
 
-    def forward(self, x: Tensor, *, swish: bool) -> Tensor:
-        """Weigh and normalise the maps, after swish if they have not passed it."""
-        return patch_norm(x, self.pixel_scalars(), self.gain, self.bias, swish=swish)
+    def forward(self, z: Tensor) -> Tensor:
+        """Swish, pool, weigh and normalise the maps that a convolution made."""
+        return patch_norm(z, self.pixel_scalars(), self.gain, self.bias, pool=self.pool)
 
 
 def scaled_layer_norm(x: Tensor, a: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from attengait.errors import ParameterError
 from attengait.model.attention import PartAttention, PatchAttention
@@ -60,27 +59,21 @@ class Backbone(nn.Module):
         convolutions: list[nn.Module] = [_convolution(config.channels, config.widths[0], 5)]
         attentions: list[nn.Module] = []
         size_px, width = FRAME_PIXELS, config.widths[0]
-        self.pooled = []  # indices of the attentions that see a map halved by max pooling
         for stage, next_width in enumerate(config.widths):
-            if stage > 0:
-                self.pooled.append(len(attentions))
-                size_px //= 2
-            for _ in range(config.blocks_per_stage):
-                attentions.append(PatchAttention(config, size_px, width))
+            for block in range(config.blocks_per_stage):
+                pool = stage > 0 and block == 0
+                size_px = size_px // 2 if pool else size_px
+                attentions.append(PatchAttention(config, size_px, width, pool=pool))
                 convolutions.append(_convolution(width, next_width, 3))
                 width = next_width
-        attentions.append(PatchAttention(config, size_px, width))
+        attentions.append(PatchAttention(config, size_px, width, pool=False))
         self.convolutions = nn.ModuleList(convolutions)
         self.attentions = nn.ModuleList(attentions)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolution, swish, (pooling,) patch attention, again and again."""
-        for index, (convolution, attention) in enumerate(zip(self.convolutions, self.attentions, strict=True)):
-            x = convolution(x.permute(0, 3, 1, 2))
-            pooled = index in self.pooled
-            if pooled:
-                x = functional.max_pool2d(functional.silu(x), 2)
-            x = attention(x.permute(0, 2, 3, 1), swish=not pooled)
+        """Convolution, then swish, pooling where a stage begins, and patch attention."""
+        for convolution, attention in zip(self.convolutions, self.attentions, strict=True):
+            x = attention(convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return x
 
 

@@ -1,10 +1,11 @@
-"""Swish, patch attention and LayerNorm over features in one differentiable step that keeps only its input.
+"""Swish, 2 x 2 max pooling where a stage begins, patch attention and LayerNorm in one differentiable step.
 
-    x = swish(z);   y = LayerNorm(a x) = gain * a q + bias,   q = (x - mean) * s,   s = 1 / sqrt(a^2 var + eps)
+    x = swish(z), perhaps pooled;   y = LayerNorm(a x) = gain * a q + bias,   q = (x - mean) * s,
+    s = 1 / sqrt(a^2 var + eps)
 
 Mean and variance are those of x over its C features. Written out by hand because these maps are most of the network's
-memory traffic: autograd would keep seven float32 maps and pass over all of them from main memory, this keeps z (in
-the precision of the network) and works on a few frames at a time, in float32, within the processor's cache.
+memory traffic: autograd would keep some eight float32 maps and pass over all of them from main memory; this keeps z
+alone, in the precision of the network, and works on a few frames at a time, in float32, within the processor's cache.
 
 Backward, for the gradient d of y, with G = gain * a * d (per pixel, means over features):
 
@@ -13,10 +14,10 @@ Backward, for the gradient d of y, with G = gain * a * d (per pixel, means over 
 
 All are finite at a = 0, which attention dropout makes, and hold for a < 0.
 
-M frames, m frames of a chunk, S = H x W pixels, C features.
+M frames, m frames of a chunk, H x W pixels of y, C features; z is [M, H, W, C], or [M, 2H, 2W, C] if it is pooled.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -26,90 +27,106 @@ from torch.nn import functional
 
 EPS = 1e-6
 CPU_CHUNK_ELEMENTS = 2**18
-"""Elements worked on at once: 1 MiB in float32, so that the passes over a chunk stay in the L2 and L3 caches."""
+"""Elements of z worked on at once: 1 MiB in float32, so that the passes over a chunk stay in the caches."""
 GPU_CHUNK_ELEMENTS = 2**27
 NARROW = 16
 """Below this many features a CPU's reduction over them, and its broadcast back, is scalar code."""
 
 
-def patch_norm(x: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, swish: bool) -> Tensor:
-    """LayerNorm(a * x), or LayerNorm(a * swish(x)), over the features of maps.
+def patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
+    """LayerNorm(a * swish(z)) over the features of maps, the swish halved by max pooling if `pool`.
 
     Args:
-        x: [M, H, W, C], any floating type; the result has the same.
-        a: float32 scalar per pixel [H, W].
+        z: a convolution's output [M, H, W, C], or [M, 2H, 2W, C] to be pooled; any floating type, and y has the same.
+        a: float32 scalar per pixel of y [H, W].
         gain, bias: float32 [C].
-        swish: whether x is still to pass swish.
+        pool: whether 2 x 2 max pooling follows the swish.
     """
     apply: Callable[..., Tensor] = _PatchNorm.apply
-    return apply(x, a.contiguous(), gain, bias, swish)
+    return apply(z, a[..., None], gain, bias, pool)
 
 
 class _PatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, gain: Tensor, bias: Tensor, swish: bool) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, a, gain)
-        ctx.swish = swish
-        a_square = _like_statistics(a * a, x)
-        a_gain = a.view(-1, 1) * gain  # [S, C]
-        biases = bias.expand_as(a_gain).contiguous()  # [S, C]
-        y = torch.empty_like(x)
-        with torch.autocast(x.device.type, enabled=False):
-            for z, out in zip(_chunks(x), _chunks(y), strict=True):
-                q, _ = _normalised(z, a_square, swish)
+    def forward(ctx: Any, z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
+        z = z.contiguous()
+        ctx.save_for_backward(z, a, gain)
+        ctx.pool = pool
+        a_square = _like_statistics(a * a, gain)
+        a_gain = a * gain  # [H, W, C]
+        biases = bias.expand_as(a_gain).contiguous()  # [H, W, C]
+        y = z.new_empty(len(z), *a_gain.shape)
+        frames = _chunk_frames(z)
+        with torch.autocast(z.device.type, enabled=False):
+            for z_chunk, out in zip(_split(z, frames), _split(y, frames), strict=True):
+                x = functional.silu(z_chunk.float())
+                q, _ = _normalised(_pooled(x)[0] if pool else x, a_square)
                 torch.addcmul(biases, q, a_gain, out=out)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        x, a, gain = ctx.saved_tensors
-        a_square = _like_statistics(a * a, x)
-        a_gain = a.view(-1, 1) * gain  # [S, C]
-        sum_d, sum_dq, sum_dqss = (torch.zeros_like(a_gain) for _ in range(3))  # sums over frames [S, C]
-        dx = torch.empty_like(x)
-        with torch.autocast(x.device.type, enabled=False):
-            for z, out, d in zip(_chunks(x), _chunks(dx), _chunks(dy.contiguous()), strict=True):
-                q, s = _normalised(z, a_square, ctx.swish)
+        z, a, gain = ctx.saved_tensors
+        a_square = _like_statistics(a * a, gain)
+        a_gain = a * gain  # [H, W, C]
+        sum_d, sum_dq, sum_dqss = (torch.zeros_like(a_gain) for _ in range(3))  # sums over frames [H, W, C]
+        dz = torch.empty_like(z)
+        frames = _chunk_frames(z)
+        with torch.autocast(z.device.type, enabled=False):
+            for z_chunk, d, out in zip(*(_split(maps, frames) for maps in (z, dy.contiguous(), dz)), strict=True):
+                x = functional.silu(z_chunk.float())
+                whole = x
+                if ctx.pool:
+                    x, winners = _pooled(whole)
+                q, s = _normalised(x, a_square)
                 d = d.float()
                 sum_d += d.sum(0)
                 dq = d * q
                 sum_dq += dq.sum(0)
                 sum_dqss += (s * s).mul(dq).sum(0)
                 mean_gq = _mean(dq.mul_(a_gain))
-                g = _centred(d * a_gain).addcmul_(q.mul_(mean_gq), a_square, value=-1).mul_(s)
-                if ctx.swish:
-                    torch.ops.aten.silu_backward.grad_input(g.to(z.dtype), z, grad_input=out)
-                else:
-                    out.copy_(g)
-        da = EPS * (sum_dqss * gain).sum(1).view_as(a)
-        dgain = (sum_dq * a.view(-1, 1)).sum(0)
-        return dx, da, dgain, sum_d.sum(0), None
+                dx = _centred(d * a_gain).addcmul_(q.mul_(mean_gq), a_square, value=-1).mul_(s)
+                if ctx.pool:
+                    dx = _unpooled(dx, whole, winners)
+                torch.ops.aten.silu_backward.grad_input(dx.to(z.dtype), z_chunk, grad_input=out)
+        da = EPS * (sum_dqss * gain).sum(-1, keepdim=True)
+        dgain = (sum_dq * a).sum((0, 1))
+        return dz, da, dgain, sum_d.sum((0, 1)), None
 
 
-def _normalised(z: Tensor, a_square: Tensor, swish: bool) -> tuple[Tensor, Tensor]:
-    """q and s of a chunk [m, S, C] in float32; s is [m, S, 1], or [m, S, C] where features are few."""
-    x = functional.silu(z.float()) if swish else z.float()
+def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """2 x 2 max pooling of [m, 2H, 2W, C] -> [m, H, W, C], and where each maximum was (of equals, the first)."""
+    pooled, winners = functional.max_pool2d_with_indices(x.permute(0, 3, 1, 2), (2, 2))
+    return pooled.permute(0, 2, 3, 1), winners
+
+
+def _unpooled(gradient: Tensor, x: Tensor, winners: Tensor) -> Tensor:
+    """The gradient [m, H, W, C] of the pooled map given to the pixels of x [m, 2H, 2W, C] that won."""
+    planes, x_planes = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
+    size, none, one = [2, 2], [0, 0], [1, 1]
+    given: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+        planes, x_planes, size, size, none, one, False, winners
+    )
+    return given.permute(0, 2, 3, 1)
+
+
+def _normalised(x: Tensor, a_square: Tensor) -> tuple[Tensor, Tensor]:
+    """q and s of a chunk [m, H, W, C]; s is [m, H, W, 1], or [m, H, W, C] where features are few."""
     x = _centred(x)
     s = _mean(x * x).mul_(a_square).add_(EPS).rsqrt_()
     return x.mul_(s), s
 
 
-def _is_narrow(x: Tensor) -> bool:
-    """Whether statistics are kept C times over: on a CPU, full-size passes then beat broadcasts of short rows."""
-    return x.device.type == "cpu" and x.shape[-1] < NARROW and NARROW % x.shape[-1] == 0 and x[0].numel() % NARROW == 0
-
-
 def _mean(x: Tensor) -> Tensor:
-    """Mean over features of a chunk [m, S, C]: [m, S, 1], or [m, S, C] where features are few."""
+    """Mean over features of a chunk [m, H, W, C]: [m, H, W, 1], or [m, H, W, C] where features are few."""
     if not _is_narrow(x):
         return x.mean(-1, keepdim=True)
     return torch.mm(x.view(-1, NARROW), _averaging(x.shape[-1])).view_as(x)
 
 
 def _centred(x: Tensor) -> Tensor:
-    """A chunk [m, S, C] less its mean over features."""
+    """A chunk [m, H, W, C] less its mean over features."""
     if not _is_narrow(x):
         return x - x.mean(-1, keepdim=True)
     return torch.mm(x.view(-1, NARROW), torch.eye(NARROW) - _averaging(x.shape[-1])).view_as(x)
@@ -120,14 +137,21 @@ def _averaging(features: int) -> Tensor:
     return torch.kron(torch.eye(NARROW // features), torch.full((features, features), 1 / features))
 
 
-def _like_statistics(pixels: Tensor, x: Tensor) -> Tensor:
-    """[H, W] as [S, 1], or as [S, C] where statistics are kept so."""
-    column = pixels.reshape(-1, 1)
-    return column.expand(-1, x.shape[-1]).contiguous() if _is_narrow(x) else column
+def _is_narrow(x: Tensor) -> bool:
+    """Whether means are kept once per feature: on a CPU, full-size passes then beat broadcasts of short rows."""
+    features = x.shape[-1]
+    return x.device.type == "cpu" and features < NARROW and NARROW % features == 0
 
 
-def _chunks(maps: Tensor) -> Iterator[Tensor]:
-    """[M, H, W, C] as views [m, S, C] of a few frames each."""
-    elements = CPU_CHUNK_ELEMENTS if maps.device.type == "cpu" else GPU_CHUNK_ELEMENTS
-    frames = max(1, elements // maps[0].numel())
-    yield from torch.split(maps.flatten(1, 2), frames)
+def _like_statistics(pixels: Tensor, gain: Tensor) -> Tensor:
+    """[H, W, 1] as it is, or as [H, W, C] where means are kept so."""
+    return pixels.expand(-1, -1, len(gain)).contiguous() if _is_narrow(gain) else pixels
+
+
+def _chunk_frames(z: Tensor) -> int:
+    elements = CPU_CHUNK_ELEMENTS if z.device.type == "cpu" else GPU_CHUNK_ELEMENTS
+    return max(1, elements // z[0].numel())
+
+
+def _split(maps: Tensor, frames: int) -> Sequence[Tensor]:
+    return torch.split(maps, frames)
