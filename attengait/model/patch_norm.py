@@ -17,7 +17,7 @@ All are finite at a = 0, which attention dropout makes, and hold for a < 0.
 M frames, m frames of a chunk, H x W pixels of y, C features; z is [M, H, W, C], or [M, 2H, 2W, C] if it is pooled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,9 +26,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 EPS = 1e-6
-CPU_CHUNK_ELEMENTS = 2**18
-"""Elements of z worked on at once: 1 MiB in float32, so that the passes over a chunk stay in the caches."""
-GPU_CHUNK_ELEMENTS = 2**27
+CPU_CHUNK_ELEMENTS = 2**19
+"""Elements of z worked on at once: 2 MiB in float32, so that the passes over a chunk stay in the caches."""
+GPU_CHUNK_ELEMENTS = 2**25
+"""The same on a GPU: enough to fill it, few enough to bound the memory of a step."""
 NARROW = 16
 """Below this many features a CPU's reduction over them, and its broadcast back, is scalar code."""
 
@@ -58,7 +59,7 @@ class _PatchNorm(torch.autograd.Function):
         y = z.new_empty(len(z), *a_gain.shape)
         frames = _chunk_frames(z)
         with torch.autocast(z.device.type, enabled=False):
-            for z_chunk, out in zip(_split(z, frames), _split(y, frames), strict=True):
+            for z_chunk, out in zip(torch.split(z, frames), torch.split(y, frames), strict=True):
                 x = functional.silu(z_chunk.float())
                 q, _ = _normalised(_pooled(x)[0] if pool else x, a_square)
                 torch.addcmul(biases, q, a_gain, out=out)
@@ -74,9 +75,8 @@ class _PatchNorm(torch.autograd.Function):
         dz = torch.empty_like(z)
         frames = _chunk_frames(z)
         with torch.autocast(z.device.type, enabled=False):
-            for z_chunk, d, out in zip(*(_split(maps, frames) for maps in (z, dy.contiguous(), dz)), strict=True):
-                x = functional.silu(z_chunk.float())
-                whole = x
+            for z_chunk, d, out in zip(*(torch.split(maps, frames) for maps in (z, dy.contiguous(), dz)), strict=True):
+                x = whole = functional.silu(z_chunk.float())
                 if ctx.pool:
                     x, winners = _pooled(whole)
                 q, s = _normalised(x, a_square)
@@ -151,7 +151,3 @@ def _like_statistics(pixels: Tensor, gain: Tensor) -> Tensor:
 def _chunk_frames(z: Tensor) -> int:
     elements = CPU_CHUNK_ELEMENTS if z.device.type == "cpu" else GPU_CHUNK_ELEMENTS
     return max(1, elements // z[0].numel())
-
-
-def _split(maps: Tensor, frames: int) -> Sequence[Tensor]:
-    return torch.split(maps, frames)
