@@ -62,6 +62,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on standard error and exit status 1 or 2."""
     signal.signal(signal.SIGTERM, _terminate)
+    # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
+    # the same cores. Read when torch is loaded, which is later.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         app()
     except AttenGaitError as error:

@@ -27,6 +27,7 @@ from attengait.sampling import BatchPlan, ClipBatch
 from attengait.training.augment import augment
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import TrainingConfig
+from attengait.training.memory import keep_freed_memory
 from attengait.training.schedule import learning_rate
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
@@ -81,6 +82,8 @@ class Trainer:
         """
         config = self.config
         device, precision = resolve_device(config.device, config.precision)
+        if device.type == "cpu":
+            keep_freed_memory()
         torch.manual_seed(config.seed)
         model = AttenGait(model_config(config, self.plan, self.channels)).to(device).train()
         self.model = model
