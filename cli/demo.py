@@ -20,7 +20,7 @@ TRAINING_WALKS = ("nm-01", "nm-02", "bg-01", "cl-01")
 TEST_SUBJECTS = range(41, 61)
 TEST_WALKS = ("nm-01", "nm-05", "bg-01", "cl-01")
 VIEWS = (54, 72, 90, 108)
-FRAMES = 24
+FRAMES = 20
 
 
 def demo(

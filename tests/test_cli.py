@@ -192,7 +192,7 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
     record = json.loads((run / "config.json").read_text())
     record["config"]["size"] = "small"
     (run / "config.json").write_text(json.dumps(record))
-    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "(", "expected")
+    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "checkpoint.pt does not fit", "[")
 
 
 @pytest.mark.parametrize(

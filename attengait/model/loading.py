@@ -20,7 +20,8 @@ from attengait.model.net import AttenGait
 
 WEIGHTS_NAME = "model.safetensors"
 """The newest weights in a run folder."""
-FORMAT = "attengait-model"
+METADATA_KEY = "attengait-model"
+VERSION = 1
 
 
 def load_model(path: str | Path) -> AttenGait:
@@ -31,7 +32,7 @@ def load_model(path: str | Path) -> AttenGait:
     """
     config, state = read_weights(path)
     model = AttenGait(config)
-    _fit(model, state, Path(path))
+    fit_weights(model, state, Path(path))
     return model.eval()
 
 
@@ -41,14 +42,15 @@ def load_weights(model: AttenGait, path: str | Path) -> None:
     Raises:
         AttenGaitError: as `load_model`, and where the file's tensors differ from the network's in name or shape.
     """
-    _fit(model, read_weights(path)[1], Path(path))
+    fit_weights(model, read_weights(path)[1], Path(path))
 
 
 def save_weights(model: AttenGait, path: Path) -> None:
     """Write the network's state and configuration as safetensors; a reader sees the old file or the new one."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    metadata = {"format": FORMAT, "version": "1", "config": json.dumps(model.config.to_dict())}
-    write_atomically(path, safetensors.torch.save(state, metadata))
+    # One entry: safetensors writes several in any order, and equal networks should give equal files.
+    description = json.dumps({"version": VERSION, "config": model.config.to_dict()})
+    write_atomically(path, safetensors.torch.save(state, {METADATA_KEY: description}))
 
 
 def read_weights(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
@@ -75,16 +77,20 @@ def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise AttenGaitError(f"{path} is not a whole .safetensors or .hdf5 weights file: {error}") from error
-    if metadata.get("format") != FORMAT or metadata.get("version") != "1":
-        found = f"format {metadata.get('format')!r}, version {metadata.get('version')!r}"
-        raise AttenGaitError(f"{path} is not a weights file of AttenGait, version 1 (its metadata says {found})")
+    if METADATA_KEY not in metadata:
+        raise AttenGaitError(f"{path} is not a weights file of AttenGait: its metadata has no {METADATA_KEY}")
     try:
-        return ModelConfig.from_dict(json.loads(metadata["config"])), state
-    except (KeyError, TypeError, json.JSONDecodeError, ParameterError) as error:
+        description = json.loads(metadata[METADATA_KEY])
+        if description["version"] != VERSION:
+            found = description["version"]
+            raise AttenGaitError(f"{path} is a weights file of version {found!r}, but this program reads {VERSION}")
+        return ModelConfig.from_dict(description["config"]), state
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ParameterError) as error:
         raise AttenGaitError(f"{path} holds an unreadable model configuration: {error}") from error
 
 
-def _fit(model: AttenGait, state: Mapping[str, Tensor], path: Path) -> None:
+def fit_weights(model: AttenGait, state: Mapping[str, Tensor], path: Path) -> None:
+    """Put a state read from `path` into a network; raises AttenGaitError naming the first tensor that does not fit."""
     own = model.state_dict()
     for name, tensor in own.items():
         if name not in state:

@@ -17,7 +17,7 @@ import torch
 
 from attengait.errors import AttenGaitError
 from attengait.files import write_atomically
-from attengait.model.loading import save_weights
+from attengait.model.loading import fit_weights, save_weights
 from attengait.model.net import AttenGait
 from attengait.training.config import TrainingConfig, make_config, settings_of
 
@@ -80,13 +80,7 @@ def load_checkpoint(
     except Exception as error:
         # torch.load raises many unrelated types (zip, pickle, runtime) for a damaged file.
         raise AttenGaitError(f"{path} cannot be read, it is damaged ({type(error).__name__})") from None
-    expected = model.state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
-        found = tuple(weights[name].shape) if name in weights else "nothing"
-        wanted = tuple(expected[name].shape) if name in expected else "nothing"
-        if found != wanted:
-            raise AttenGaitError(f"{path} does not fit this model: {name} is {found}, expected {wanted}")
-    model.load_state_dict(weights)
+    fit_weights(model, weights, path)
     optimiser.load_state_dict(state["optimiser"])
     scaler.load_state_dict(state["scaler"])
     return step

@@ -72,7 +72,6 @@ class Trainer:
     open_stream: OpenStream
     sequence_name: Callable[[int], str]
     on_progress: Callable[[Progress], None] = lambda progress: None
-    model: AttenGait | None = None
 
     def train(self, *, resume: bool = False) -> TrainingResult:
         """Train from the start, or from the run's checkpoint, to the end, a stop setting or a signal.
@@ -86,7 +85,6 @@ class Trainer:
             keep_freed_memory()
         torch.manual_seed(config.seed)
         model = AttenGait(model_config(config, self.plan, self.channels)).to(device).train()
-        self.model = model
         optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         first_step = load_checkpoint(self.run, model=model, optimiser=optimiser, scaler=scaler) if resume else 0
