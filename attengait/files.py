@@ -16,6 +16,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def check_folder_of(path: Path) -> None:
+    """Raise AttenGaitError where the folder to write `path` into is missing: said before the work, not after it."""
+    if not path.parent.is_dir():
+        raise AttenGaitError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to `path`; a reader sees the old file or the new one, never a part.
 

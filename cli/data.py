@@ -146,9 +146,9 @@ def parse_numbers(name: str, text: str) -> tuple[int, ...]:
         raise ParameterError(f"{name}: got {text!r}, expected whole numbers with commas, such as 1,2") from None
 
 
-def _plain(value: object) -> str:
+def _plain(value: object, separator: str = "\n") -> str:
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_plain(item)}" for key, item in value.items())
+        return separator.join(f"{key}: {_plain(item, ', ')}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     return f"{value:,}" if isinstance(value, int) else str(value)

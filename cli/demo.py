@@ -43,6 +43,7 @@ def demo(
     from attengait.preprocess import PreprocessConfig, run_preprocessing
     from attengait.recipe import Recipe
     from attengait.store import open_store
+    from attengait.store.layout import work_path
     from attengait.training.config import load_preset, make_config
 
     started_seconds = time.monotonic()
@@ -52,7 +53,7 @@ def demo(
     walkers, store, run = out / "walkers", out / "walkers.zarr", out / "run"
     out.mkdir(parents=True, exist_ok=True)
 
-    if not (store / "zarr.json").exists():
+    if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
     with ProgressLine("Preprocessing", "frames") as line:
         summary = run_preprocessing(

@@ -31,7 +31,9 @@ def embed(
 ) -> None:
     """Embed whole sequences of a store."""
     from attengait.evaluation.embeddings import save_embeddings
+    from attengait.files import check_folder_of
 
+    check_folder_of(out)
     embeddings = embed_with_progress(run, store, subjects, device)
     save_embeddings(out, embeddings)
     print(f"{out}: features {list(embeddings.features.shape)}")
@@ -43,7 +45,9 @@ def evaluate(
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="Evaluation protocol: casia-b.")] = "casia-b",
+    protocol: Annotated[
+        str, typer.Option(help="casia-b, or casia-b-cross-view (one gallery of all views).")
+    ] = "casia-b",
     distance: Annotated[
         str, typer.Option(help="l2 (the paper's), l1 (what the published program computes), part-l2 or part-cosine.")
     ] = "l2",
@@ -54,9 +58,11 @@ def evaluate(
     """Print the rank-1 table of views and conditions, identical views excluded."""
     from attengait.evaluation import check_names, evaluate_embeddings
     from attengait.evaluation.embeddings import load_embeddings
-    from attengait.files import write_atomically
+    from attengait.files import check_folder_of, write_atomically
 
     check_names(protocol, distance)
+    if json_file is not None:
+        check_folder_of(json_file)
     if embeddings is not None:
         if run is not None:
             raise ParameterError("evaluate takes either RUN and STORE or --embeddings, not both")

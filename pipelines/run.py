@@ -41,6 +41,9 @@ def train_run(
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
     (without `resume`), that another process trains in, or whose run differs in a setting or in its store.
     """
+    if resume:
+        read_record(run)
+    resolve_device(config.device, config.precision)
     store = open_store(store_path)
     plan = batch_plan(store, config)
     if plan.dropped_subjects:
@@ -59,7 +62,6 @@ def train_run(
             )
         else:
             write_record(run, record)
-        resolve_device(config.device, config.precision)
         with store.reader() as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
@@ -172,9 +174,11 @@ def _identity(store: Store) -> dict[str, Any]:
 def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
     changed = differences(before.config, now.config)
     if changed:
-        raise ParameterError(f"{run} was trained with other settings ({'; '.join(changed)}): --resume needs the same")
+        raise ParameterError(
+            f"{run} was trained with other settings ({'; '.join(changed)}): continue with those or choose another --out"
+        )
     if before.store != now.store or before.subjects != now.subjects:
-        raise AttenGaitError(f"{run} was trained on another store: --resume needs the same sequences")
+        raise AttenGaitError(f"{run} was trained on another store: continue with that one or choose another --out")
 
 
 @contextmanager
@@ -182,10 +186,11 @@ def _locked(run: Path) -> Iterator[None]:
     """Keep a second process out of a run folder; the lock ends with the process, however it ends."""
     descriptor = os.open(run, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AttenGaitError(f"{run} is being trained in by another process") from None
         yield
-    except BlockingIOError:
-        raise AttenGaitError(f"{run} is being trained in by another process") from None
     finally:
         os.close(descriptor)
 

@@ -213,6 +213,9 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("synth", "x", "--views", "a"), 2, "views"),
         (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--codec", "rar"), 2, "codec"),
         (("benchmark", "loader", "w.zarr", "--clip-frames", "100"), 1, "100"),
+        (("evaluate", "run", "w.zarr", "--json", "no/such/table.json"), 1, "no/such"),
+        (("train", "w.zarr", "--out", "norun", "--resume", "--preset", "demo"), 1, "norun"),
+        (("train", "w.zarr", "--out", "x", "--set", "device=gpu"), 2, "cuda:N"),
         (("nonsense",), 2, "nonsense"),
     ],
 )
@@ -220,6 +223,8 @@ def test_mistakes_are_one_sentence_with_the_right_status(
     journey: Path, words: tuple[str, ...], status: int, part: str
 ) -> None:
     refused(attengait(*words, cwd=journey), status, part)
+    assert not (journey / "x").exists()
+    assert not (journey / "norun").exists()
 
 
 def test_benchmarks_end_in_a_line_of_json(journey: Path) -> None:

@@ -20,7 +20,7 @@ from attengait.errors import ParameterError
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 # A resumed run may change these: they say where and how long it runs, not what is computed.
-RUNTIME_SETTINGS = frozenset({"checkpoint_every_steps", "stop_after_steps"})
+RUNTIME_SETTINGS = frozenset({"checkpoint_every_steps", "device", "stop_after_steps"})
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
