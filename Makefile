@@ -8,22 +8,24 @@ PIP := .venv/bin/python -m pip install --quiet --disable-pip-version-check --con
 
 .PHONY: demo test clean
 
-demo: .venv/.demo
+demo: .venv/.demo-$(EXTRA)
 	.venv/bin/attengait demo --out demo
 
-test: .venv/.test
+test: .venv/.test-$(EXTRA)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pytest -q -n 2 --dist worksteal
 
-.venv/.demo: pyproject.toml constraints.txt
+# Made anew for another EXTRA: two builds of DALI in one environment overwrite each other.
+.venv/.demo-$(EXTRA): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "Python 3.11 to 3.13 is needed; choose one with PYTHON=")'
+	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable '.[$(EXTRA)]'
 	touch $@
 
-.venv/.test: .venv/.demo
+.venv/.test-$(EXTRA): .venv/.demo-$(EXTRA)
 	$(PIP) --editable '.[$(EXTRA),keras,test]'
 	touch $@
 

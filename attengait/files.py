@@ -1,8 +1,10 @@
 """Files that are either whole or absent: written beside their place, flushed to disk, then renamed."""
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
+from typing import IO
 
 from attengait.errors import AttenGaitError
 
@@ -16,8 +18,23 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def check_folder_of(path: Path) -> None:
-    """Raise AttenGaitError where the folder to write `path` into is missing: said before the work, not after it."""
+def lock(file: IO[bytes], busy: AttenGaitError) -> None:
+    """Hold a lock until the file is closed or the process ends, however it ends; raise `busy` where another holds it.
+
+    The file must be open for writing: network file systems lock no others.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except OSError as error:
+        raise AttenGaitError(f"{file.name} cannot be locked: {error.strerror}") from error
+
+
+def check_target(path: Path) -> None:
+    """Raise AttenGaitError where no file can be at `path`: said before the work, not after it."""
+    if not path.name or path.is_dir():
+        raise AttenGaitError(f"{path} cannot be written: it is a folder, name a file in it")
     if not path.parent.is_dir():
         raise AttenGaitError(f"{path} cannot be written: there is no folder {path.parent}")
 
@@ -27,6 +44,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     Raises AttenGaitError where that cannot be done (no such folder, no permission, disk full).
     """
+    check_target(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -16,8 +16,10 @@ import attengait
 from attengait.datasets import Scan, SourceSequence, find_dataset
 from attengait.errors import ParameterError
 from attengait.recipe import Recipe, flow_images, too_few
-from attengait.store.layout import check_chunk_frames, check_codec, report_path
+from attengait.store.layout import check_chunk_frames, check_codec, report_path, work_path
+from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
+from attengait.store.workfolder import progress_of
 from attengait.store.writer import OnProgress, StoreJob, WriteSummary, check_path, write_store
 
 
@@ -64,11 +66,13 @@ class PlanSummary:
     codec: str
     problems: list[dict[str, Any]]
     """What the scan of the folders left out."""
+    state: str
+    """What is at `out`: "new", "begun" (with the shards done) or "finished"."""
 
     def __str__(self) -> str:
-        size = f"{self.raw_bytes / 1e9:,.3f} GB"
+        size, sequences = f"{self.raw_bytes / 1e9:,.3f} GB", _plural(self.num_sequences, "sequence")
         lines = [
-            f"{self.out}: {_plural(self.num_sequences, 'sequence')}, at most {_plural(self.max_frames, 'frame')},",
+            f"{self.out} ({self.state}): {sequences}, at most {_plural(self.max_frames, 'frame')},",
             f"in {_plural(self.num_shards, 'shard')} of {_plural(self.shard_frames, 'frame')}, {size}"
             + (" before compression" if self.codec != "none" else ""),
         ]
@@ -116,7 +120,8 @@ class PreprocessSummary:
 
 
 def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
-    """Look at the input only. Raises AttenGaitError when it is missing or holds nothing."""
+    """Look at the input and at the path of the store only; raises what `run_preprocessing` does before it begins."""
+    check_path(config.out)
     scan, plan = _plan(config)
     return PlanSummary(
         out=config.out,
@@ -127,6 +132,7 @@ def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
         raw_bytes=plan.layout.raw_bytes,
         codec=plan.codec,
         problems=_problem_entries(scan),
+        state=_state(config.out),
     )
 
 
@@ -190,6 +196,13 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
         chunk_frames=config.chunk_frames,
     )
     return scan, plan
+
+
+def _state(out: Path) -> str:
+    if is_finished(out):
+        return "finished"
+    progress = progress_of(work_path(out))
+    return "new" if progress is None else f"begun, {progress[0]} of {progress[1]} shards done"
 
 
 def _versions() -> dict[str, str]:

@@ -13,20 +13,26 @@ app = typer.Typer(help="Measure throughput on this machine: medians and spread, 
 
 @app.command("loader")
 def loader(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")],
+    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores made by `attengait preprocess`.")],
     batch_size: Annotated[int, typer.Option(help="Clips of a batch.")] = 64,
     clip_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 30,
     batches: Annotated[int, typer.Option(help="Batches of one measurement.")] = 40,
     repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 5,
 ) -> None:
-    """Training clips per second: the stream, beside a plain gather in memory, TensorStore and zarr-python."""
+    """Training clips per second: the stream, beside a plain gather in memory, TensorStore and zarr-python.
+
+    The last line is one JSON object, or a list of them for several stores.
+    """
     from attengait.benchmarks.loader import benchmark_loader, format_table
 
-    report = benchmark_loader(
-        store, batch_size=batch_size, clip_frames=clip_frames, num_batches=batches, repeats=repeats
-    )
-    print(format_table(report))
-    print(json.dumps(report))
+    reports = []
+    for store in stores:
+        report = benchmark_loader(
+            store, batch_size=batch_size, clip_frames=clip_frames, num_batches=batches, repeats=repeats
+        )
+        print(format_table(report), end="\n\n")
+        reports.append(report)
+    print(json.dumps(reports[0] if len(reports) == 1 else reports))
 
 
 @app.command("preprocess")

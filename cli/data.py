@@ -132,8 +132,10 @@ def show(
 ) -> None:
     """Draw a contact sheet of a store's clips."""
     from attengait.contact_sheet import contact_sheet
+    from attengait.files import check_target
     from attengait.store import open_store
 
+    check_target(out)
     shown = contact_sheet(open_store(store), out, num_rows=rows, num_frames=columns)
     print(f"{out}: {len(shown)} sequences of {store}")
 

@@ -14,6 +14,8 @@ from rich.console import Console
 from attengait.cli.data import WorkersOption, usable_cores
 from attengait.cli.progress import ProgressLine, duration
 from attengait.cli.train import train_with_line
+from attengait.errors import ParameterError
+from attengait.files import write_atomically
 
 TRAINING_SUBJECTS = range(1, 41)
 TRAINING_WALKS = ("nm-01", "nm-02", "bg-01", "cl-01")
@@ -38,7 +40,6 @@ def demo(
     from attengait.contact_sheet import contact_sheet
     from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
-    from attengait.files import write_atomically
     from attengait.pipelines.run import embed_run
     from attengait.preprocess import PreprocessConfig, run_preprocessing
     from attengait.recipe import Recipe
@@ -52,6 +53,7 @@ def demo(
     config = make_config(settings | ({} if epochs is None else {"epochs": epochs}))
     walkers, store, run = out / "walkers", out / "walkers.zarr", out / "run"
     out.mkdir(parents=True, exist_ok=True)
+    _check_same_demo(out / "demo.json", {"seed": seed, "frames": FRAMES, "views": VIEWS})
 
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
@@ -71,11 +73,10 @@ def demo(
     sheet = out / "contact-sheet.png"
     contact_sheet(open_store(store), sheet, num_rows=12, num_frames=12)
 
-    result = train_with_line(store, run, config, resume=(run / "checkpoint.pt").exists())
-    if result.interrupted_by is not None:
-        raise typer.Exit(128 + result.interrupted_by)
+    resume = (run / "checkpoint.pt").exists()
+    train_with_line(store, run, config, resume=resume, how_to_continue="the same command continues")
     with ProgressLine("Embedding", "sequences") as line:
-        embeddings = embed_run(run, str(store), on_progress=line.update)
+        embeddings = embed_run(run, store, on_progress=line.update)
     save_embeddings(out / "embeddings.npz", embeddings)
     table = evaluate_embeddings(embeddings)
     write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
@@ -113,6 +114,17 @@ def _make_walkers(out: Path, seed: int, workers: int) -> None:
         for part in parts:
             write_walkers(out, part, on_progress=on_progress)
             finished += part.num_frames
+
+
+def _check_same_demo(path: Path, parameters: dict[str, object]) -> None:
+    """Note what the walkers are made with; refuse a folder begun with something else."""
+    text = json.dumps(parameters) + "\n"
+    if not path.exists():
+        write_atomically(path, text.encode())
+    elif path.read_text() != text:
+        raise ParameterError(
+            f"{path.parent} holds a demo of {path.read_text().strip()}, now {text.strip()}: choose another --out"
+        )
 
 
 def _span(subjects: range) -> str:

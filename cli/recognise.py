@@ -31,9 +31,9 @@ def embed(
 ) -> None:
     """Embed whole sequences of a store."""
     from attengait.evaluation.embeddings import save_embeddings
-    from attengait.files import check_folder_of
+    from attengait.files import check_target
 
-    check_folder_of(out)
+    check_target(out)
     embeddings = embed_with_progress(run, store, subjects, device)
     save_embeddings(out, embeddings)
     print(f"{out}: features {list(embeddings.features.shape)}")
@@ -53,24 +53,30 @@ def evaluate(
     ] = "l2",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
     subjects: SubjectsOption = None,
-    device: DeviceOption = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
 ) -> None:
     """Print the rank-1 table of views and conditions, identical views excluded."""
+    import numpy as np
+
     from attengait.evaluation import check_names, evaluate_embeddings
     from attengait.evaluation.embeddings import load_embeddings
-    from attengait.files import check_folder_of, write_atomically
+    from attengait.files import check_target, write_atomically
+    from attengait.subjects import parse_subjects
 
     check_names(protocol, distance)
     if json_file is not None:
-        check_folder_of(json_file)
+        check_target(json_file)
     if embeddings is not None:
-        if run is not None:
-            raise ParameterError("evaluate takes either RUN and STORE or --embeddings, not both")
+        if run is not None or device is not None:
+            raise ParameterError("--embeddings stands for RUN and STORE: it takes neither these nor --device")
         found = load_embeddings(embeddings)
+        if subjects is not None:
+            names = parse_subjects([subjects], sorted(set(found.subjects.tolist())))
+            found = found.select(np.isin(found.subjects, names))
     elif run is None or store is None:
         raise ParameterError("evaluate needs RUN and STORE, or --embeddings FILE.npz")
     else:
-        found = embed_with_progress(run, store, subjects, device)
+        found = embed_with_progress(run, store, subjects, device or "auto")
     result = evaluate_embeddings(found, protocol=protocol, distance=distance)
     Console().print(result.table())
     if json_file is not None:
@@ -83,4 +89,4 @@ def embed_with_progress(run: Path, store: Path, subjects: str | None, device: st
 
     with ProgressLine("Embedding", "sequences") as line:
         specs = subjects.split(",") if subjects is not None else None
-        return embed_run(run, str(store), subjects=specs, device=device, on_progress=line.update)
+        return embed_run(run, store, subjects=specs, device=device, on_progress=line.update)

@@ -35,26 +35,30 @@ def train(
     from attengait.training.checkpoint import read_record
     from attengait.training.config import TrainingConfig, load_preset, make_config, parse_assignments, settings_of
 
-    settings = settings_of(read_record(out).config if resume and preset is None else TrainingConfig())
+    settings = settings_of(TrainingConfig())
+    if resume and preset is None:
+        # Where the former command was to stop says nothing about this one.
+        settings = settings_of(read_record(out).config) | {"stop_after_steps": 0}
     if preset is not None:
         settings |= load_preset(preset)
     config = make_config(settings | parse_assignments(assignments or []))
     if show_settings:
         print(config.to_json())
         return
-    result = train_with_line(store, out, config, resume=resume)
-    if result.interrupted_by is not None:
-        raise typer.Exit(128 + result.interrupted_by)
-    print(f"{result.steps} of {result.num_steps} steps done: {out / 'model.safetensors'}")
+    result = train_with_line(store, out, config, resume=resume, how_to_continue="continue with --resume")
+    rest = "" if result.steps == result.num_steps else " (as stop_after_steps says; continue with --resume)"
+    print(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 
-def train_with_line(store: Path, run: Path, config: "TrainingConfig", *, resume: bool) -> "TrainingResult":
-    """Train with a live line; an interruption is said."""
+def train_with_line(
+    store: Path, run: Path, config: "TrainingConfig", *, resume: bool, how_to_continue: str
+) -> "TrainingResult":
+    """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.run import train_run
 
     with ProgressLine("Training", "steps") as line:
         result = train_run(
-            str(store),
+            store,
             run,
             config,
             resume=resume,
@@ -63,7 +67,8 @@ def train_with_line(store: Path, run: Path, config: "TrainingConfig", *, resume:
         )
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
-        print(f"{name}: stopped at step {result.steps} of {result.num_steps}; continue with --resume", file=sys.stderr)
+        print(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}", file=sys.stderr)
+        raise typer.Exit(128 + result.interrupted_by)
     return result
 
 

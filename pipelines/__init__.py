@@ -1,1 +1,1 @@
-"""DALI pipelines: frames to a store, a store to batches. Nothing here is imported before it is needed."""
+"""A store to batches, by DALI, and a store, a stream and the model put together. DALI is imported when it is needed."""

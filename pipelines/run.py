@@ -3,17 +3,20 @@
 These are the library calls behind `attengait train`, `attengait embed` and `attengait evaluate`.
 """
 
-import fcntl
-import os
+import contextlib
+import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation.embeddings import Embeddings, embed_store
+from attengait.files import lock
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
 from attengait.pipelines.stream import ClipStream, SequenceStream
@@ -28,7 +31,7 @@ EMBED_BATCH_FRAMES = 1024
 
 
 def train_run(
-    store_path: str,
+    store_path: str | Path,
     run: Path,
     config: TrainingConfig,
     *,
@@ -39,11 +42,13 @@ def train_run(
     """Train on a store into the folder `run`, which is made; with `resume`, continue what is there.
 
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
-    (without `resume`), that another process trains in, or whose run differs in a setting or in its store.
+    (without `resume`) or something else, that another process trains in, or whose run differs in a setting or in its
+    store, and when memory does not suffice. The precision `auto` is settled here and recorded.
     """
     if resume:
         read_record(run)
-    resolve_device(config.device, config.precision)
+    device, precision = resolve_device(config.device, config.precision)
+    config = dataclasses.replace(config, precision=precision)
     store = open_store(store_path)
     plan = batch_plan(store, config)
     if plan.dropped_subjects:
@@ -52,8 +57,13 @@ def train_run(
             + _some(plan.dropped_subjects)
         )
     record = RunRecord(config=config, subjects=list(plan.subjects), store=_identity(store))
+    if not resume and run.exists() and not _is_begun(run):
+        raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
     run.mkdir(parents=True, exist_ok=True)
-    with _locked(run):
+    batch = f"{config.subjects_per_batch} x {config.clips_per_subject} clips of {config.clip_frames} frames"
+    advice = f"choose smaller batches than {batch}, or a smaller size than {config.size}"
+    with (run / ".lock").open("wb") as file, _memory_errors(advice):
+        lock(file, AttenGaitError(f"{run} is being trained in by another process"))
         if resume:
             _check_same(run, read_record(run), record)
         elif (run / "checkpoint.pt").exists():
@@ -65,9 +75,7 @@ def train_run(
         with store.reader() as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
-                return ClipStream(
-                    reader, plan, start_step=start_step, num_steps=num_steps, device=_stream_device(config.device)
-                )
+                return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
 
             trainer = Trainer(
                 config=config,
@@ -83,8 +91,8 @@ def train_run(
 
 def batch_plan(store: Store, config: TrainingConfig) -> BatchPlan:
     """Return the plan of a run's batches over a store."""
-    available = sorted(set(store.sequences.subject.tolist()))
-    excluded = set(config.exclude_subjects)
+    available = _subjects_of(store)
+    excluded = set(parse_subjects(config.exclude_subjects, available)) if config.exclude_subjects else set()
     subjects = [name for name in parse_subjects(config.train_subjects, available) if name not in excluded]
     return BatchPlan(
         store.sequences,
@@ -96,20 +104,16 @@ def batch_plan(store: Store, config: TrainingConfig) -> BatchPlan:
     )
 
 
-def test_subjects(run: Path, store: Store) -> list[str]:
-    """Return the store's subjects that a run neither trained on nor set aside."""
-    config = read_record(run).config
-    available = sorted(set(store.sequences.subject.tolist()))
-    known = set(config.exclude_subjects)
-    if config.train_subjects:
-        # A range of the training set may name nobody in this store, which is no mistake here.
-        for spec in config.train_subjects:
-            try:
-                known.update(parse_subjects([spec], available))
-            except ParameterError:
-                continue
-    else:
-        known.update(read_record(run).subjects)
+def unseen_subjects(run: Path, store: Store) -> list[str]:
+    """Return the store's subjects that a run neither trained on nor set aside; AttenGaitError where there are none."""
+    record = read_record(run)
+    available = _subjects_of(store)
+    specs = [*(record.config.train_subjects or record.subjects), *record.config.exclude_subjects]
+    known: set[str] = set()
+    for piece in (piece for spec in specs for piece in spec.split(",")):
+        # A part of the training set may have nobody in this store, which is no mistake here.
+        with contextlib.suppress(ParameterError):
+            known.update(parse_subjects([piece], available))
     subjects = [name for name in available if name not in known]
     if not subjects:
         raise AttenGaitError(
@@ -121,7 +125,7 @@ def test_subjects(run: Path, store: Store) -> list[str]:
 
 def embed_run(
     model_path: Path,
-    store_path: str,
+    store_path: str | Path,
     *,
     subjects: list[str] | None = None,
     device: str = "auto",
@@ -137,15 +141,16 @@ def embed_run(
     model = load_model(model_path).to(resolved)
     _check_channels(model, model_path, store)
     if subjects is None and model_path.is_dir():
-        names = test_subjects(model_path, store)
+        names = unseen_subjects(model_path, store)
     else:
-        names = parse_subjects(subjects or [], sorted(set(store.sequences.subject.tolist())))
+        names = parse_subjects(subjects or [], _subjects_of(store))
     chosen = set(names)
     indices = np.flatnonzero([subject in chosen for subject in store.sequences.subject.tolist()])
     with (
+        _memory_errors("choose another device"),
         store.reader() as reader,
         SequenceStream(
-            reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=_stream_device(device)
+            reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
         ) as stream,
     ):
         return embed_store(model, stream, store.sequences, on_progress=lambda done: on_progress(done, len(indices)))
@@ -159,16 +164,29 @@ def _check_channels(model: AttenGait, model_path: Path, store: Store) -> None:
         )
 
 
-def _stream_device(device: str) -> str:
-    return resolve_device(device, "fp32")[0].type
+def _subjects_of(store: Store) -> list[str]:
+    return sorted(set(store.sequences.subject.tolist()))
 
 
 def _identity(store: Store) -> dict[str, Any]:
-    return {
-        "sequences": len(store.sequences),
-        "frames": int(store.sequences.length.sum()),
-        "crc32c": f"{np.bitwise_xor.reduce(store.sequences.crc32c):08x}",
-    }
+    sequences = store.sequences
+    digest = hashlib.sha256()
+    for i in range(len(sequences)):
+        digest.update(f"{sequences.name(i)} {sequences.length[i]} {sequences.crc32c[i]}\n".encode())
+    return {"sequences": len(sequences), "frames": store.num_frames, "sha256": digest.hexdigest()}
+
+
+def _is_begun(run: Path) -> bool:
+    """Whether a folder is empty or holds a run."""
+    if not run.is_dir():
+        return False
+    if not any(run.iterdir()):
+        return True
+    try:
+        read_record(run)
+    except AttenGaitError:
+        return False
+    return True
 
 
 def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
@@ -182,17 +200,15 @@ def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Keep a second process out of a run folder; the lock ends with the process, however it ends."""
-    descriptor = os.open(run, os.O_RDONLY)
+def _memory_errors(advice: str) -> Iterator[None]:
+    """Say in a sentence that memory does not suffice, and what needs less."""
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AttenGaitError(f"{run} is being trained in by another process") from None
         yield
-    finally:
-        os.close(descriptor)
+    except (MemoryError, RuntimeError) as error:
+        # On a GPU torch raises its OutOfMemoryError, on a CPU a bare RuntimeError.
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+            raise AttenGaitError(f"the device has too little memory: {advice}") from None
+        raise
 
 
 def _some(names: list[str]) -> str:

@@ -130,7 +130,7 @@ def test_an_embedding_that_is_not_finite_is_refused_by_name():
 
 
 def test_saving_where_no_folder_is_says_so(tmp_path: Path):
-    with pytest.raises(AttenGaitError, match=r"e\.npz cannot be written: No such file or directory"):
+    with pytest.raises(AttenGaitError, match=r"e\.npz cannot be written: there is no folder "):
         save_embeddings(tmp_path / "absent" / "e.npz", Embeddings(**ARRAYS))
 
 

@@ -33,6 +33,12 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+def test_equal_networks_give_equal_files(saved: Path) -> None:
+    for attempt in range(5):
+        save_weights(load_model(saved), saved / f"{attempt}.safetensors")
+        assert (saved / f"{attempt}.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
 def test_saved_weights_come_back_from_file_and_run_folder(tmp_path: Path) -> None:
     config = ModelConfig(num_classes=5, attention_softmax=False, spatial_reduction="mean", blocks_per_stage=4)
     model = AttenGait(config).train()
@@ -77,6 +83,13 @@ def test_keras_file_without_classifiers_embeds(data: Path, tmp_path: Path) -> No
     assert model.config.num_classes == 0
     clips = torch.from_numpy(np.load(data / "tiny_io.npz")["clips_1"])
     assert torch.equal(model.embed(clips), load_model(data / "tiny_weights.hdf5").embed(clips))
+
+
+def test_other_hdf5_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "sequence.hdf5", "w") as file:  # as the published program keeps its sequences
+        file["data"] = np.zeros((3, 64, 64, 3), np.uint8)
+        file["group/names"] = ["a", "b"]
+    assert "does not hold the Keras weights" in refusal(tmp_path / "sequence.hdf5")
 
 
 def test_missing_h5py_says_what_to_install(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,10 +58,12 @@ def _layers(root: "h5py.Group") -> dict[str, list[_Layer]]:
     """Layers that hold weights, by kind, in order of creation."""
     numbered: dict[str, list[tuple[int, _Layer]]] = {}
     for name, group in root.items():
+        if not hasattr(group, "visititems"):  # a dataset at the top: no layer
+            continue
         layer: _Layer = {}
 
         def collect(key: str, item: Any, layer: _Layer = layer) -> None:
-            if hasattr(item, "shape"):
+            if getattr(item, "shape", None) is not None and item.dtype.kind == "f":
                 layer.setdefault(key.rsplit("/", 1)[-1].split(":")[0], []).append(np.asarray(item, np.float32))
 
         group.visititems(collect)

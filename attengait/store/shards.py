@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numcodecs.blosc
 import numpy as np
 import zarr
 from numpy.typing import NDArray
@@ -72,6 +73,8 @@ def write_shard(task: ShardTask) -> None:
             )
         frames_done += planned.max_frames
         task.work.note_progress(task.shard, frames_done)
+    # With threads, Blosc orders the parts of a chunk by who finishes first.
+    numcodecs.blosc.use_threads = False
     # Without this, which open_array has no argument for, chunks of zeros are left out and the others move up.
     array = zarr.open_array(task.temporary / "frames", mode="r+").with_config({"write_empty_chunks": True})
     array[first : first + layout.shard_frames] = frames

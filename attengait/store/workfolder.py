@@ -9,7 +9,6 @@
 Everything in the store itself is made in run-XXXX/, flushed to disk and renamed into place.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from attengait.errors import AttenGaitError
-from attengait.files import move_atomically, sync_folder, write_atomically
+from attengait.files import lock, move_atomically, sync_folder, write_atomically
 from attengait.store.layout import shard_path
 from attengait.store.plan import StorePlan
 from attengait.store.sequences import SequenceRecord
@@ -155,13 +154,11 @@ def locked(work: WorkFolder) -> Iterator[None]:
     except OSError as error:
         raise AttenGaitError(f"{work.path} cannot be made: {error.strerror}") from error
     with file:
+        lock(file, busy)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held, named = os.fstat(file.fileno()), os.stat(work.path / "lock")
-        except (BlockingIOError, FileNotFoundError):
+        except FileNotFoundError:
             raise busy from None
-        except OSError as error:
-            raise AttenGaitError(f"{work.path / 'lock'} cannot be locked: {error.strerror}") from error
         # The other run may have finished, and removed the file, between our open and our lock.
         if held.st_ino != named.st_ino:
             raise busy

@@ -17,10 +17,10 @@ from typing import Any
 import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.pool import run_in_workers
 from attengait.store.layout import report_path, work_path
 from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
-from attengait.store.pool import run_in_workers
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import Compute, ShardTask, write_shard
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_place
@@ -215,9 +215,13 @@ def _nothing_to_do(path: Path, plan: StorePlan, started: float) -> WriteSummary:
             "and names or sizes of files differ; choose another path"
         )
     try:
-        lines = report_path(path).read_text(encoding="utf-8").splitlines()
+        report = [json.loads(line) for line in report_path(path).read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
-        lines = []
+        report = []
+    except (OSError, ValueError) as error:
+        raise AttenGaitError(
+            f"{report_path(path)} cannot be read ({error}): the store needs no report, delete it"
+        ) from None
     return WriteSummary(
         num_sequences=len(store.sequences),
         num_frames=store.num_frames,
@@ -225,7 +229,7 @@ def _nothing_to_do(path: Path, plan: StorePlan, started: float) -> WriteSummary:
         num_shards_reused=store.layout.num_shards,
         new_frames=0,
         seconds=time.monotonic() - started,
-        report=[json.loads(line) for line in lines],
+        report=report,
         already_finished=True,
     )
 

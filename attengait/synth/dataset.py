@@ -3,15 +3,8 @@
 Sequences are independent, so they are spread over processes as they come; the files do not depend on how many.
 """
 
-import multiprocessing
-import os
 import re
-import signal
-import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.pool import run_in_workers
 from attengait.synth.sequence import render_sequence
 
 MAX_FRAMES = 120
@@ -130,11 +124,18 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
         for view in config.views
     ]
     done = 0
-    with closing(_run(tasks, min(config.workers, len(tasks)))) as finished:
-        for frames in finished:
-            done += frames
-            if on_progress is not None:
-                on_progress(done)
+
+    def count(frames: int) -> None:
+        nonlocal done
+        done += frames
+        if on_progress is not None:
+            on_progress(done)
+
+    if config.workers == 1:
+        for task in tasks:
+            count(_write_sequence(task))
+    else:
+        run_in_workers(_write_sequence, tasks, num_workers=min(config.workers, len(tasks)), on_result=count)
     return SynthSummary(
         rgb=out / "rgb",
         silhouettes=out / "silh",
@@ -142,34 +143,6 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
         num_sequences=len(tasks),
         num_frames=done,
     )
-
-
-def _run(tasks: list[_Task], num_workers: int) -> Generator[int, None, None]:
-    """Yield the frames of each sequence as it is finished."""
-    if num_workers == 1:
-        yield from map(_write_sequence, tasks)
-        return
-    pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _begin_worker)
-    try:
-        for future in as_completed([pool.submit(_write_sequence, task) for task in tasks]):
-            yield future.result()
-    except BrokenProcessPool:
-        raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    cv2.setNumThreads(1)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _write_sequence(task: _Task) -> int:

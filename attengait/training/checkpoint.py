@@ -30,7 +30,7 @@ class RunRecord:
     subjects: list[str]
     """Training subjects; a label is an index into them."""
     store: dict[str, Any]
-    """What identifies the training store: sequences, frames and the digest of what it was made from."""
+    """What identifies the training store: sequences, frames and a digest of its columns."""
 
 
 def write_record(run: Path, record: RunRecord) -> None:
@@ -54,12 +54,16 @@ def read_record(run: Path) -> RunRecord:
 def save_checkpoint(
     run: Path, *, step: int, model: AttenGait, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
 ) -> None:
-    """Write the state after `step` steps; a reader sees the former checkpoint or this one, whole."""
+    """Write the state after `step` steps.
+
+    Each file is the former or the new one, whole. The weights come first: a run killed in between repeats the steps
+    since the former checkpoint and writes the same weights again.
+    """
+    save_weights(model, run / "model.safetensors")
     buffer = io.BytesIO()
     state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
     torch.save({**state, "scaler": scaler.state_dict()}, buffer)
     write_atomically(run / "checkpoint.pt", buffer.getvalue())
-    save_weights(model, run / "model.safetensors")
 
 
 def load_checkpoint(
@@ -81,6 +85,9 @@ def load_checkpoint(
         # torch.load raises many unrelated types (zip, pickle, runtime) for a damaged file.
         raise AttenGaitError(f"{path} cannot be read, it is damaged ({type(error).__name__})") from None
     fit_weights(model, weights, path)
-    optimiser.load_state_dict(state["optimiser"])
-    scaler.load_state_dict(state["scaler"])
+    try:
+        optimiser.load_state_dict(state["optimiser"])
+        scaler.load_state_dict(state["scaler"])
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise AttenGaitError(f"{path} was written by another version: its optimiser does not fit ({error})") from None
     return step

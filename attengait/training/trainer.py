@@ -43,9 +43,9 @@ class Progress:
     num_steps: int
     learning_rate: float
     losses: dict[str, float]
-    """total, triplet, cross_entropy (absent in the epochs without) and l2, of this step."""
+    """total, triplet, cross_entropy (absent in the epochs without), l2 and the gradient_norm, of this step."""
     clips_per_second: float
-    """Over the steps since the last report."""
+    """Over the last 20 steps."""
     data_wait_share: float
     """Share of that time spent waiting for the next batch."""
     remaining_seconds: float
@@ -155,8 +155,8 @@ class Trainer:
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         values = {name: float(value.detach()) for name, value in losses.items()}
-        # The loss scaler itself skips steps whose scaled gradients overflow: only a loss can condemn those.
-        finite_gradients = bool(norm.isfinite()) or precision == "fp16"
+        # The loss scaler skips a step whose scaled gradients overflow and scales less; it cannot help below scale 1.
+        finite_gradients = bool(norm.isfinite()) or (precision == "fp16" and scaler.get_scale() > 1)
         if not (math.isfinite(values["total"]) and finite_gradients):
             self._refuse_nan(batch, rate, "loss" if finite_gradients else "gradient")
         for group in optimiser.param_groups:

@@ -14,17 +14,27 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TypeVar
 
 from attengait.errors import AttenGaitError
 
 _POLL_SECONDS = 0.2
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
 
 def run_in_workers(
-    function: Callable[[Any], object], tasks: Iterable[Any], *, num_workers: int, on_poll: Callable[[], None]
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    *,
+    num_workers: int,
+    on_result: Callable[[Result], None] = lambda result: None,
+    on_poll: Callable[[], None] = lambda: None,
 ) -> None:
-    """Call the picklable `function` with every task; `on_poll` is called a few times a second meanwhile.
+    """Call the picklable `function` with every task, `on_result` with what it returns, as the tasks end.
+
+    `on_poll` is called a few times a second meanwhile.
 
     The first exception of a task stops all workers and is raised here; so does one raised in the parent, such as
     KeyboardInterrupt. Raises AttenGaitError when a worker dies.
@@ -42,7 +52,7 @@ def run_in_workers(
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
-                future.result()
+                on_result(future.result())
             on_poll()
     except BrokenProcessPool:
         held_by_parent.close()
@@ -58,11 +68,8 @@ def run_in_workers(
 
 def _begin_worker(end_of_parent: Connection) -> None:
     import cv2
-    import numcodecs.blosc
 
     cv2.setNumThreads(1)
-    # With threads, Blosc orders the parts of a chunk by who finishes first.
-    numcodecs.blosc.use_threads = False
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 
