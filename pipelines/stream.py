@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.memory import keep_freed_memory
 from attengait.sampling import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.store.opening import Store
 from attengait.store.reader import ClipReader, Frames
@@ -175,6 +176,8 @@ class _FrameStream:
                 raise
             raise AttenGaitError(DALI_MISSING) from None
 
+        if self._gpu is None:
+            keep_freed_memory()
         self._read_batch = read_batch
         # DALI's graph refers to itself, and would keep a reader and its files until the next garbage collection.
         this = weakref.ref(self)

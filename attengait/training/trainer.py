@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.memory import keep_freed_memory
 from attengait.model.config import ModelConfig
 from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
 from attengait.model.net import AttenGait
@@ -27,7 +28,6 @@ from attengait.sampling import BatchPlan, ClipBatch
 from attengait.training.augment import augment
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import TrainingConfig
-from attengait.training.memory import keep_freed_memory
 from attengait.training.schedule import learning_rate
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]

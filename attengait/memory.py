@@ -1,7 +1,7 @@
-"""Keep the memory of one training step for the next.
+"""Keep the memory of one batch, and of one training step, for the next.
 
-By default glibc gives large blocks back to the system when they are freed, so that a step on the CPU spends much of its
-time having the same memory mapped and zeroed again.
+By default glibc gives large blocks back to the system when they are freed, so that a batch is copied into, and a step
+on the CPU computes in, memory that is mapped and zeroed again each time.
 """
 
 import ctypes

@@ -12,7 +12,7 @@ def test_a_freed_block_is_not_mapped_again() -> None:
     # In a process of its own: the setting lasts. Page faults count how often memory is mapped anew.
     code = (
         "import resource, numpy as np\n"
-        "from attengait.training.memory import keep_freed_memory\n"
+        "from attengait.memory import keep_freed_memory\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    for _ in range(10): np.ones(2**23)\n"
