@@ -180,7 +180,7 @@ def _is_begun(run: Path) -> bool:
     """Whether a folder is empty or holds a run."""
     if not run.is_dir():
         return False
-    if not any(run.iterdir()):
+    if all(entry.name == ".lock" for entry in run.iterdir()):
         return True
     try:
         read_record(run)
