@@ -1,0 +1,118 @@
+"""C++ sources to shared libraries, compiled at first use for the processor at hand.
+
+A library is kept in the user's cache folder under a name made from everything that goes into it: the source, the files
+it includes, the flags, the compiler and the processor. So a changed source or another machine sharing the folder never
+meets a library that is not its own, and many processes may build at once: each makes its own and the last one stays.
+"""
+
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from attengait.errors import AttenGaitError
+
+_COMPILERS = ("c++", "g++", "clang++")
+_LIBRARY_FLAGS = ("-std=c++17", "-shared", "-fPIC")
+
+
+def find_compiler() -> str | None:
+    """Return the host's C++ compiler, as a shell would write it, or None.
+
+    $CXX if it is set, and nothing else then; else the first of c++, g++ and clang++.
+    """
+    named = os.environ.get("CXX", "").strip()
+    for command in (named,) if named else _COMPILERS:
+        if shutil.which(shlex.split(command)[0]):
+            return command
+    return None
+
+
+def build(source: Path, *, flags: Sequence[str] = (), depends: Sequence[Path] = ()) -> Path:
+    """Return the shared library of a C++ source, compiling it unless an equal one is in the cache.
+
+    `flags` go before the source on the command line; `depends` are the files that it includes. The cache is
+    `$XDG_CACHE_HOME/attengait`, by default `~/.cache/attengait`. Raises AttenGaitError when there is no compiler, when
+    the source does not compile (with the compiler's first complaint), or when the cache cannot be written.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        named = os.environ.get("CXX", "").strip()
+        found = f"CXX={named} was not found" if named else f"none of {', '.join(_COMPILERS)} was found"
+        raise AttenGaitError(f"{source.name} needs a C++ compiler, and {found}")
+    command = [*shlex.split(compiler), *_LIBRARY_FLAGS, *flags]
+    library = _cache_folder() / f"{source.stem}-{_digest(command, (source, *depends))}.so"
+    if library.exists():
+        return library
+    try:
+        library.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
+            made = Path(folder) / library.name
+            _compile([*command, str(source), "-o", str(made)], source)
+            _sync(made)
+            made.replace(library)
+    except OSError as error:
+        raise AttenGaitError(f"cannot keep the compiled {source.name} in {library.parent}: {error.strerror}") from error
+    return library
+
+
+def _compile(command: list[str], source: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        complaints = [line for line in lines if "error" in line.lower()] or lines or [f"status {done.returncode}"]
+        raise AttenGaitError(f"{command[0]} could not compile {source.name}: {complaints[0]}")
+
+
+def _sync(path: Path) -> None:
+    """Have a file's bytes on the disk before its name is: a crash must not leave an empty library."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _cache_folder() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    # The convention: a relative path counts as unset.
+    return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "attengait"
+
+
+def _digest(command: list[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for part in (*command, _version(command[0]), _processor()):
+        digest.update(part.encode() + b"\0")
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:20]
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+
+
+@functools.cache
+def _processor() -> str:
+    """What decides the instructions that `-march=native` means: the processor's model and its features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        lines = []
+    telling = (
+        "model name",
+        "cpu family",
+        "model",
+        "stepping",
+        "flags",
+        "Features",
+        "CPU implementer",
+        "CPU part",
+        "isa",
+    )
+    known = [line for line in lines if line.split(":")[0].strip() in telling]
+    return "\n".join([platform.machine(), *known])
