@@ -156,7 +156,7 @@ def run_preprocessing(config: PreprocessConfig, on_progress: OnProgress | None =
 
 
 def frames_and_report(sequence: SourceSequence, *, recipe: Recipe) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """The flow images of a sequence, uint8 [n, H, W, 3], and a report entry for each reason to skip something."""
+    """The flow images of a sequence, uint8 [n, H, W, C], and a report entry for each reason to skip something."""
     result = flow_images(sequence, recipe)
     entries: list[dict[str, Any]] = []
     for skip in result.skipped:
@@ -191,7 +191,7 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
             "recipe": recipe.to_dict(),
         },
         versions=_versions(),
-        frame_shape=(recipe.crop_size, recipe.crop_size, 3),
+        frame_shape=(recipe.crop_size, recipe.crop_size, recipe.channels),
         codec=config.codec,
         chunk_frames=config.chunk_frames,
     )

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from attengait.datasets.pictures import read_gray
 from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
-from attengait.kernels.colour import colour_flow, largest_magnitude
-from attengait.kernels.flow import FarnebackParameters, Flow, check_backend, make_backend
-from attengait.kernels.silhouette import cut, find_crop, has_walker, source_columns
+from attengait.kernels.encode import ENCODINGS, check_encoding, encode
+from attengait.kernels.flow import FarnebackParameters, check_backend, make_backend
+from attengait.kernels.silhouette import has_walker
 
 Gap = Literal["skip", "bridge"]
 
@@ -47,7 +47,8 @@ class Recipe:
     """Across missing frame numbers: no flow ("skip") or the flow between the neighbours ("bridge", as published)."""
     min_frames: int = 5
     """A sequence with fewer flow images is left out."""
-    encoding: Literal["colour"] = "colour"
+    encoding: str = "colour"
+    """How flow is stored, one of `attengait.kernels.encode.ENCODINGS`."""
 
     def __post_init__(self) -> None:
         check_backend(self.flow)
@@ -59,8 +60,12 @@ class Recipe:
             raise ParameterError(f"crop_size must be even, got {self.crop_size}")
         if self.gap not in get_args(Gap):
             raise ParameterError(f"gap must be skip or bridge, got {self.gap!r}")
-        if self.encoding != "colour":
-            raise ParameterError(f"encoding must be colour, got {self.encoding!r}")
+        check_encoding(self.encoding)
+
+    @property
+    def channels(self) -> int:
+        """Channels of a flow image."""
+        return ENCODINGS[self.encoding].channels
 
     def to_dict(self) -> dict[str, Any]:
         """Return every parameter as plain values, as they are recorded in a store."""
@@ -83,7 +88,7 @@ class SequenceResult:
     """The flow images of one sequence."""
 
     images: NDArray[np.uint8]
-    """[n, size, size, 3]."""
+    """[n, size, size, C], C as the encoding says."""
     frame_numbers: NDArray[np.int64]
     """[n], ascending."""
     skipped: tuple[Skip, ...]
@@ -108,23 +113,10 @@ def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
         numbers, images = [], []
     size = recipe.crop_size
     return SequenceResult(
-        images=np.stack(images) if images else np.empty((0, size, size, 3), np.uint8),
+        images=np.stack(images) if images else np.empty((0, size, size, recipe.channels), np.uint8),
         frame_numbers=np.array(numbers, np.int64),
         skipped=tuple(skipped),
     )
-
-
-def flow_image(flow: Flow, silhouette: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Return the flow image of one frame, uint8 [size, size, 3]: its colours, cropped around the walker.
-
-    `flow` is float32 [H, W, 2] in pixels per frame, `silhouette` uint8 [H, W] and not empty. Only the part of the frame
-    that the crop looks at is coloured.
-    """
-    crop = find_crop(silhouette, size)
-    first, last = source_columns(crop, flow.shape[1])
-    rows = np.zeros((crop.bottom - crop.top, flow.shape[1], 3), np.uint8)
-    rows[:, first:last] = colour_flow(flow[crop.top : crop.bottom, first:last], largest_magnitude(flow))
-    return cut(rows, crop)
 
 
 def too_few(recipe: Recipe) -> str:
@@ -175,7 +167,7 @@ def _block_images(
         wanted.append((number, silhouette))
     flows = make_backend(recipe.flow, recipe.farneback).flows([gray for _, gray in good], pairs)
     for (number, silhouette), flow in zip(wanted, flows, strict=True):
-        yield number, flow_image(flow, silhouette, recipe.crop_size)
+        yield number, encode(flow, silhouette, recipe.encoding, recipe.crop_size)
 
 
 def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[int]:

@@ -19,10 +19,11 @@ from attengait.benchmarks.report import Report, format_results, machine, measure
 from attengait.datasets import SourceSequence, find_dataset
 from attengait.datasets.pictures import read_gray
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.encode import encode
 from attengait.kernels.flow import make_backend
 from attengait.kernels.silhouette import has_walker
 from attengait.preprocess import PreprocessConfig, run_preprocessing
-from attengait.recipe import Recipe, flow_image
+from attengait.recipe import Recipe
 from attengait.store.layout import FrameLayout
 
 PUBLISHED = {
@@ -156,7 +157,7 @@ def _time_stages(sample: list[tuple[str, str, str]], recipe: Recipe) -> list[flo
         assert silhouette is not None
         (flow,) = backend.flows([before, after], [(0, 1)])
         clock.append(time.perf_counter())
-        images.append(flow_image(flow, silhouette, recipe.crop_size))
+        images.append(encode(flow, silhouette, recipe.encoding, recipe.crop_size))
         clock.append(time.perf_counter())
         seconds[:3] += np.diff(clock)
     started = time.perf_counter()

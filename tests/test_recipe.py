@@ -8,52 +8,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from plain_colour import plain_flow_image
 
 from attengait import recipe as recipe_module
 from attengait.datasets import Pictures, SourceSequence
 from attengait.errors import ParameterError
 from attengait.kernels import flow as flow_module
 from attengait.kernels.flow import FarnebackParameters, OpenCVFlow
-from attengait.recipe import Recipe, SequenceResult, Skip, flow_image, flow_images, too_few
+from attengait.recipe import Recipe, SequenceResult, Skip, flow_images, too_few
 
-F = np.float32
 HEIGHT, WIDTH = 96, 128
-
-
-def plain_flow_image(flow: np.ndarray, silhouette: np.ndarray) -> np.ndarray:
-    """The recipe's page, line by line: colour the whole frame, then crop it."""
-    runs = [(15, 0, 1, 1), (6, 1, 0, -1), (4, 1, 2, 1), (11, 2, 1, -1), (13, 2, 0, 1), (6, 0, 2, -1)]
-    wheel = np.zeros((55, 3))
-    row = 0
-    for length, full, changing, direction in runs:
-        steps = np.arange(length) / length
-        wheel[row : row + length, full] = 1
-        wheel[row : row + length, changing] = steps if direction > 0 else 1 - steps
-        row += length
-    wheel = wheel.astype(F)
-    largest = np.sqrt(flow[..., 0] ** 2 + flow[..., 1] ** 2).max()
-    dx, dy = (flow[..., 0] / largest, flow[..., 1] / largest) if largest > 0 else (flow[..., 0], flow[..., 1])
-    radius = np.sqrt(dx**2 + dy**2)[..., None]
-    position = (np.arctan2(-dy, -dx) / F(np.pi) + F(1)) / F(2) * F(54)
-    below = np.floor(position).astype(int)
-    share = (position - below.astype(F))[..., None]
-    colour = (F(1) - share) * wheel[below] + share * wheel[(below + 1) % 55]
-    colour = np.where(radius <= 1, F(1) - radius * (F(1) - colour), F(0.75) * colour)
-    assert colour.dtype == F
-    picture = (F(255) * colour).astype(np.uint8)
-
-    rows = np.flatnonzero(silhouette.sum(axis=1))
-    picture, silhouette = picture[rows[0] : rows[-1] + 1], silhouette[rows[0] : rows[-1] + 1]
-    width = int(64 * picture.shape[1] / picture.shape[0])
-    picture = cv2.resize(picture, (width, 64), interpolation=cv2.INTER_CUBIC)
-    silhouette = cv2.resize(silhouette, (width, 64), interpolation=cv2.INTER_CUBIC)
-    mass = silhouette.sum(axis=0).cumsum()
-    middle = int(np.argmax(mass > silhouette.sum() / 2))
-    left, right = middle - 32, middle + 32
-    if left <= 0 or right >= width:
-        picture = np.pad(picture, ((0, 0), (32, 32), (0, 0)))
-        left, right = left + 32, right + 32
-    return picture[:, left:right]
 
 
 def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -141,25 +105,6 @@ def test_a_whole_sequence_equals_the_plain_transcription(walk: Walk) -> None:
     result = flow_images(walk.sequence(), Recipe())
     check(walk, result, neighbours(walk.numbers))
     assert result.skipped == ()
-
-
-def test_random_flow_and_silhouettes_equal_the_plain_transcription() -> None:
-    random = np.random.default_rng(0)
-    for _ in range(60):
-        shape = tuple(random.integers(70, 200, 2))
-        small = random.normal(size=(6, 7, 2)).astype(F) * 3
-        flow = cv2.resize(small, shape[::-1], interpolation=cv2.INTER_LINEAR)
-        silhouette = np.zeros(shape, np.uint8)
-        top, left = random.integers(0, shape[0] - 50), random.integers(0, shape[1] - 10)
-        figure = (random.random((50, 10)) < 0.8) * np.uint8(255)
-        silhouette[top : top + 50, left : left + 10] = figure
-        np.testing.assert_array_equal(flow_image(flow, silhouette, 64), plain_flow_image(flow, silhouette))
-
-
-def test_a_still_scene_is_white(walk: Walk) -> None:
-    silhouette = np.zeros((HEIGHT, WIDTH), np.uint8)
-    silhouette[10:90, 50:80] = 255
-    assert (flow_image(np.zeros((HEIGHT, WIDTH, 2), F), silhouette, 64) == 255).all()
 
 
 def test_blocks_make_no_difference(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,7 +288,7 @@ def test_a_recipe_is_recorded_with_every_parameter() -> None:
         ("silhouette_threshold", -1),
         ("min_frames", 0),
         ("min_frames", True),
-        ("encoding", "uv"),
+        ("encoding", "hsv"),
     ],
 )
 def test_a_parameter_out_of_range_is_named_with_its_value(name: str, value: object) -> None:
