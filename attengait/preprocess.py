@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 import attengait
 from attengait.datasets import Scan, SourceSequence, find_dataset
 from attengait.errors import ParameterError
-from attengait.recipe import Recipe, flow_images, too_few
+from attengait.images import too_few
+from attengait.recipe import Recipe, flow_images
 from attengait.store.layout import check_chunk_frames, check_codec, report_path, work_path
 from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
@@ -161,7 +162,7 @@ def frames_and_report(sequence: SourceSequence, *, recipe: Recipe) -> tuple[NDAr
     entries: list[dict[str, Any]] = []
     for skip in result.skipped:
         entry: dict[str, Any] = {"where": sequence.name, "reason": skip.reason}
-        if skip.reason != too_few(recipe):  # which is about the whole sequence
+        if skip.reason != too_few(recipe.min_frames):  # which is about the whole sequence
             entry["frames"] = list(skip.frames)
         if skip.files:
             entry["files"] = list(skip.files)
@@ -191,7 +192,7 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
             "recipe": recipe.to_dict(),
         },
         versions=_versions(),
-        frame_shape=(recipe.crop_size, recipe.crop_size, recipe.channels),
+        frame_shape=recipe.frame_shape,
         codec=config.codec,
         chunk_frames=config.chunk_frames,
     )

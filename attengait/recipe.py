@@ -15,16 +15,12 @@ from numpy.typing import NDArray
 from attengait.datasets.pictures import read_gray
 from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
+from attengait.images import EMPTY, NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, gather
 from attengait.kernels.encode import ENCODINGS, check_encoding, encode
 from attengait.kernels.flow import FarnebackParameters, check_backend, make_backend
 from attengait.kernels.silhouette import has_walker
 
 Gap = Literal["skip", "bridge"]
-
-NO_MATCH = "no matching frame number"
-EMPTY = "silhouette empty"
-UNREADABLE = "unreadable picture"
-WRONG_SIZE = "wrong size"
 
 BLOCK_FRAMES = 32
 """Frames decoded at a time: bounds the memory of a long sequence."""
@@ -63,36 +59,13 @@ class Recipe:
         check_encoding(self.encoding)
 
     @property
-    def channels(self) -> int:
-        """Channels of a flow image."""
-        return ENCODINGS[self.encoding].channels
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a flow image."""
+        return self.crop_size, self.crop_size, ENCODINGS[self.encoding].channels
 
     def to_dict(self) -> dict[str, Any]:
         """Return every parameter as plain values, as they are recorded in a store."""
         return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Skip:
-    """Frames of one sequence that were left out for one reason."""
-
-    reason: str
-    frames: tuple[int, ...]
-    """Frame numbers."""
-    files: tuple[str, ...] = ()
-    """Pictures at fault, for reasons that lie in a picture."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SequenceResult:
-    """The flow images of one sequence."""
-
-    images: NDArray[np.uint8]
-    """[n, size, size, C], C as the encoding says."""
-    frame_numbers: NDArray[np.int64]
-    """[n], ascending."""
-    skipped: tuple[Skip, ...]
-    """At most one for each reason."""
 
 
 def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
@@ -102,34 +75,12 @@ def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
     A silhouette of that kind costs the flow image of its own frame only. A sequence with too few flow images gives
     none.
     """
-    faults: list[_Fault] = []
-    numbers, images = [], []
-    for number, image in _numbered_images(sequence, recipe, faults):
-        numbers.append(number)
-        images.append(image)
-    skipped = _gather(faults)
-    if len(images) < recipe.min_frames:
-        skipped.append(Skip(reason=too_few(recipe), frames=tuple(numbers)))
-        numbers, images = [], []
-    size = recipe.crop_size
-    return SequenceResult(
-        images=np.stack(images) if images else np.empty((0, size, size, recipe.channels), np.uint8),
-        frame_numbers=np.array(numbers, np.int64),
-        skipped=tuple(skipped),
-    )
-
-
-def too_few(recipe: Recipe) -> str:
-    """The reason for leaving a whole sequence out, such as `fewer than 5 frames`."""
-    return f"fewer than {recipe.min_frames} frames"
-
-
-_Fault = tuple[str, int, str | None]
-"""A reason, the frame's number, and the picture at fault."""
+    faults: list[Fault] = []
+    return gather(_numbered_images(sequence, recipe, faults), faults, recipe.frame_shape, recipe.min_frames)
 
 
 def _numbered_images(
-    sequence: SourceSequence, recipe: Recipe, faults: list[_Fault]
+    sequence: SourceSequence, recipe: Recipe, faults: list[Fault]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     frames, silhouettes = sequence.frames.by_number, sequence.silhouettes.by_number
     numbers = sorted(frames.keys() & silhouettes.keys())
@@ -149,7 +100,7 @@ def _numbered_images(
 
 
 def _block_images(
-    good: list[tuple[int, NDArray[np.uint8]]], silhouettes: dict[int, str], recipe: Recipe, faults: list[_Fault]
+    good: list[tuple[int, NDArray[np.uint8]]], silhouettes: dict[int, str], recipe: Recipe, faults: list[Fault]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield the flow images of neighbours among numbered frames; only flow that gives an image is computed."""
     pairs, wanted = [], []
@@ -179,7 +130,7 @@ def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[
     return sorted(missing)
 
 
-def _read(path: str, shape: tuple[int, ...] | None, number: int, faults: list[_Fault]) -> NDArray[np.uint8] | None:
+def _read(path: str, shape: tuple[int, ...] | None, number: int, faults: list[Fault]) -> NDArray[np.uint8] | None:
     """Read a picture of the given shape [H, W] (any if None), or note what is wrong with it and return None."""
     picture = read_gray(path)
     if picture is None:
@@ -188,15 +139,3 @@ def _read(path: str, shape: tuple[int, ...] | None, number: int, faults: list[_F
         faults.append((WRONG_SIZE, number, path))
         return None
     return picture
-
-
-def _gather(faults: list[_Fault]) -> list[Skip]:
-    """Return one entry for each reason, in the order in which they came up."""
-    return [
-        Skip(
-            reason=reason,
-            frames=tuple(number for cause, number, _ in faults if cause == reason),
-            files=tuple(file for cause, _, file in faults if cause == reason and file is not None),
-        )
-        for reason in dict.fromkeys(cause for cause, _, _ in faults)
-    ]

@@ -13,9 +13,10 @@ from plain_colour import plain_flow_image
 from attengait import recipe as recipe_module
 from attengait.datasets import Pictures, SourceSequence
 from attengait.errors import ParameterError
+from attengait.images import SequenceResult, Skip, too_few
 from attengait.kernels import flow as flow_module
 from attengait.kernels.flow import FarnebackParameters, OpenCVFlow
-from attengait.recipe import Recipe, SequenceResult, Skip, flow_images, too_few
+from attengait.recipe import Recipe, flow_images
 
 HEIGHT, WIDTH = 96, 128
 
@@ -296,5 +297,5 @@ def test_a_parameter_out_of_range_is_named_with_its_value(name: str, value: obje
         replace(Recipe(), **{name: value})
 
 
-def test_the_reason_for_leaving_a_sequence_out_says_the_recipe_s_number() -> None:
-    assert too_few(Recipe(min_frames=7)) == "fewer than 7 frames"
+def test_the_reason_for_leaving_a_sequence_out_says_the_number() -> None:
+    assert too_few(7) == "fewer than 7 frames"

@@ -1,0 +1,79 @@
+"""The stored pictures of one sequence and what was left out of it, whatever they show.
+
+A picture is uint8 [size, size, C] and belongs to one frame number. What goes wrong with one frame never stops a
+sequence: it is noted as a fault, and the faults of a sequence are gathered by their reasons.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_MATCH = "no matching frame number"
+EMPTY = "silhouette empty"
+UNREADABLE = "unreadable picture"
+WRONG_SIZE = "wrong size"
+
+Fault = tuple[str, int, str | None]
+"""A reason, the frame's number, and the picture at fault."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skip:
+    """Frames of one sequence that were left out for one reason."""
+
+    reason: str
+    frames: tuple[int, ...]
+    """Frame numbers."""
+    files: tuple[str, ...] = ()
+    """Pictures at fault, for reasons that lie in a picture."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SequenceResult:
+    """The stored pictures of one sequence."""
+
+    images: NDArray[np.uint8]
+    """[n, size, size, C]."""
+    frame_numbers: NDArray[np.int64]
+    """[n], ascending."""
+    skipped: tuple[Skip, ...]
+    """At most one for each reason."""
+
+
+def gather(
+    numbered_images: Iterable[tuple[int, NDArray[np.uint8]]],
+    faults: list[Fault],
+    frame_shape: tuple[int, int, int],
+    min_frames: int,
+) -> SequenceResult:
+    """Collect a sequence's pictures, none if they are fewer than `min_frames`, and one Skip for each reason.
+
+    `faults` may still grow while the pictures are drawn; reasons come in the order in which they came up.
+    """
+    numbers, images = [], []
+    for number, image in numbered_images:
+        numbers.append(number)
+        images.append(image)
+    skipped = [
+        Skip(
+            reason=reason,
+            frames=tuple(number for cause, number, _ in faults if cause == reason),
+            files=tuple(file for cause, _, file in faults if cause == reason and file is not None),
+        )
+        for reason in dict.fromkeys(cause for cause, _, _ in faults)
+    ]
+    if len(images) < min_frames:
+        skipped.append(Skip(reason=too_few(min_frames), frames=tuple(numbers)))
+        numbers, images = [], []
+    return SequenceResult(
+        images=np.stack(images) if images else np.empty((0, *frame_shape), np.uint8),
+        frame_numbers=np.array(numbers, np.int64),
+        skipped=tuple(skipped),
+    )
+
+
+def too_few(min_frames: int) -> str:
+    """The reason for leaving a whole sequence out, such as `fewer than 5 frames`."""
+    return f"fewer than {min_frames} frames"
