@@ -46,7 +46,7 @@ def largest_magnitude(flow: NDArray[np.float32]) -> np.float32:
         largest_square = _squares(flow).max(initial=np.float32(0))
         # A known flow's square is at most 2e12, so what lies far below proves that every flow is known.
         if not largest_square < LARGEST_COMPONENT_PX**2 / 10:
-            largest_square = _squares(np.where(_is_unknown(flow)[..., None], np.float32(0), flow)).max()
+            largest_square = _squares(known_flow(flow)).max()
     return np.float32(np.sqrt(largest_square))
 
 
@@ -71,6 +71,12 @@ def colour_flow(flow: NDArray[np.float32], largest: np.float32) -> NDArray[np.ui
     colour = np.where(radius <= 1, 1 - radius * (1 - colour), np.float32(0.75) * colour)
     colour[unknown] = 0
     return (np.float32(255) * colour).astype(np.uint8)
+
+
+def known_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a flow [..., 2] in which what is unknown (NaN or a component above 1e6) does not move."""
+    unknown = _is_unknown(flow)
+    return np.where(unknown[..., None], np.float32(0), flow) if unknown.any() else flow
 
 
 def _squares(flow: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,12 +6,14 @@ the column at which half of the walker's mass is passed. All sizes are in pixels
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
+Value = TypeVar("Value", np.uint8, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,7 +25,7 @@ class Crop:
     width: int
     """Width of the whole picture once resized."""
     left: int
-    """First column of the window; what lies outside the picture (below 0, or from `width` on) is black."""
+    """First column of the window; what lies outside the picture (below 0, or from `width` on) is 0."""
     size: int
 
 
@@ -53,14 +55,14 @@ def source_columns(crop: Crop, picture_width: int) -> tuple[int, int]:
     return max(0, start), min(picture_width, stop)
 
 
-def cut(rows: Picture, crop: Crop) -> Picture:
-    """Return a crop, uint8 [size, size, C], of the rows `top` to `bottom` of a full-width picture, uint8 [h, W, C].
+def cut(rows: NDArray[Value], crop: Crop) -> NDArray[Value]:
+    """Return a crop [size, size, C] of the rows `top` to `bottom` of a full-width picture [h, W, C], uint8 or float32.
 
     The full width is resized although a part of it is used: `cv2.resize` (INTER_CUBIC) takes its scale from the two
     widths, which no part alone has in the same ratio. What lies outside `source_columns` does not matter.
     """
     resized = cv2.resize(rows, (crop.width, crop.size), interpolation=cv2.INTER_CUBIC)
-    window = np.zeros((crop.size, crop.size, rows.shape[2]), np.uint8)
+    window = np.zeros((crop.size, crop.size, rows.shape[2]), rows.dtype)
     first, last = max(0, crop.left), min(crop.width, crop.left + crop.size)
     window[:, first - crop.left : last - crop.left] = resized[:, first:last].reshape(crop.size, last - first, -1)
     return window
