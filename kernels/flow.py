@@ -2,21 +2,26 @@
 
 Frames are uint8 [H, W] grey pictures of one size. Flow is float32 [H, W, 2], (dx, dy) in pixels per frame: what is at
 (x, y) in the first frame of a pair is at (x + dx, y + dy) in the second.
+
+Each backend but OpenCV's lives in a module of its own, which is imported when it is asked for: it has a class that is
+made from `FarnebackParameters`, and a function `missing`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Any, Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import ParameterError
+from attengait.errors import AttenGaitError, ParameterError
 
 Gray = NDArray[np.uint8]
 Flow = NDArray[np.float32]
+Window = Literal["box", "gaussian"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +40,11 @@ class FarnebackParameters:
     """Pixels on either side from which a neighbourhood's polynomial is fitted."""
     poly_sigma: float = 1.2
     """Standard deviation of that fit's weights, in pixels."""
+    window: Window = "box"
+    """Weights of the averaging window: equal, or a Gaussian's (`cv2.OPTFLOW_FARNEBACK_GAUSSIAN`)."""
 
     def __post_init__(self) -> None:
-        for name, least in (("levels", 0), ("winsize", 1), ("iterations", 1), ("poly_n", 1)):
+        for name, least in (("levels", 0), ("winsize", 2), ("iterations", 1), ("poly_n", 1)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
@@ -45,6 +52,8 @@ class FarnebackParameters:
             raise ParameterError(f"pyr_scale must be between 0 and 1, both excluded, got {self.pyr_scale!r}")
         if not _is_real(self.poly_sigma) or not 0 < self.poly_sigma < math.inf:
             raise ParameterError(f"poly_sigma must be a number above 0, got {self.poly_sigma!r}")
+        if self.window not in get_args(Window):
+            raise ParameterError(f"window must be box or gaussian, got {self.window!r}")
 
 
 class FlowBackend(Protocol):
@@ -59,7 +68,7 @@ class FlowBackend(Protocol):
 
 
 class OpenCVFlow:
-    """Farneback's method by OpenCV on the CPU (`cv2.calcOpticalFlowFarneback`, flags 0)."""
+    """Farneback's method by OpenCV on the CPU (`cv2.calcOpticalFlowFarneback`)."""
 
     def __init__(self, parameters: FarnebackParameters) -> None:
         self._parameters = parameters
@@ -67,6 +76,7 @@ class OpenCVFlow:
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield the pairs' flows one by one; only one is held."""
         p = self._parameters
+        flags = cv2.OPTFLOW_FARNEBACK_GAUSSIAN if p.window == "gaussian" else 0
         for first, second in pairs:
             yield cv2.calcOpticalFlowFarneback(
                 grays[first],
@@ -78,12 +88,56 @@ class OpenCVFlow:
                 p.iterations,
                 p.poly_n,
                 p.poly_sigma,
-                0,
+                flags,
             )
 
 
-BACKENDS: dict[str, Callable[[FarnebackParameters], FlowBackend]] = {"opencv": OpenCVFlow}
-"""How to make each flow backend, by its name."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """One way to compute flow."""
+
+    needs: str
+    """What it needs, such as "a CUDA GPU"."""
+    missing: Callable[[], str | None]
+    """Returns None where it can be used, else one sentence; quick, nothing is compiled."""
+    make: Callable[[FarnebackParameters], FlowBackend]
+    """Makes it; raises ParameterError for parameters that it does not support."""
+
+
+def _in_module(module: str, class_name: str, needs: str) -> Backend:
+    """A backend that lives in `attengait.kernels.MODULE`."""
+
+    def load() -> Any:
+        return import_module(f"attengait.kernels.{module}")
+
+    def missing() -> str | None:
+        try:
+            sentence: str | None = load().missing()
+        except ModuleNotFoundError as error:
+            if error.name != f"attengait.kernels.{module}":
+                raise
+            return "it is not part of this version"
+        return sentence
+
+    def make(parameters: FarnebackParameters) -> FlowBackend:
+        backend: FlowBackend = getattr(load(), class_name)(parameters)
+        return backend
+
+    return Backend(needs=needs, missing=missing, make=make)
+
+
+BACKENDS: dict[str, Backend] = {
+    "opencv": Backend(needs="nothing but the CPU", missing=lambda: None, make=OpenCVFlow),
+    "cpu": _in_module("farneback_cpu", "CpuFlow", "a C++ compiler"),
+    "cuda": _in_module("farneback_cuda", "CudaFlow", "an NVIDIA GPU and CuPy"),
+    "opencv-cuda": _in_module("flow_opencv_cuda", "OpenCVCudaFlow", "an NVIDIA GPU and an OpenCV built with CUDA"),
+    "nvof": _in_module("flow_nvof", "HardwareFlow", "an NVIDIA GPU with hardware flow (Turing or later) and DALI"),
+}
+"""Every flow backend by its name."""
+
+AUTO = "auto"
+AUTO_ORDER = ("cuda", "opencv")
+"""What `auto` takes: the first that can be used."""
 
 
 def check_backend(name: str) -> None:
@@ -92,10 +146,29 @@ def check_backend(name: str) -> None:
         raise ParameterError(f"flow must be one of {', '.join(BACKENDS)}, got {name!r}")
 
 
+def resolve_backend(name: str) -> str:
+    """Return the backend that `name` means on this machine: for `auto` the first of AUTO_ORDER that can be used.
+
+    Any other name is returned as it is. Raises ParameterError for an unknown one.
+    """
+    if name == AUTO:
+        return next(each for each in AUTO_ORDER if BACKENDS[each].missing() is None)
+    if name not in BACKENDS:
+        raise ParameterError(f"flow must be one of {', '.join((AUTO, *BACKENDS))}, got {name!r}")
+    return name
+
+
 def make_backend(name: str, parameters: FarnebackParameters) -> FlowBackend:
-    """Return the flow backend of that name. Raises ParameterError for an unknown one."""
+    """Return the flow backend of that name.
+
+    Raises ParameterError for an unknown one and for parameters it does not support, AttenGaitError where it cannot be
+    used.
+    """
     check_backend(name)
-    return BACKENDS[name](parameters)
+    backend = BACKENDS[name]
+    if sentence := backend.missing():
+        raise AttenGaitError(f"flow backend {name} cannot be used: {sentence}")
+    return backend.make(parameters)
 
 
 def _is_real(value: object) -> bool:

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.errors import ParameterError
-from attengait.kernels.flow import BACKENDS, FarnebackParameters, make_backend
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels import flow as flow_module
+from attengait.kernels.flow import AUTO_ORDER, BACKENDS, Backend, FarnebackParameters, make_backend, resolve_backend
 
 
 def texture(seed: int, num: int = 1, shape: tuple[int, int] = (60, 80)) -> list[np.ndarray]:
@@ -17,6 +18,8 @@ def texture(seed: int, num: int = 1, shape: tuple[int, int] = (60, 80)) -> list[
 @pytest.mark.parametrize("name", list(BACKENDS))
 def test_flow_is_the_displacement_in_pixels_from_the_first_frame_to_the_second(name: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 140), dtype=np.uint8)
+    if BACKENDS[name].missing():
+        pytest.skip(f"{name} cannot be used here: {BACKENDS[name].missing()}")
     wide = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
     first, second = wide[20:100, 20:120], wide[22:102, 17:117]
     (flow,) = make_backend(name, FarnebackParameters()).flows([first, second], [(0, 1)])
@@ -55,6 +58,40 @@ def test_an_unknown_backend_is_refused_with_the_known_names() -> None:
         make_backend("warp", FarnebackParameters())
 
 
+def test_the_gaussian_window_reaches_opencv() -> None:
+    first, second = texture(2, num=2)
+    (flow,) = make_backend("opencv", FarnebackParameters(window="gaussian")).flows([first, second], [(0, 1)])
+    flags = cv2.OPTFLOW_FARNEBACK_GAUSSIAN
+    expected = cv2.calcOpticalFlowFarneback(first, second, None, 0.5, 3, 15, 3, 5, 1.2, flags)
+    np.testing.assert_array_equal(flow, expected)
+
+
+def set_missing(monkeypatch: pytest.MonkeyPatch, name: str, sentence: str | None) -> None:
+    made = Backend(needs="luck", missing=lambda: sentence, make=flow_module.OpenCVFlow)
+    monkeypatch.setitem(BACKENDS, name, made)
+
+
+def test_auto_is_the_first_backend_in_order_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert AUTO_ORDER == ("cuda", "opencv")
+    set_missing(monkeypatch, "cuda", "no luck")
+    assert resolve_backend("auto") == "opencv"
+    set_missing(monkeypatch, "cuda", None)
+    assert resolve_backend("auto") == "cuda"
+
+
+def test_a_named_backend_stands_for_itself_even_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_missing(monkeypatch, "cuda", "no luck")
+    assert [resolve_backend(name) for name in BACKENDS] == list(BACKENDS)
+    with pytest.raises(ParameterError, match=r"^flow must be one of auto, opencv, .*, got 'warp'$"):
+        resolve_backend("warp")
+
+
+def test_a_backend_that_cannot_be_used_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_missing(monkeypatch, "cuda", "no luck")
+    with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: no luck$"):
+        make_backend("cuda", FarnebackParameters())
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -64,13 +101,14 @@ def test_an_unknown_backend_is_refused_with_the_known_names() -> None:
         ("pyr_scale", True),
         ("levels", -1),
         ("levels", 2.0),
-        ("winsize", 0),
+        ("winsize", 1),
         ("iterations", 0),
         ("iterations", True),
         ("poly_n", 0),
         ("poly_sigma", 0.0),
         ("poly_sigma", float("inf")),
         ("poly_sigma", "1.2"),
+        ("window", "triangle"),
     ],
 )
 def test_a_parameter_out_of_range_is_named_with_its_value(name: str, value: object) -> None:

@@ -219,7 +219,8 @@ def test_flow_is_computed_only_where_it_gives_an_image(walk: Walk, monkeypatch: 
             num_flows += len(pairs)
             return super().flows(grays, pairs)
 
-    monkeypatch.setitem(flow_module.BACKENDS, "opencv", Counting)
+    counting = replace(flow_module.BACKENDS["opencv"], make=Counting)
+    monkeypatch.setitem(flow_module.BACKENDS, "opencv", counting)
     cv2.imwrite(str(walk.silhouette(8)), np.zeros((HEIGHT, WIDTH), np.uint8))
     walk.frame(4).unlink()
     assert len(flow_images(walk.sequence(), Recipe()).images) == num_flows == 8
@@ -269,6 +270,7 @@ def test_a_recipe_is_recorded_with_every_parameter() -> None:
             "iterations": 3,
             "poly_n": 5,
             "poly_sigma": 1.2,
+            "window": "box",
         },
         "crop_size": 64,
         "silhouette_threshold": 10000,
