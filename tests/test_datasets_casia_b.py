@@ -70,6 +70,24 @@ def test_no_common_number_bounds_the_images_at_none(tmp_path: Path) -> None:
     assert scan(tmp_path / "rgb", tmp_path / "silh").sequences[0].max_images == 0
 
 
+def test_silhouettes_alone_need_no_frames_and_have_their_own_digests(folders: tuple[Path, Path]) -> None:
+    frames, silhouettes = folders
+    make(silhouettes, "002/nm-01/090", range(1, 4))
+    both, alone = scan(frames, silhouettes), scan(None, silhouettes)
+    assert [sequence.name for sequence in alone.sequences] == ["001/nm-01/090", "002/nm-01/090"]
+    assert alone.problems == ()
+    sequence = alone.sequences[0]
+    assert sequence.frames.by_number == {}
+    assert sequence.silhouettes == both.sequences[0].silhouettes
+    assert sequence.content_digest != both.sequences[0].content_digest
+    before = sequence.scan_digest
+    os.utime(silhouettes / "001/nm-01/090/001-nm-01-090-003.png", ns=(5, 5))
+    touched = scan(None, silhouettes).sequences[0]
+    assert (touched.content_digest == sequence.content_digest, touched.scan_digest == before) == (True, False)
+    with pytest.raises(AttenGaitError, match=r"the folder of silhouettes .* does not exist"):
+        scan(None, frames.parent / "nowhere")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".bmp", ".PNG"])
 def test_other_picture_suffixes_will_do(folders: tuple[Path, Path], suffix: str) -> None:
     for root in folders:

@@ -9,11 +9,11 @@ from attengait.errors import ParameterError
 
 __all__ = ["DATASETS", "Pictures", "Problem", "Scan", "SourceSequence", "find_dataset"]
 
-DATASETS: dict[str, Callable[[Path, Path], Scan]] = {"casia-b": casia_b.scan}
-"""How to find a dataset's sequences, given its folders of frames and silhouettes, by the dataset's name."""
+DATASETS: dict[str, Callable[[Path | None, Path], Scan]] = {"casia-b": casia_b.scan}
+"""How to find a dataset's sequences, given its folders of frames (or None) and silhouettes, by its name."""
 
 
-def find_dataset(name: str) -> Callable[[Path, Path], Scan]:
+def find_dataset(name: str) -> Callable[[Path | None, Path], Scan]:
     """Return a dataset's scan function. Raises ParameterError for an unknown name."""
     if name not in DATASETS:
         raise ParameterError(f"dataset must be one of {', '.join(DATASETS)}, got {name!r}")

@@ -1,4 +1,4 @@
-"""CASIA-B: finds the sequences in its folders of frames and silhouettes.
+"""CASIA-B: finds the sequences in its folders of frames and silhouettes, or of silhouettes alone.
 
 Both folders are laid out as the owners' silhouettes are, subject/walk/view/subject-walk-view-frame.png:
 `001/bg-01/000/001-bg-01-000-001.png`; jpg, jpeg and bmp will do. Frames and silhouettes belong together by the frame
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from attengait.datasets.source import Pictures, Problem, Scan, SourceSequence, digest, frame_number
+from attengait.datasets.source import NO_PICTURES, Pictures, Problem, Scan, SourceSequence, digest, frame_number
 from attengait.errors import AttenGaitError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -34,13 +34,19 @@ class _Side:
     """Its time of last change, in nanoseconds."""
 
 
-def scan(frames: Path, silhouettes: Path) -> Scan:
+def scan(frames: Path | None, silhouettes: Path) -> Scan:
     """Find the sequences that have frames and silhouettes; one that has only one of them is a problem, no error.
+
+    Without a folder of frames, those that have silhouettes.
 
     Raises AttenGaitError for a folder that is missing, is none, or holds no sequence at all, and where no sequence has
     both.
     """
     problems: list[Problem] = []
+    if frames is None:
+        outlines = _scan_side(silhouettes, "silhouettes", problems)
+        alone = tuple(_join(name, None, side) for name, side in sorted(outlines.items()))
+        return Scan(sequences=alone, problems=tuple(problems))
     sides = [_scan_side(folder, what, problems) for folder, what in ((frames, "frames"), (silhouettes, "silhouettes"))]
     framed, outlined = sides
     sequences = []
@@ -55,17 +61,19 @@ def scan(frames: Path, silhouettes: Path) -> Scan:
     return Scan(sequences=tuple(sequences), problems=tuple(problems))
 
 
-def _join(name: Name, frames: _Side, silhouettes: _Side) -> SourceSequence:
+def _join(name: Name, frames: _Side | None, silhouettes: _Side) -> SourceSequence:
     subject, walk, view = name
-    content = ["frames", *frames.content, "silhouettes", *silhouettes.content]
+    content, changes = ["silhouettes", *silhouettes.content], silhouettes.changes
+    if frames is not None:
+        content, changes = ["frames", *frames.content, *content], frames.changes + changes
     return SourceSequence(
         subject=subject,
         walk=walk,
         view=view,
-        frames=frames.pictures,
+        frames=NO_PICTURES if frames is None else frames.pictures,
         silhouettes=silhouettes.pictures,
         content_digest=digest(content),
-        scan_digest=digest(content + frames.changes + silhouettes.changes),
+        scan_digest=digest(content + changes),
     )
 
 

@@ -37,6 +37,9 @@ class Pictures:
         return {frame_number(name): f"{self.folder}{SEPARATOR}{name}" for name in self.names}
 
 
+NO_PICTURES = Pictures(folder="", packed_names="")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceSequence:
     """One walk of one subject seen from one view."""
@@ -45,6 +48,7 @@ class SourceSequence:
     walk: str
     view: str
     frames: Pictures
+    """`NO_PICTURES` where silhouettes alone were asked for."""
     silhouettes: Pictures
     content_digest: str = ""
     """Hexadecimal digest over the files' names and sizes: equal for a copy elsewhere."""
