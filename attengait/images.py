@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.errors import ParameterError
+
 NO_MATCH = "no matching frame number"
 EMPTY = "silhouette empty"
 UNREADABLE = "unreadable picture"
@@ -77,3 +79,17 @@ def gather(
 def too_few(min_frames: int) -> str:
     """The reason for leaving a whole sequence out, such as `fewer than 5 frames`."""
     return f"fewer than {min_frames} frames"
+
+
+def check_limits(crop_size: int, silhouette_threshold: int, min_frames: int) -> None:
+    """Raise ParameterError, naming the parameter, for limits that no recipe can have."""
+    named = (
+        ("crop_size", crop_size, 2),
+        ("silhouette_threshold", silhouette_threshold, 0),
+        ("min_frames", min_frames, 1),
+    )
+    for name, value, least in named:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if crop_size % 2:
+        raise ParameterError(f"crop_size must be even, got {crop_size}")

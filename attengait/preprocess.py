@@ -1,4 +1,4 @@
-"""From the folders of a dataset to a store of flow images: puts dataset, recipe and store together."""
+"""From the folders of a dataset to a store of flow images or silhouettes: puts dataset, recipe and store together."""
 
 import importlib.metadata
 from collections import Counter
@@ -16,7 +16,8 @@ import attengait
 from attengait.datasets import Scan, SourceSequence, find_dataset
 from attengait.errors import ParameterError
 from attengait.images import too_few
-from attengait.recipe import Recipe, flow_images
+from attengait.recipe import Recipe
+from attengait.silhouettes import SilhouetteRecipe
 from attengait.store.layout import check_chunk_frames, check_codec, report_path, work_path
 from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
@@ -30,13 +31,14 @@ class PreprocessConfig:
 
     dataset: str
     """A name in `attengait.datasets.DATASETS`."""
-    frames: Path
-    """Folder of the frames."""
+    frames: Path | None
+    """Folder of the frames; None for silhouettes alone."""
     silhouettes: Path
     """Folder of the silhouettes."""
     out: Path
     """The store."""
-    recipe: Recipe
+    recipe: Recipe | SilhouetteRecipe
+    """Says the modality: flow or silhouette."""
     codec: str = "none"
     """none, lz4 or zstd."""
     chunk_frames: int = 16
@@ -50,6 +52,14 @@ class PreprocessConfig:
         check_chunk_frames(self.chunk_frames)
         if self.workers < 1:
             raise ParameterError(f"workers is {self.workers}, but must be at least 1")
+        if isinstance(self.recipe, Recipe) and self.frames is None:
+            raise ParameterError(
+                "frames is missing: flow needs the folder of the frames, beside that of the silhouettes"
+            )
+        if isinstance(self.recipe, SilhouetteRecipe) and self.frames is not None:
+            raise ParameterError(
+                f"frames is {str(self.frames)!r}, but the modality silhouette takes no frames: leave it out"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,7 @@ class PlanSummary:
     out: Path
     num_sequences: int
     max_frames: int
-    """Upper bound of the flow images."""
+    """Upper bound of the pictures."""
     num_shards: int
     shard_frames: int
     raw_bytes: int
@@ -102,7 +112,7 @@ class PreprocessSummary:
 
     @property
     def frames_per_second(self) -> float:
-        """Flow images made by this run in each second of it."""
+        """Pictures made by this run in each second of it."""
         return self.written.new_frames / self.written.seconds
 
     def __str__(self) -> str:
@@ -156,9 +166,11 @@ def run_preprocessing(config: PreprocessConfig, on_progress: OnProgress | None =
     return PreprocessSummary(out=config.out, written=written, skipped=_count(written.report))
 
 
-def frames_and_report(sequence: SourceSequence, *, recipe: Recipe) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """The flow images of a sequence, uint8 [n, H, W, C], and a report entry for each reason to skip something."""
-    result = flow_images(sequence, recipe)
+def frames_and_report(
+    sequence: SourceSequence, *, recipe: Recipe | SilhouetteRecipe
+) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
+    """The pictures of a sequence, uint8 [n, H, W, C], and a report entry for each reason to skip something."""
+    result = recipe.images(sequence)
     entries: list[dict[str, Any]] = []
     for skip in result.skipped:
         entry: dict[str, Any] = {"where": sequence.name, "reason": skip.reason}
@@ -179,18 +191,13 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
                 subject=sequence.subject,
                 walk=sequence.walk,
                 view=sequence.view,
-                max_frames=sequence.max_images,
+                max_frames=recipe.max_images(sequence),
                 content_digest=sequence.content_digest,
                 scan_digest=sequence.scan_digest,
             )
             for sequence in scan.sequences
         ),
-        parameters={
-            "dataset": config.dataset,
-            "modality": "flow",
-            "encoding": recipe.encoding,
-            "recipe": recipe.to_dict(),
-        },
+        parameters={"dataset": config.dataset, **recipe.attributes},
         versions=_versions(),
         frame_shape=recipe.frame_shape,
         codec=config.codec,

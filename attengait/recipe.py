@@ -1,13 +1,14 @@
 """The published recipe for CASIA-B: from the frames and silhouettes of one sequence to its flow images.
 
-Flow is computed over the whole frame and normalised by the frame's largest motion; only then is the walker cut out. The
-order is a property of the recipe (other published recipes crop first). A flow image is uint8 [64, 64, 3] in the order
-R, G, B and belongs to the second frame of its pair.
+Flow is computed over the whole frame and, for colours, normalised by the frame's largest motion; only then is the
+walker cut out. The order is a property of the recipe (other published recipes crop first). A flow image is uint8
+[64, 64, C], colours (R, G, B) as published or another encoding (`attengait.kernels.encode`), and belongs to the second
+frame of its pair.
 """
 
 from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from attengait.datasets.pictures import read_gray
 from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
-from attengait.images import EMPTY, NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, gather
+from attengait.images import EMPTY, NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, check_limits, gather
 from attengait.kernels.encode import ENCODINGS, check_encoding, encode
 from attengait.kernels.flow import FarnebackParameters, check_backend, make_backend
 from attengait.kernels.silhouette import has_walker
@@ -29,6 +30,8 @@ BLOCK_FRAMES = 32
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How flow images are made. Everything here changes the result and is recorded in the store."""
+
+    modality: ClassVar[str] = "flow"
 
     name: str = "attengait-casia-b"
     version: int = 1
@@ -48,12 +51,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_backend(self.flow)
-        for name, least in (("crop_size", 2), ("silhouette_threshold", 0), ("min_frames", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if self.crop_size % 2:
-            raise ParameterError(f"crop_size must be even, got {self.crop_size}")
+        check_limits(self.crop_size, self.silhouette_threshold, self.min_frames)
         if self.gap not in get_args(Gap):
             raise ParameterError(f"gap must be skip or bridge, got {self.gap!r}")
         check_encoding(self.encoding)
@@ -63,9 +61,27 @@ class Recipe:
         """Height, width and channels of a flow image."""
         return self.crop_size, self.crop_size, ENCODINGS[self.encoding].channels
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What a store records: modality, encoding with what decodes it, and the parameters."""
+        return {
+            "modality": self.modality,
+            "encoding": self.encoding,
+            **ENCODINGS[self.encoding].attributes,
+            "recipe": self.to_dict(),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Return every parameter as plain values, as they are recorded in a store."""
         return asdict(self)
+
+    def max_images(self, sequence: SourceSequence) -> int:
+        """Return how many flow images can result from a sequence at most."""
+        return sequence.max_images
+
+    def images(self, sequence: SourceSequence) -> SequenceResult:
+        """Return the flow images of one sequence: see `flow_images`."""
+        return flow_images(sequence, self)
 
 
 def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:

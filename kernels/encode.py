@@ -13,7 +13,7 @@ directions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +39,8 @@ class Encoding:
     """C, channels of a stored picture."""
     encode: Callable[[Flow, Crop], Picture]
     """From the flow of a whole frame and the crop to the picture, uint8 [size, size, C]."""
-    is_signed_flow: bool
-    """Whether the first two channels are u and v, which `decode_uv` turns into flow."""
+    attributes: dict[str, int] = field(default_factory=dict)
+    """What a store records for those who decode its pictures."""
 
 
 def encode(flow: Flow, silhouette: Picture, encoding: str, size: int) -> Picture:
@@ -112,9 +112,11 @@ def _signed_steps(flow: Flow) -> Picture:
     return steps.astype(np.uint8)
 
 
+_SCALE = {"encoding_steps_per_px": STEPS_PER_PX, "encoding_offset": OFFSET}
+
 ENCODINGS: dict[str, Encoding] = {
-    "colour": Encoding(channels=3, encode=_colour, is_signed_flow=False),
-    "uv": Encoding(channels=2, encode=_uv, is_signed_flow=True),
-    "uvm": Encoding(channels=3, encode=_uvm, is_signed_flow=True),
+    "colour": Encoding(channels=3, encode=_colour),
+    "uv": Encoding(channels=2, encode=_uv, attributes=_SCALE),
+    "uvm": Encoding(channels=3, encode=_uvm, attributes=_SCALE),
 }
 """How flow is stored, by the encoding's name."""

@@ -12,9 +12,11 @@ import pytest
 
 from attengait.datasets import find_dataset
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.encode import encode_silhouette
 from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.recipe import Recipe, flow_images
-from attengait.store import open_store
+from attengait.silhouettes import SilhouetteRecipe
+from attengait.store import open_store, summarise
 from attengait.store.layout import report_path
 from attengait.store.verify import verify
 
@@ -120,6 +122,91 @@ def test_what_was_skipped_is_reported_and_counted(made):
     assert f"{out}: 3 sequences, {summary.written.num_frames} frames (" in text
     assert "skipped, no matching frame number: 1 frame in 1 sequence" in text
     assert f"details: {report_path(out)}" in text
+
+
+@pytest.mark.parametrize("encoding", ["uv", "uvm"])
+def test_another_encoding_is_stored_with_its_channels_and_scale(walkers, tmp_path, encoding):
+    out, recipe = tmp_path / "w.zarr", Recipe(encoding=encoding)
+    run_preprocessing(config_of(walkers, out, recipe=recipe))
+    store = open_store(out)
+    assert store.frame_shape == recipe.frame_shape
+    assert (store.attributes["modality"], store.attributes["encoding"]) == ("flow", encoding)
+    assert (store.attributes["encoding_steps_per_px"], store.attributes["encoding_offset"]) == (8, 128)
+    assert store.attributes["recipe"]["encoding"] == encoding
+    summary = summarise(store)
+    assert (summary["encoding"], summary["encoding_steps_per_px"]) == (encoding, 8)
+    first = find_dataset("casia-b")(walkers / "rgb", walkers / "silh").sequences[0]
+    with store.reader() as reader:
+        (clip,) = reader.read_clips(store.sequences.start[:1], store.sequences.length[:1])
+    np.testing.assert_array_equal(clip, recipe.images(first).images)
+    assert verify(out) == []
+    with pytest.raises(ParameterError, match=f"encoding '{encoding}', but encoding is now 'colour'"):
+        run_preprocessing(config_of(walkers, out))
+
+
+def test_a_colour_store_records_no_scale(made):
+    store = open_store(made[0])
+    assert not any(key.startswith("encoding_") for key in [*store.attributes, *summarise(store)])
+
+
+def test_silhouettes_alone_give_a_picture_for_every_frame_with_a_walker(walkers, made, tmp_path):
+    out = tmp_path / "s.zarr"
+    changes = {"frames": None, "recipe": SilhouetteRecipe()}
+    plan = plan_preprocessing(config_of(walkers, out, **changes))
+    assert (plan.num_sequences, plan.max_frames, plan.problems) == (4, 9 + 9 + 8 + 5, [])
+    summary = run_preprocessing(config_of(walkers, out, **changes))
+    assert (summary.written.num_frames, summary.skipped) == (31, {})
+    store = open_store(out)
+    names = [store.sequences.name(i) for i in range(len(store.sequences))]
+    assert names == ["001/bg-01/090", "001/nm-01/090", "002/nm-01/090", "004/nm-01/090"]
+    assert store.sequences.length.tolist() == [9, 9, 8, 5]
+    assert store.frame_shape == (64, 64, 1)
+    assert (store.attributes["modality"], store.attributes["encoding"]) == ("silhouette", "gray")
+    assert (summarise(store)["modality"], summarise(store)["recipe"]["name"]) == ("silhouette", "attengait-silhouette")
+    with store.reader() as reader:
+        (clip,) = reader.read_clips(store.sequences.start[:1], store.sequences.length[:1])
+    silhouette = cv2.imread(str(picture(walkers, "silh", "001/bg-01/090", 1)), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(clip[0], encode_silhouette(silhouette, 64))
+    assert verify(out) == []
+    assert run_preprocessing(config_of(walkers, out, **changes)).written.already_finished
+    with pytest.raises(ParameterError, match="modality 'silhouette', but modality is now 'flow'"):
+        run_preprocessing(config_of(walkers, out))
+
+
+def test_silhouettes_that_changed_since_are_noticed_and_other_frames_do_not_matter(walkers, tmp_path):
+    copy, out = tmp_path / "copy", tmp_path / "s.zarr"
+    shutil.copytree(walkers, copy)
+    changes = {"frames": None, "recipe": SilhouetteRecipe()}
+    run_preprocessing(config_of(copy, out, **changes))
+    shutil.rmtree(copy / "rgb")
+    assert run_preprocessing(config_of(copy, out, **changes)).written.already_finished
+    picture(copy, "silh", "001/nm-01/090", 3).unlink()
+    with pytest.raises(AttenGaitError, match=r"the input is not what .* was made from"):
+        run_preprocessing(config_of(copy, out, **changes))
+
+
+def test_silhouettes_stopped_half_way_are_continued_to_the_same_bytes(walkers, tmp_path):
+    class Stop(KeyboardInterrupt):
+        pass
+
+    def stop(done, total):
+        if done > 10:
+            raise Stop
+
+    changes = {"frames": None, "recipe": SilhouetteRecipe()}
+    run_preprocessing(config_of(walkers, tmp_path / "whole.zarr", **changes))
+    with pytest.raises(Stop):
+        run_preprocessing(config_of(walkers, tmp_path / "stopped.zarr", **changes), stop)
+    summary = run_preprocessing(config_of(walkers, tmp_path / "stopped.zarr", **changes))
+    assert summary.written.num_shards_reused > 0
+    assert fakes.tree(tmp_path / "stopped.zarr") == fakes.tree(tmp_path / "whole.zarr")
+
+
+def test_frames_are_needed_for_flow_and_refused_for_silhouettes(walkers, tmp_path):
+    with pytest.raises(ParameterError, match=r"^frames is missing: flow needs"):
+        config_of(walkers, tmp_path / "w.zarr", frames=None)
+    with pytest.raises(ParameterError, match=r"^frames is .*rgb', but the modality silhouette takes no frames"):
+        config_of(walkers, tmp_path / "w.zarr", recipe=SilhouetteRecipe())
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])

@@ -13,8 +13,9 @@ from plain_colour import plain_flow_image
 from attengait import recipe as recipe_module
 from attengait.datasets import Pictures, SourceSequence
 from attengait.errors import ParameterError
-from attengait.images import SequenceResult, Skip, too_few
+from attengait.images import SequenceResult, Skip
 from attengait.kernels import flow as flow_module
+from attengait.kernels.encode import encode
 from attengait.kernels.flow import FarnebackParameters, OpenCVFlow
 from attengait.recipe import Recipe, flow_images
 
@@ -280,6 +281,31 @@ def test_a_recipe_is_recorded_with_every_parameter() -> None:
     }
 
 
+@pytest.mark.parametrize("encoding", ["uv", "uvm"])
+def test_other_encodings_are_those_of_the_same_flow_and_silhouettes(walk: Walk, encoding: str) -> None:
+    result = flow_images(walk.sequence(), Recipe(encoding=encoding))
+    assert result.frame_numbers.tolist() == walk.numbers[1:]
+    for number, image in zip(walk.numbers[1:], result.images, strict=True):
+        grays = [cv2.imread(str(walk.frame(n)), cv2.IMREAD_GRAYSCALE) for n in (number - 1, number)]
+        silhouette = cv2.imread(str(walk.silhouette(number)), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(image, encode(farneback(*grays), silhouette, encoding, 64))
+    assert result.images[..., 0].std() > 1
+    empty = flow_images(walk.sequence(), Recipe(encoding=encoding, min_frames=99))
+    assert empty.images.shape == (0, *Recipe(encoding=encoding).frame_shape)
+
+
+def test_a_store_learns_the_encoding_and_its_scale() -> None:
+    colour, uv = (Recipe(encoding=encoding).attributes for encoding in ("colour", "uv"))
+    assert colour == {"modality": "flow", "encoding": "colour", "recipe": Recipe().to_dict()}
+    assert uv == {
+        "modality": "flow",
+        "encoding": "uv",
+        "encoding_steps_per_px": 8,
+        "encoding_offset": 128,
+        "recipe": Recipe(encoding="uv").to_dict(),
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -297,7 +323,3 @@ def test_a_recipe_is_recorded_with_every_parameter() -> None:
 def test_a_parameter_out_of_range_is_named_with_its_value(name: str, value: object) -> None:
     with pytest.raises(ParameterError, match=rf"^{name} must be .*, got {value!r}$"):
         replace(Recipe(), **{name: value})
-
-
-def test_the_reason_for_leaving_a_sequence_out_says_the_number() -> None:
-    assert too_few(7) == "fewer than 7 frames"
