@@ -4,12 +4,13 @@ Frames are uint8 [H, W] grey pictures of one size. Flow is float32 [H, W, 2], (d
 (x, y) in the first frame of a pair is at (x + dx, y + dy) in the second.
 
 Each backend but OpenCV's lives in a module of its own, which is imported when it is asked for: it has a class that is
-made from `FarnebackParameters`, and a function `missing`.
+made from `FarnebackParameters`, and a function `missing`. One that is not Farneback's method has parameters of its own,
+given by a function `recorded_parameters`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any, Literal, Protocol, get_args
 
@@ -102,9 +103,11 @@ class Backend:
     """Returns None where it can be used, else one sentence; quick, nothing is compiled."""
     make: Callable[[FarnebackParameters], FlowBackend]
     """Makes it; raises ParameterError for parameters that it does not support."""
+    own_parameters: Callable[[], dict[str, Any]] | None = None
+    """What decides its flow instead of Farneback's parameters; None where those do."""
 
 
-def _in_module(module: str, class_name: str, needs: str) -> Backend:
+def _in_module(module: str, class_name: str, needs: str, *, is_farneback: bool = True) -> Backend:
     """A backend that lives in `attengait.kernels.MODULE`."""
 
     def load() -> Any:
@@ -123,7 +126,11 @@ def _in_module(module: str, class_name: str, needs: str) -> Backend:
         backend: FlowBackend = getattr(load(), class_name)(parameters)
         return backend
 
-    return Backend(needs=needs, missing=missing, make=make)
+    def own_parameters() -> dict[str, Any]:
+        parameters: dict[str, Any] = load().recorded_parameters()
+        return parameters
+
+    return Backend(needs=needs, missing=missing, make=make, own_parameters=None if is_farneback else own_parameters)
 
 
 BACKENDS: dict[str, Backend] = {
@@ -131,7 +138,12 @@ BACKENDS: dict[str, Backend] = {
     "cpu": _in_module("farneback_cpu", "CpuFlow", "a C++ compiler"),
     "cuda": _in_module("farneback_cuda", "CudaFlow", "an NVIDIA GPU and CuPy"),
     "opencv-cuda": _in_module("flow_opencv_cuda", "OpenCVCudaFlow", "an NVIDIA GPU and an OpenCV built with CUDA"),
-    "nvof": _in_module("flow_nvof", "HardwareFlow", "an NVIDIA GPU with hardware flow (Turing or later) and DALI"),
+    "nvof": _in_module(
+        "flow_nvof",
+        "HardwareFlow",
+        "an NVIDIA GPU with optical flow hardware (Turing or later) and DALI",
+        is_farneback=False,
+    ),
 }
 """Every flow backend by its name."""
 
@@ -144,6 +156,21 @@ def check_backend(name: str) -> None:
     """Raise ParameterError unless `name` is a flow backend's."""
     if name not in BACKENDS:
         raise ParameterError(f"flow must be one of {', '.join(BACKENDS)}, got {name!r}")
+
+
+def check_parameters(name: str, parameters: FarnebackParameters) -> None:
+    """Raise ParameterError where `parameters` were chosen for a backend that has none of them."""
+    if BACKENDS[name].own_parameters is not None and parameters != FarnebackParameters():
+        raise ParameterError(f"farneback must be left out for flow {name}, which is another method, got {parameters}")
+
+
+def recorded_parameters(name: str, parameters: FarnebackParameters) -> dict[str, Any]:
+    """What decides a backend's flow, under the name of its method: {"farneback": {...}} for all but nvof.
+
+    Raises AttenGaitError where that depends on a device that cannot be used.
+    """
+    own = BACKENDS[name].own_parameters
+    return {"farneback": asdict(parameters)} if own is None else {name: own()}
 
 
 def resolve_backend(name: str) -> str:
