@@ -6,16 +6,18 @@ Names are imported on first use: a spawned preprocessing worker must not pay for
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AttenGaitError", "ParameterError", "load_model", "open_store"]
+__all__ = ["AttenGaitError", "ParameterError", "decode_uv", "load_model", "open_store"]
 
 if TYPE_CHECKING:
     from attengait.errors import AttenGaitError, ParameterError
+    from attengait.kernels.encode import decode_uv
     from attengait.model.loading import load_model
     from attengait.store import open_store
 
 _HOMES = {
     "AttenGaitError": "attengait.errors",
     "ParameterError": "attengait.errors",
+    "decode_uv": "attengait.kernels.encode",
     "load_model": "attengait.model.loading",
     "open_store": "attengait.store",
 }

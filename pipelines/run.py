@@ -139,7 +139,7 @@ def embed_run(
     store = open_store(store_path)
     resolved, _ = resolve_device(device, "fp32")
     model = load_model(model_path).to(resolved)
-    _check_channels(model, model_path, store)
+    _check_pictures(model, model_path, store)
     if subjects is None and model_path.is_dir():
         names = unseen_subjects(model_path, store)
     else:
@@ -156,12 +156,33 @@ def embed_run(
         return embed_store(model, stream, store.sequences, on_progress=lambda done: on_progress(done, len(indices)))
 
 
-def _check_channels(model: AttenGait, model_path: Path, store: Store) -> None:
+def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
+    """Raise AttenGaitError for a store whose pictures are not of the kind that the model was trained on."""
+    if (model_path / "config.json").exists():
+        trained, here = _kind(read_record(model_path).store), _kind(store.attributes)
+        if trained and here and trained != here:
+            raise AttenGaitError(
+                f"{model_path} was trained on {_describe(trained)}, but {store.path} holds {_describe(here)}"
+            )
     channels = store.frame_shape[2]
     if model.config.channels != channels:
         raise AttenGaitError(
             f"{model_path} takes frames of {model.config.channels} channels, but {store.path} has {channels}"
         )
+
+
+def _kind(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What the pictures of a store show and how: its modality and encoding; empty where it does not say."""
+    return {
+        key: value
+        for key, value in attributes.items()
+        if key in ("modality", "encoding") or key.startswith("encoding_")
+    }
+
+
+def _describe(kind: dict[str, Any]) -> str:
+    """Such as: modality flow, encoding uv, encoding steps per px 8."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in kind.items())
 
 
 def _subjects_of(store: Store) -> list[str]:
@@ -173,7 +194,8 @@ def _identity(store: Store) -> dict[str, Any]:
     digest = hashlib.sha256()
     for i in range(len(sequences)):
         digest.update(f"{sequences.name(i)} {sequences.length[i]} {sequences.crc32c[i]}\n".encode())
-    return {"sequences": len(sequences), "frames": store.num_frames, "sha256": digest.hexdigest()}
+    counts = {"sequences": len(sequences), "frames": store.num_frames, "sha256": digest.hexdigest()}
+    return {**counts, **_kind(store.attributes)}
 
 
 def _is_begun(run: Path) -> bool:
@@ -195,7 +217,9 @@ def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
         raise ParameterError(
             f"{run} was trained with other settings ({'; '.join(changed)}): continue with those or choose another --out"
         )
-    if before.store != now.store or before.subjects != now.subjects:
+    # An older record says less about its store.
+    same_store = all(now.store.get(key) == value for key, value in before.store.items())
+    if not same_store or before.subjects != now.subjects:
         raise AttenGaitError(f"{run} was trained on another store: continue with that one or choose another --out")
 
 

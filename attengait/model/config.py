@@ -20,7 +20,7 @@ class ModelConfig:
     """The shape of one AttenGait network."""
 
     channels: int = 3
-    """Channels of a frame: 3 for flow images, 1 for silhouettes."""
+    """Channels of a frame: 3 for colours and uvm, 2 for uv, 1 for silhouettes."""
     widths: tuple[int, int, int] = (8, 16, 32)
     """Features of the three stages (64, 32 and 16 pixels)."""
     part_width: int = 64

@@ -30,7 +30,7 @@ class RunRecord:
     subjects: list[str]
     """Training subjects; a label is an index into them."""
     store: dict[str, Any]
-    """What identifies the training store: sequences, frames and a digest of its columns."""
+    """What identifies the training store: sequences, frames, a digest of its columns, modality and encoding."""
 
 
 def write_record(run: Path, record: RunRecord) -> None:

@@ -17,6 +17,7 @@ def make_store(
     shard_frames=48,
     frame_shape=(6, 5, 3),
     write_empty_chunks=True,
+    attributes=(),
 ):
     """A finished store; the first 16 frames of shard 1 are zeros. Returns it opened."""
     starts = []
@@ -35,7 +36,8 @@ def make_store(
     )
     frames = np.random.default_rng(0).integers(0, 256, (layout.num_frames, *frame_shape), np.uint8)
     frames[shard_frames : shard_frames + 16] = 0
-    group = zarr.create_group(path, zarr_format=3, attributes={"format": "attengait-store", "version": 1})
+    head = {"format": "attengait-store", "version": 1}
+    group = zarr.create_group(path, zarr_format=3, attributes=head | dict(attributes))
     array = group.create_array(
         "frames",
         shape=frames.shape,
