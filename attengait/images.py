@@ -6,6 +6,7 @@ sequence: it is noted as a fault, and the faults of a sequence are gathered by t
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,16 @@ EMPTY = "silhouette empty"
 UNREADABLE = "unreadable picture"
 WRONG_SIZE = "wrong size"
 
-Fault = tuple[str, int, str | None]
-"""A reason, the frame's number, and the picture at fault."""
+
+class Fault(NamedTuple):
+    """Why one frame was left out."""
+
+    reason: str
+    number: int
+    file: str | None = None
+    """The picture or video at fault."""
+    detail: str = ""
+    """What the decoder says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +38,9 @@ class Skip:
     frames: tuple[int, ...]
     """Frame numbers."""
     files: tuple[str, ...] = ()
-    """Pictures at fault, for reasons that lie in a picture."""
+    """Pictures or videos at fault, each once, for reasons that lie in them."""
+    detail: str = ""
+    """What the decoder said first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,13 +69,17 @@ def gather(
     for number, image in numbered_images:
         numbers.append(number)
         images.append(image)
+    by_reason: dict[str, list[Fault]] = {}
+    for fault in faults:
+        by_reason.setdefault(fault.reason, []).append(fault)
     skipped = [
         Skip(
             reason=reason,
-            frames=tuple(number for cause, number, _ in faults if cause == reason),
-            files=tuple(file for cause, _, file in faults if cause == reason and file is not None),
+            frames=tuple(fault.number for fault in found),
+            files=tuple(dict.fromkeys(fault.file for fault in found if fault.file is not None)),
+            detail=next((fault.detail for fault in found if fault.detail), ""),
         )
-        for reason in dict.fromkeys(cause for cause, _, _ in faults)
+        for reason, found in by_reason.items()
     ]
     if len(images) < min_frames:
         skipped.append(Skip(reason=too_few(min_frames), frames=tuple(numbers)))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import attengait
-from attengait.datasets import Scan, SourceSequence, find_dataset
+from attengait.datasets import NO_PICTURES, Scan, SourceSequence, Video, find_dataset
+from attengait.datasets.video import decoder_version
 from attengait.errors import ParameterError
 from attengait.images import too_few
 from attengait.recipe import Recipe
@@ -178,6 +179,8 @@ def frames_and_report(
             entry["frames"] = list(skip.frames)
         if skip.files:
             entry["files"] = list(skip.files)
+        if skip.detail:
+            entry["detail"] = skip.detail
         entries.append(entry)
     return result.images, entries
 
@@ -197,8 +200,8 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
             )
             for sequence in scan.sequences
         ),
-        parameters={"dataset": config.dataset, **recipe.attributes},
-        versions=_versions(),
+        parameters={"dataset": config.dataset, **recipe.attributes, **_frames_from(scan)},
+        versions=_versions(scan),
         frame_shape=recipe.frame_shape,
         codec=config.codec,
         chunk_frames=config.chunk_frames,
@@ -213,9 +216,17 @@ def _state(out: Path) -> str:
     return "new" if progress is None else f"begun, {progress[0]} of {progress[1]} shards done"
 
 
-def _versions() -> dict[str, str]:
+def _frames_from(scan: Scan) -> dict[str, str]:
+    """What the frames are read from; nothing where silhouettes alone are used."""
+    kinds = {sequence.frames.kind for sequence in scan.sequences if sequence.frames != NO_PICTURES}
+    return {"frames_from": " and ".join(sorted(kinds))} if kinds else {}
+
+
+def _versions(scan: Scan) -> dict[str, str]:
     """Versions of everything that has a hand in the bytes."""
     libraries = {name: importlib.metadata.version(name) for name in ("numpy", "zarr", "numcodecs")}
+    if any(isinstance(sequence.frames, Video) for sequence in scan.sequences):
+        libraries["ffmpeg"] = decoder_version()
     return {"attengait": attengait.__version__, "opencv": cv2.__version__, **libraries}
 
 

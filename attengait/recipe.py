@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.pictures import read_gray
+from attengait.datasets.reading import read_frames
 from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
 from attengait.images import EMPTY, NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, check_limits, gather
@@ -24,7 +25,7 @@ from attengait.kernels.silhouette import has_walker
 Gap = Literal["skip", "bridge"]
 
 BLOCK_FRAMES = 32
-"""Frames decoded at a time: bounds the memory of a long sequence."""
+"""Flow images computed at a time: bounds the memory of a long sequence."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,21 +99,18 @@ def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
 def _numbered_images(
     sequence: SourceSequence, recipe: Recipe, faults: list[Fault]
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    frames, silhouettes = sequence.frames.by_number, sequence.silhouettes.by_number
-    numbers = sorted(frames.keys() & silhouettes.keys())
-    faults += [(NO_MATCH, number, None) for number in _missing_numbers(frames.keys(), silhouettes.keys(), recipe.gap)]
-    last: tuple[int, NDArray[np.uint8]] | None = None
-    for start in range(0, len(numbers), BLOCK_FRAMES):
-        # The last good frame of one block is the first of the next.
-        good = [last] if last is not None else []
-        for number in numbers[start : start + BLOCK_FRAMES]:
-            shape = good[0][1].shape if good else None
-            gray = _read(frames[number], shape, number, faults)
-            if gray is not None:
-                good.append((number, gray))
-        if good:
-            last = good[-1]
+    silhouettes = sequence.silhouettes.by_number
+    present: set[int] = set()
+    good: list[tuple[int, NDArray[np.uint8]]] = []
+    for number, gray in read_frames(sequence.frames, silhouettes.keys(), faults):
+        present.add(number)
+        if gray is not None:
+            good.append((number, gray))
+        if len(good) > BLOCK_FRAMES:
             yield from _block_images(good, silhouettes, recipe, faults)
+            del good[:-1]  # the last frame of one block is the first of the next
+    yield from _block_images(good, silhouettes, recipe, faults)
+    faults += [Fault(NO_MATCH, number) for number in _missing_numbers(present, silhouettes.keys(), recipe.gap)]
 
 
 def _block_images(
@@ -128,10 +126,12 @@ def _block_images(
         if silhouette is None:
             continue
         if not has_walker(silhouette, recipe.silhouette_threshold):
-            faults.append((EMPTY, number, None))
+            faults.append(Fault(EMPTY, number))
             continue
         pairs.append((i - 1, i))
         wanted.append((number, silhouette))
+    if not pairs:
+        return
     flows = make_backend(recipe.flow, recipe.farneback).flows([gray for _, gray in good], pairs)
     for (number, silhouette), flow in zip(wanted, flows, strict=True):
         yield number, encode(flow, silhouette, recipe.encoding, recipe.crop_size)
@@ -146,12 +146,12 @@ def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[
     return sorted(missing)
 
 
-def _read(path: str, shape: tuple[int, ...] | None, number: int, faults: list[Fault]) -> NDArray[np.uint8] | None:
-    """Read a picture of the given shape [H, W] (any if None), or note what is wrong with it and return None."""
+def _read(path: str, shape: tuple[int, ...], number: int, faults: list[Fault]) -> NDArray[np.uint8] | None:
+    """Read a silhouette of the given shape [H, W], or note what is wrong with it and return None."""
     picture = read_gray(path)
     if picture is None:
-        faults.append((UNREADABLE, number, path))
-    elif shape is not None and picture.shape != shape:
-        faults.append((WRONG_SIZE, number, path))
+        faults.append(Fault(UNREADABLE, number, path))
+    elif picture.shape != shape:
+        faults.append(Fault(WRONG_SIZE, number, path))
         return None
     return picture

@@ -63,8 +63,8 @@ class SilhouetteRecipe:
         for number, path in sequence.silhouettes.by_number.items():
             silhouette = read_gray(path)
             if silhouette is None:
-                faults.append((UNREADABLE, number, path))
+                faults.append(Fault(UNREADABLE, number, path))
             elif not has_walker(silhouette, self.silhouette_threshold):
-                faults.append((EMPTY, number, None))
+                faults.append(Fault(EMPTY, number))
             else:
                 yield number, encode_silhouette(silhouette, self.crop_size)

@@ -7,7 +7,7 @@ that have `stage_frames` images together. The files are read before anything is 
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.datasets import SourceSequence, find_dataset
 from attengait.datasets.pictures import read_gray
+from attengait.datasets.reading import Gray, read_frames
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.encode import encode
 from attengait.kernels.flow import make_backend
@@ -102,68 +103,66 @@ def _name(num_workers: int) -> str:
 
 def _read_files(sequences: Iterable[SourceSequence]) -> None:
     for sequence in sequences:
-        for pictures in (sequence.frames, sequence.silhouettes):
-            for path in pictures.by_number.values():
+        for source in (sequence.frames, sequence.silhouettes):
+            for path in source.files:
                 Path(path).read_bytes()
 
 
 def _measure_stages(
-    sequences: Iterable[SourceSequence], recipe: Recipe, stage_frames: int, repeats: int
+    sequences: Sequence[SourceSequence], recipe: Recipe, stage_frames: int, repeats: int
 ) -> dict[str, list[float]]:
     """Milliseconds per flow image, `repeats` values for each stage; a first pass warms up."""
-    sample = _sample(sequences, recipe, stage_frames)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        passes = [_time_stages(sample, recipe) for _ in range(repeats + 1)][1:]
+        passes = [_time_stages(sequences, recipe, stage_frames) for _ in range(repeats + 1)][1:]
     finally:
         cv2.setNumThreads(threads)
     return {stage: [each[i] for each in passes] for i, stage in enumerate(STAGES)}
 
 
-def _sample(sequences: Iterable[SourceSequence], recipe: Recipe, stage_frames: int) -> list[tuple[str, str, str]]:
-    """Paths of frame, next frame and its silhouette, for flow images that nothing is wrong with."""
-    sample = []
-    for sequence in sequences:
-        frames, outlines = sequence.frames.by_number, sequence.silhouettes.by_number
-        for number in sorted(frames):
-            if number + 1 not in frames or number + 1 not in outlines:
-                continue
-            paths = (frames[number], frames[number + 1], outlines[number + 1])
-            before, after, silhouette = (read_gray(path) for path in paths)
-            if before is None or after is None or silhouette is None:
-                continue
-            if before.shape == after.shape == silhouette.shape and has_walker(silhouette, recipe.silhouette_threshold):
-                sample.append(paths)
-            if len(sample) == stage_frames:
-                return sample
-    if not sample:
-        raise AttenGaitError("there are no two frames in a row with a silhouette to measure with")
-    return sample
-
-
-def _time_stages(sample: list[tuple[str, str, str]], recipe: Recipe) -> list[float]:
-    """Milliseconds per flow image of each stage."""
+def _time_stages(sequences: Iterable[SourceSequence], recipe: Recipe, stage_frames: int) -> list[float]:
+    """Milliseconds per flow image of each stage; decoding includes the frames that give no image."""
     backend = make_backend(recipe.flow, recipe.farneback)
     seconds = np.zeros(len(STAGES))
     images: list[NDArray[np.uint8]] = []
-    for first, second, outline in sample:
-        before = read_gray(first)  # not timed: it was decoded for the image before
+    pairs = (pair for sequence in sequences for pair in _pairs(sequence, recipe))
+    while len(images) < stage_frames:
         clock = [time.perf_counter()]
-        after, silhouette = read_gray(second), read_gray(outline)
+        pair = next(pairs, None)
         clock.append(time.perf_counter())
-        assert before is not None
-        assert after is not None
-        assert silhouette is not None
+        if pair is None:
+            break
+        before, after, silhouette = pair
         (flow,) = backend.flows([before, after], [(0, 1)])
         clock.append(time.perf_counter())
         images.append(encode(flow, silhouette, recipe.encoding, recipe.crop_size))
         clock.append(time.perf_counter())
         seconds[:3] += np.diff(clock)
+    if not images:
+        raise AttenGaitError("there are no two frames in a row with a silhouette to measure with")
     started = time.perf_counter()
     _write(np.stack(images))
     seconds[3] = time.perf_counter() - started
-    return [float(value) for value in seconds / len(sample) * 1000]
+    return [float(value) for value in seconds / len(images) * 1000]
+
+
+def _pairs(sequence: SourceSequence, recipe: Recipe) -> Iterator[tuple[Gray, Gray, Gray]]:
+    """Frame, next frame and its silhouette, uint8 [H, W] each, where nothing is wrong with them."""
+    outlines = sequence.silhouettes.by_number
+    last: tuple[int, Gray] | None = None
+    for number, gray in read_frames(sequence.frames, outlines.keys(), []):
+        if gray is None:
+            continue
+        if last is not None and last[0] == number - 1:
+            silhouette = read_gray(outlines[number])
+            if (
+                silhouette is not None
+                and silhouette.shape == gray.shape
+                and has_walker(silhouette, recipe.silhouette_threshold)
+            ):
+                yield last[1], gray, silhouette
+        last = number, gray
 
 
 def _write(images: NDArray[np.uint8]) -> None:

@@ -6,11 +6,11 @@ from attengait.images import Fault, Skip, gather, too_few
 
 
 def test_faults_that_come_up_while_pictures_are_drawn_are_gathered_by_reason() -> None:
-    faults: list[Fault] = [("early", 9, None)]
+    faults: list[Fault] = [Fault("early", 9)]
 
     def pictures():
         for number in (1, 2, 3):
-            faults.append(("late" if number == 2 else "early", number, f"file {number}"))
+            faults.append(Fault("late" if number == 2 else "early", number, f"file {number}"))
             yield number, np.full((2, 2, 1), number, np.uint8)
 
     result = gather(pictures(), faults, (2, 2, 1), 3)

@@ -12,6 +12,7 @@ from plain_colour import plain_flow_image
 
 from attengait import recipe as recipe_module
 from attengait.datasets import Pictures, SourceSequence
+from attengait.datasets import reading as reading_module
 from attengait.errors import ParameterError
 from attengait.images import SequenceResult, Skip
 from attengait.kernels import flow as flow_module
@@ -156,8 +157,9 @@ def test_frames_before_and_after_the_silhouettes_are_not_read(walk: Walk, monkey
     for number in (1, 2, 11, 12):
         walk.silhouette(number).unlink()
     read: list[str] = []
-    plain_read = recipe_module.read_gray
-    monkeypatch.setattr(recipe_module, "read_gray", lambda path: (read.append(path), plain_read(path))[1])
+    plain_read = reading_module.read_gray
+    for module in (recipe_module, reading_module):
+        monkeypatch.setattr(module, "read_gray", lambda path: (read.append(path), plain_read(path))[1])
     result = flow_images(walk.sequence(), Recipe())
     check(walk, result, neighbours(list(range(3, 11))))
     assert result.skipped == (Skip(reason="no matching frame number", frames=(1, 2, 11, 12)),)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attengait.datasets import casia_b
-from attengait.datasets.source import Pictures, Problem, Scan, SourceSequence
+from attengait.datasets.source import NO_PICTURES, Pictures, Problem, Scan, SourceSequence, Video
 from attengait.errors import ParameterError
 
-__all__ = ["DATASETS", "Pictures", "Problem", "Scan", "SourceSequence", "find_dataset"]
+__all__ = ["DATASETS", "NO_PICTURES", "Pictures", "Problem", "Scan", "SourceSequence", "Video", "find_dataset"]
 
 DATASETS: dict[str, Callable[[Path | None, Path], Scan]] = {"casia-b": casia_b.scan}
 """How to find a dataset's sequences, given its folders of frames (or None) and silhouettes, by its name."""

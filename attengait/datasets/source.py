@@ -4,10 +4,11 @@ CASIA-B has 13,640 sequences of 2.2 million files, so a sequence keeps two folde
 string each, not a path object per file.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 SEPARATOR = "/"
 """Between packed names: the one character that no file name holds."""
@@ -16,6 +17,8 @@ SEPARATOR = "/"
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
     """The numbered pictures of one sequence, ordered by their numbers."""
+
+    kind: ClassVar[str] = "pictures"
 
     folder: str
     packed_names: str
@@ -36,6 +39,47 @@ class Pictures:
         """Paths by frame number, in the order of the numbers."""
         return {frame_number(name): f"{self.folder}{SEPARATOR}{name}" for name in self.names}
 
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files."""
+        return list(self.by_number.values())
+
+    @property
+    def where(self) -> str:
+        """The path that stands for all of them: their folder."""
+        return self.folder
+
+    def matching(self, numbers: Iterable[int]) -> set[int]:
+        """Those of `numbers` that have a picture."""
+        return set(numbers).intersection(map(frame_number, self.names))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Video:
+    """A video of one sequence. Its frames are numbered from 1, as they are coded.
+
+    How many there are shows only when it is decoded: what its container says can be wrong, and opening thousands of
+    videos takes long.
+    """
+
+    kind: ClassVar[str] = "video"
+
+    path: str
+
+    @property
+    def files(self) -> list[str]:
+        """Paths of all files."""
+        return [self.path]
+
+    @property
+    def where(self) -> str:
+        """The path that stands for all frames."""
+        return self.path
+
+    def matching(self, numbers: Iterable[int]) -> set[int]:
+        """Those of `numbers` that may have a frame."""
+        return {number for number in numbers if number >= 1}
+
 
 NO_PICTURES = Pictures(folder="", packed_names="")
 
@@ -47,7 +91,7 @@ class SourceSequence:
     subject: str
     walk: str
     view: str
-    frames: Pictures
+    frames: Pictures | Video
     """`NO_PICTURES` where silhouettes alone were asked for."""
     silhouettes: Pictures
     content_digest: str = ""
@@ -63,8 +107,7 @@ class SourceSequence:
     @property
     def max_images(self) -> int:
         """Flow images that can result at most: one for each matched frame but the first."""
-        numbers = set(map(frame_number, self.frames.names))
-        return max(0, len(numbers.intersection(map(frame_number, self.silhouettes.names))) - 1)
+        return max(0, len(self.frames.matching(map(frame_number, self.silhouettes.names))) - 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

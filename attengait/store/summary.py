@@ -17,6 +17,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "path": str(store.path),
         **{key: attributes.get(key) for key in ("format", "version", "dataset", "modality", "encoding")},
         **{key: value for key, value in attributes.items() if key.startswith("encoding_")},
+        **{key: value for key, value in attributes.items() if key == "frames_from"},
         "subjects": len(set(sequences.subject.tolist())),
         "sequences": len(sequences),
         "frames": store.num_frames,
