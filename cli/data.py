@@ -52,11 +52,22 @@ def synth(
 
 
 def preprocess(
+    context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="How the folders are laid out: casia-b.")],
-    frames: Annotated[Path, typer.Option(help="Folder of the extracted video frames.")],
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")],
+    frames: Annotated[Path | None, typer.Option(help="Folder of the extracted video frames; needed for flow.")] = None,
+    modality: Annotated[
+        Literal["flow", "silhouette"], typer.Option(help="What is stored: optical flow, or the silhouettes alone.")
+    ] = "flow",
     flow: Annotated[str, typer.Option(help="Flow backend: opencv.")] = "opencv",
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="How flow is stored: colour (as published), uv (two signed channels that keep the speed) or uvm (with "
+            "the magnitude)."
+        ),
+    ] = "colour",
     codec: Annotated[
         Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none is the fastest to read.")
     ] = "none",
@@ -68,19 +79,29 @@ def preprocess(
     workers: WorkersOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")] = False,
 ) -> None:
-    """Turn frames and silhouettes into optical-flow pictures in one Zarr store.
+    """Turn frames and silhouettes into optical-flow pictures, or silhouettes alone into crops, in one Zarr store.
 
     Killed at any moment, the same command continues where it stopped.
     """
     from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
     from attengait.recipe import Recipe
+    from attengait.silhouettes import SilhouetteRecipe
 
+    recipe: Recipe | SilhouetteRecipe
+    if modality == "silhouette":
+        for name in ("flow", "gap", "encoding"):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                raise ParameterError(f"--{name} is about flow: the modality silhouette does not take it")
+        recipe = SilhouetteRecipe()
+    else:
+        recipe = Recipe(flow=flow, gap=gap, encoding=encoding)
     config = PreprocessConfig(
         dataset=dataset,
         frames=frames,
         silhouettes=silhouettes,
         out=out,
-        recipe=Recipe(flow=flow, gap=gap),
+        recipe=recipe,
         codec=codec,
         chunk_frames=chunk_frames,
         workers=workers if workers is not None else usable_cores(),

@@ -21,6 +21,9 @@ TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1",
 TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", "--set", "precision=fp32")
 
 
+SILHOUETTES = ("preprocess", "casia-b", "--silhouettes", "b", "--out", "c", "--modality", "silhouette")
+
+
 class Done(NamedTuple):
     """How a command ended."""
 
@@ -101,6 +104,35 @@ def test_a_finished_store_is_left_alone(journey: Path) -> None:
     assert done.returncode == 0
     assert "nothing was done" in done.stdout
     refused(attengait(*words, "--codec", "lz4", cwd=journey), 2, "codec", "none", "lz4")
+
+
+@pytest.mark.parametrize(("name", "channels", "frames"), [("uv", 2, 20 * 17), ("silhouette", 1, 20 * 18)])
+def test_other_pictures_than_colours_go_the_same_way(
+    journey: Path, tmp_path: Path, name: str, channels: int, frames: int
+) -> None:
+    for side in ("rgb", "silh"):  # half of the walks: nm-01 and nm-05
+        for walk in (journey / "walkers" / side).glob("*/nm-*"):
+            link = tmp_path / side / walk.parent.name / walk.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(walk)
+    store, run = tmp_path / f"{name}.zarr", tmp_path / "run"
+    options = ("--modality", "silhouette") if name == "silhouette" else ("--frames", "rgb", "--encoding", name)
+    words = ("preprocess", "casia-b", "--silhouettes", "silh", "--out", store, "--workers", 2, *options)
+    done = attengait(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(attengait("info", store, "--json").stdout)
+    assert (summary["frames"], summary["frame_shape"]) == (frames, [64, 64, channels])
+    assert summary["modality"] == ("silhouette" if name == "silhouette" else "flow")
+    assert summary.get("encoding_steps_per_px") == (None if name == "silhouette" else 8)
+    assert attengait("verify", store).returncode == 0
+    assert attengait("show", store, "--out", tmp_path / "sheet.png").returncode == 0
+    assert attengait("train", store, "--out", run, *TRAINING).returncode == 0
+    done = attengait("evaluate", run, store, "--json", tmp_path / "table.json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "table.json").read_text())["rank1"]["nm"]["mean"] is not None
+    refused(attengait("evaluate", run, journey / "w.zarr"), 1, "was trained on modality", "holds modality flow")
+    refused(attengait("embed", journey / "run", store, "--out", tmp_path / "e.npz"), 1, "encoding colour, but")
+    refused(attengait("train", store, "--out", journey / "run", "--resume"), 1, "was trained on another store")
 
 
 def test_a_dry_run_writes_nothing(journey: Path) -> None:
@@ -217,6 +249,12 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("synth", "x", "--walks", "run-01"), 2, "run-01"),
         (("synth", "x", "--views", "a"), 2, "views"),
         (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--codec", "rar"), 2, "codec"),
+        (("preprocess", "casia-b", "--silhouettes", "b", "--out", "c"), 2, "frames is missing"),
+        (("preprocess", "casia-b", "--silhouettes", "b", "--out", "c", "--modality", "depth"), 2, "silhouette"),
+        ((*SILHOUETTES, "--frames", "a"), 2, "takes no frames"),
+        ((*SILHOUETTES, "--encoding", "uv"), 2, "--encoding is about flow"),
+        ((*SILHOUETTES, "--gap", "skip"), 2, "--gap is about flow"),
+        (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--encoding", "h"), 2, "uvm"),
         (("benchmark", "loader", "w.zarr", "--clip-frames", "100"), 1, "100"),
         (("evaluate", "run", "w.zarr", "--json", "no/such/table.json"), 1, "no/such"),
         (("evaluate", "run", "w.zarr", "--json", "."), 1, "is a folder"),
@@ -255,8 +293,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
     assert options == {
         "synth": ["--frames", "--seed", "--subjects", "--views", "--walks", "--workers"],
         "preprocess": [
-            *("--chunk-frames", "--codec", "--dry-run", "--flow", "--frames", "--gap", "--out", "--silhouettes"),
-            "--workers",
+            *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--flow", "--frames", "--gap", "--modality"),
+            *("--out", "--silhouettes", "--workers"),
         ],
         "info": ["--json"],
         "verify": [],
