@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from attengait import __version__
-from attengait.cli import benchmark, data, demo, recognise, train
+from attengait.cli import benchmark, data, demo, doctor, recognise, train
 from attengait.errors import AttenGaitError
 
 
@@ -49,6 +49,7 @@ app.command("train")(train.train)
 app.command("evaluate")(recognise.evaluate)
 app.command("embed")(recognise.embed)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.add_typer(benchmark.app, name="benchmark")
 
 
