@@ -41,7 +41,7 @@ def test_files_are_named_and_sized_as_in_casia_b(tmp_path: Path) -> None:
     }
     assert set(digests(tmp_path)) == expected
     assert (summary.num_subjects, summary.num_sequences, summary.num_frames) == (2, 8, 24)
-    assert (summary.rgb, summary.silhouettes) == (tmp_path / "rgb", tmp_path / "silh")
+    assert (summary.frames, summary.silhouettes) == (tmp_path / "rgb", tmp_path / "silh")
     name = "002/bg-02/090/002-bg-02-090-002.png"
     picture = cv2.imread(str(tmp_path / "rgb" / name), cv2.IMREAD_UNCHANGED)
     silhouette = cv2.imread(str(tmp_path / "silh" / name), cv2.IMREAD_UNCHANGED)

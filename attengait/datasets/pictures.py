@@ -5,6 +5,8 @@ error by themselves. So a file is checked to be complete before it is decoded.
 """
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -24,15 +26,23 @@ def read_gray(path: str) -> NDArray[np.uint8] | None:
         return None
     if not is_complete(data):
         return None
+    with silent_opencv():
+        try:
+            picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        except cv2.error:
+            return None
+    return picture
+
+
+@contextmanager
+def silent_opencv() -> Iterator[None]:
+    """Keep OpenCV's own warnings off standard error."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
-        picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    except cv2.error:
-        return None
+        yield
     finally:
         cv2.utils.logging.setLogLevel(level)
-    return picture
 
 
 def is_complete(data: bytes) -> bool:

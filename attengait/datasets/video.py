@@ -17,6 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.datasets.pictures import silent_opencv
+
 Result = TypeVar("Result")
 
 _STDERR = 2
@@ -89,9 +91,7 @@ def _overhear(function: Callable[[], Result], file: int) -> tuple[Result, str]:
 
     What others write to standard error at the same time is passed on.
     """
-    with _one_at_a_time:
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    with _one_at_a_time, silent_opencv():
         stderr = os.dup(_STDERR)
         os.dup2(file, _STDERR)
         try:
@@ -99,7 +99,6 @@ def _overhear(function: Callable[[], Result], file: int) -> tuple[Result, str]:
         finally:
             os.dup2(stderr, _STDERR)
             os.close(stderr)
-            cv2.utils.logging.setLogLevel(level)
         said = os.pread(file, os.fstat(file).st_size, 0)
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)

@@ -1,5 +1,7 @@
 """Write synthetic walkers to disk in the layout of CASIA-B: OUT/rgb and OUT/silh, SSS/walk/VVV/SSS-walk-VVV-FFF.png.
 
+Frames may as well be videos, as CASIA-B's owners distribute them: OUT/video/SSS-walk-VVV.avi, without loss.
+
 Sequences are independent, so they are spread over processes as they come; the files do not depend on how many.
 """
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pool import run_in_workers
 from attengait.synth.sequence import render_sequence
+from attengait.synth.video import write_video
 
 MAX_FRAMES = 120
 """Longer paths would need a camera so far away that a walker is a few dozen pixels tall."""
@@ -44,6 +47,8 @@ class SynthConfig:
     frames: int = 60
     """Frames of each sequence, 25 a second."""
     seed: int = 0
+    video: bool = False
+    """Frames as videos instead of pictures."""
     workers: int = 1
     """Processes; 1 works in the calling one."""
 
@@ -89,7 +94,7 @@ class SynthConfig:
 class SynthSummary:
     """What was written, and where."""
 
-    rgb: Path
+    frames: Path
     silhouettes: Path
     num_subjects: int
     num_sequences: int
@@ -106,10 +111,11 @@ class _Task:
     walk: str
     view: int
     frames: int
+    video: bool
 
 
 def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int], None] | None = None) -> SynthSummary:
-    """Write OUT/rgb (BGR 320 x 240) and OUT/silh (0 or 255) and call `on_progress` with the frames done so far.
+    """Write OUT/rgb or OUT/video (BGR 320 x 240) and OUT/silh (0 or 255); `on_progress` gets the frames done so far.
 
     Writing into a folder that holds walkers adds to them: other sequences stay, the same ones are overwritten file by
     file, and what a longer version of them left behind is removed, so that the same call always ends in the same files.
@@ -118,7 +124,9 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
     Raises AttenGaitError when a file cannot be written or a worker process dies.
     """
     tasks = [
-        _Task(out=out, seed=config.seed, subject=subject, walk=walk, view=view, frames=config.frames)
+        _Task(
+            out=out, seed=config.seed, subject=subject, walk=walk, view=view, frames=config.frames, video=config.video
+        )
         for subject in config.subject_numbers
         for walk in config.walks
         for view in config.views
@@ -137,7 +145,7 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
     else:
         run_in_workers(_write_sequence, tasks, num_workers=min(config.workers, len(tasks)), on_result=count)
     return SynthSummary(
-        rgb=out / "rgb",
+        frames=out / ("video" if config.video else "rgb"),
         silhouettes=out / "silh",
         num_subjects=len(config.subject_numbers),
         num_sequences=len(tasks),
@@ -147,26 +155,36 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
 
 def _write_sequence(task: _Task) -> int:
     parts = (f"{task.subject:03d}", task.walk, f"{task.view:03d}")
-    folders = [task.out.joinpath(kind, *parts) for kind in ("rgb", "silh")]
-    prefix = "-".join(parts)
-    wanted = {f"{prefix}-{number:03d}.png" for number in range(1, task.frames + 1)}
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob(f"{prefix}-*.png"):
-                if path.name not in wanted:
-                    path.unlink()
-        except OSError as error:
-            raise AttenGaitError(f"cannot write to {folder}: {error.strerror}") from None
-    frames = render_sequence(task.seed, task.subject, task.walk, task.view, task.frames)
-    for name, pictures in zip(sorted(wanted), frames, strict=True):
-        for folder, picture, options in zip(folders, pictures, (_RGB_PNG, _SILHOUETTE_PNG), strict=True):
-            _write_picture(folder / name, picture, options)
+    name = "-".join(parts)
+    rendered = list(render_sequence(task.seed, task.subject, task.walk, task.view, task.frames))
+    frames, silhouettes = [frame for frame, _ in rendered], [silhouette for _, silhouette in rendered]
+    _write_pictures(task.out.joinpath("silh", *parts), name, silhouettes, _SILHOUETTE_PNG)
+    if task.video:
+        _make_folder(task.out / "video")
+        write_video(task.out / "video" / f"{name}.avi", frames)
+    else:
+        _write_pictures(task.out.joinpath("rgb", *parts), name, frames, _RGB_PNG)
     return task.frames
 
 
-def _write_picture(path: Path, picture: NDArray[np.uint8], options: list[int]) -> None:
+def _write_pictures(folder: Path, prefix: str, pictures: list[NDArray[np.uint8]], options: list[int]) -> None:
+    """Write a sequence's pictures into a folder, and remove what a longer one left there."""
+    _make_folder(folder)
+    paths = [folder / f"{prefix}-{number:03d}.png" for number in range(1, len(pictures) + 1)]
     try:
-        path.write_bytes(cv2.imencode(".png", picture, options)[1].tobytes())
+        for path in set(folder.glob(f"{prefix}-*.png")).difference(paths):
+            path.unlink()
     except OSError as error:
-        raise AttenGaitError(f"cannot write {path}: {error.strerror}") from None
+        raise AttenGaitError(f"cannot write to {folder}: {error.strerror}") from None
+    for path, picture in zip(paths, pictures, strict=True):
+        try:
+            path.write_bytes(cv2.imencode(".png", picture, options)[1].tobytes())
+        except OSError as error:
+            raise AttenGaitError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AttenGaitError(f"cannot write to {folder}: {error.strerror}") from None
