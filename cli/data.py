@@ -22,7 +22,7 @@ def usable_cores() -> int:
 
 
 def synth(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: OUT/rgb and OUT/silh.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: OUT/rgb (or OUT/video) and OUT/silh.")],
     subjects: Annotated[int, typer.Option(help="How many people.")] = 10,
     walks: Annotated[
         str, typer.Option(help="Walks of each, with commas: nm (normal), bg (with a bag), cl (in a coat) and a number.")
@@ -32,6 +32,9 @@ def synth(
     ] = "0,18,36,54,72,90,108,126,144,162,180",
     frames: Annotated[int, typer.Option(help="Frames of each sequence.")] = 60,
     seed: Annotated[int, typer.Option(help="Fixes every identity and every picture.")] = 0,
+    video: Annotated[
+        bool, typer.Option("--video", help="Write frames as videos (without loss), not pictures.")
+    ] = False,
     workers: WorkersOption = None,
 ) -> None:
     """Make synthetic walkers: frames and silhouettes laid out as CASIA-B does."""
@@ -43,12 +46,13 @@ def synth(
         views=parse_numbers("views", views),
         frames=frames,
         seed=seed,
+        video=video,
         workers=workers if workers is not None else usable_cores(),
     )
     total = config.num_frames
     with ProgressLine("Synthetic walkers", "frames") as line:
-        write_walkers(out, config, on_progress=lambda done: line.update(done, total))
-    print(f"{total:,} frames of {subjects} walkers: {out / 'rgb'} and {out / 'silh'}")
+        summary = write_walkers(out, config, on_progress=lambda done: line.update(done, total))
+    print(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
 def preprocess(
@@ -56,7 +60,9 @@ def preprocess(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="How the folders are laid out: casia-b.")],
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")],
-    frames: Annotated[Path | None, typer.Option(help="Folder of the extracted video frames; needed for flow.")] = None,
+    frames: Annotated[
+        Path | None, typer.Option(help="Folder of the videos, or of pictures made from them; needed for flow.")
+    ] = None,
     modality: Annotated[
         Literal["flow", "silhouette"], typer.Option(help="What is stored: optical flow, or the silhouettes alone.")
     ] = "flow",

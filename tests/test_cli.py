@@ -291,7 +291,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         for name, command in group.commands.items()
     }
     assert options == {
-        "synth": ["--frames", "--seed", "--subjects", "--views", "--walks", "--workers"],
+        "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--flow", "--frames", "--gap", "--modality"),
             *("--out", "--silhouettes", "--workers"),
@@ -303,6 +303,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "evaluate": ["--device", "--distance", "--embeddings", "--json", "--protocol", "--subjects"],
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
+        "doctor": ["--folder", "--json"],
         "benchmark": [],
     }
 
