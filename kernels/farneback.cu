@@ -1,0 +1,287 @@
+// Farneback's dense optical flow, batched over frames and over pairs of frames, in float32.
+//
+// Gunnar Farneback, Two-Frame Motion Estimation Based on Polynomial Expansion (SCIA 2003), with the arithmetic of
+// cv2.calcOpticalFlowFarneback on the CPU.
+//
+// One pyramid level at a time, coarse to fine (w x h is the level's size, W x H the frames'):
+//
+//     shrink   frames uint8 [N, H, W]    -> images float [N, h, w]
+//     expand   images                    -> expansions float [N, 5, h, w]
+//     then, `iterations` times:
+//     set_up   expansions, pairs, flows  -> equations float [P, 5, h, w]
+//     solve    equations                 -> flows float2 [P, h, w]
+//
+// Frames are grey, 0 to 255. Flow is (dx, dy) in pixels of the level per frame. Arrays are contiguous. `pairs` is
+// int32 [P, 2]: indices of the first and the second frame of each pair.
+//
+// All blocks have THREADS threads. Python sets: POLY_N (half width of the polynomial's neighbourhood), RADIUS (half
+// width of the averaging window) and TILE_H (rows of a block's tile in `solve`).
+
+#include "device.h"
+
+#define TILE_W 32
+#define EXPANSION_H 8
+#define STRIP 4  // rows, then columns, that one thread of `solve` sums at a time
+
+struct Tap {
+    int index;    // of the first of two neighbours
+    float share;  // of the second one
+};
+
+// Where pixel `i` of `n` looks in a row of `n_source` pixels under bilinear resizing with half-pixel centres.
+__device__ __forceinline__ Tap bilinear(int i, int n, int n_source) {
+    // OpenCV rounds to float32 only here.
+    const float centre = float((i + 0.5) * (double(n_source) / n) - 0.5);
+    const float floor_ = floorf(centre);
+    const int index = int(floor_);
+    if (index < 0) return {0, 0.0f};
+    if (index >= n_source - 1) return {n_source - 1, 0.0f};
+    return {index, centre - floor_};
+}
+
+__device__ __forceinline__ int reflect_101(int i, int n) {
+    if (i < 0) i = -i;
+    return i < n ? i : 2 * n - 2 - i;
+}
+
+// Weight of the pixel `k - radius` from a bilinear tap, of a blur with `2 * radius + 1` taps that is resized.
+__device__ __forceinline__ float blurred_weight(const float* blur, int k, int radius, float share) {
+    const float here = k <= 2 * radius ? blur[k] : 0.0f;
+    const float before = k > 0 ? blur[k - 1] : 0.0f;
+    return (1.0f - share) * here + share * before;
+}
+
+// Gaussian blur of the full-size frame (border reflected) and bilinear resizing to the level, in one.
+// blur: float [2 * blur_radius + 1]. Grid: (ceil(w * h / THREADS), 1, N).
+extern "C" __global__ void __launch_bounds__(THREADS)
+shrink(const unsigned char* __restrict__ frames, float* __restrict__ images, int W, int H, int w, int h,
+             const float* __restrict__ blur, int blur_radius) {
+    const unsigned char* frame = frames + size_t(blockIdx.z) * W * H;
+    PHASE {
+        const int pixel = blockIdx.x * THREADS + threadIdx.x;
+        if (pixel >= w * h) continue;
+        const Tap across = bilinear(pixel % w, w, W), down = bilinear(pixel / w, h, H);
+        float sum = 0.0f;
+        for (int j = 0; j < 2 * blur_radius + 2; ++j) {
+            const unsigned char* row = frame + reflect_101(down.index - blur_radius + j, H) * W;
+            float row_sum = 0.0f;
+            for (int i = 0; i < 2 * blur_radius + 2; ++i) {
+                row_sum += blurred_weight(blur, i, blur_radius, across.share) *
+                           float(row[reflect_101(across.index - blur_radius + i, W)]);
+            }
+            sum += blurred_weight(blur, j, blur_radius, down.share) * row_sum;
+        }
+        images[size_t(blockIdx.z) * w * h + pixel] = sum;
+    }
+}
+
+// Polynomial expansion: in the order y, x, y^2, x^2, xy, the coefficients of the polynomial that fits the weighted
+// neighbourhood of each pixel best (border replicated).
+// weights: float [3, 2 * POLY_N + 1], g, i g and i^2 g; then ig11, ig03, ig33, ig55 of the inverted normal matrix.
+// Grid: (ceil(w / TILE_W), ceil(h / EXPANSION_H), N).
+extern "C" __global__ void __launch_bounds__(THREADS)
+expand(const float* __restrict__ images, float* __restrict__ expansions, int w, int h,
+           const float* __restrict__ weights, float ig11, float ig03, float ig33, float ig55) {
+    constexpr int TAPS = 2 * POLY_N + 1, SPAN = TILE_W + 2 * POLY_N;
+    __shared__ float columns[3][EXPANSION_H][SPAN];  // the three weighted sums along a column
+    const int left = blockIdx.x * TILE_W, top = blockIdx.y * EXPANSION_H;
+    const float* image = images + size_t(blockIdx.z) * w * h;
+    const float *g = weights, *xg = weights + TAPS, *xxg = weights + 2 * TAPS;
+
+    PHASE {
+        for (int item = threadIdx.x; item < EXPANSION_H * SPAN; item += THREADS) {
+            const int row = item / SPAN, column = item % SPAN;
+            const float* from = image + clamp(left + column - POLY_N, w - 1);
+            float sum = 0.0f, first = 0.0f, second = 0.0f;
+#pragma unroll
+            for (int k = 0; k < TAPS; ++k) {
+                // An even grey level less: it changes no coefficient, and less is lost to rounding.
+                const float value = from[clamp(top + row + k - POLY_N, h - 1) * w] - 128.0f;
+                sum += g[k] * value;
+                first += xg[k] * value;
+                second += xxg[k] * value;
+            }
+            columns[0][row][column] = sum;
+            columns[1][row][column] = first;
+            columns[2][row][column] = second;
+        }
+    }
+    PHASE {
+        const int row = threadIdx.x / TILE_W, column = threadIdx.x % TILE_W;
+        const int x = left + column, y = top + row;
+        if (x >= w || y >= h) continue;
+        float b1 = 0.0f, b2 = 0.0f, b3 = 0.0f, b4 = 0.0f, b5 = 0.0f, b6 = 0.0f;
+#pragma unroll
+        for (int k = 0; k < TAPS; ++k) {
+            const float sum = columns[0][row][column + k], first = columns[1][row][column + k];
+            b1 += g[k] * sum;
+            b2 += xg[k] * sum;
+            b4 += xxg[k] * sum;
+            b3 += g[k] * first;
+            b6 += xg[k] * first;
+            b5 += g[k] * columns[2][row][column + k];
+        }
+        float* to = expansions + size_t(blockIdx.z) * 5 * w * h + y * w + x;
+        const int plane = w * h;
+        to[0 * plane] = b3 * ig11;
+        to[1 * plane] = b2 * ig11;
+        to[2 * plane] = b1 * ig03 + b5 * ig33;
+        to[3 * plane] = b1 * ig03 + b4 * ig33;
+        to[4 * plane] = b6 * ig55;
+    }
+}
+
+// How much a pixel counts that is `i` pixels from the first or the last of a row or column.
+__device__ __forceinline__ float edge_weight(int i, int n) {
+    const int distance = i < n - 1 - i ? i : n - 1 - i;
+    return distance < 2 ? 0.14f : distance < 5 ? 0.4472f : 1.0f;
+}
+
+__device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w, int flow_h, float scale, int x, int y,
+                                                int w, int h) {
+    if (flow_w == 0) return make_float2(0.0f, 0.0f);
+    const float2* flow = flows + size_t(blockIdx.z) * flow_w * flow_h;
+    if (flow_w == w && flow_h == h) return flow[y * w + x];
+    const Tap across = bilinear(x, w, flow_w), down = bilinear(y, h, flow_h);
+    const int right = across.index + 1 < flow_w ? 1 : 0, below = down.index + 1 < flow_h ? flow_w : 0;
+    const float2* from = flow + down.index * flow_w + across.index;
+    const float2 a = from[0], b = from[right], c = from[below], d = from[below + right];
+    const float s = across.share, t = down.share;
+    const float upper_x = (1.0f - s) * a.x + s * b.x, lower_x = (1.0f - s) * c.x + s * d.x;
+    const float upper_y = (1.0f - s) * a.y + s * b.y, lower_y = (1.0f - s) * c.y + s * d.y;
+    return make_float2(scale * ((1.0f - t) * upper_x + t * lower_x), scale * ((1.0f - t) * upper_y + t * lower_y));
+}
+
+// The entries of the 2 x 2 equation system of each pixel (a11, a12, a22, b1, b2) from both expansions, the second one
+// sampled where the present flow points to.
+// flows: float2 [P, flow_h, flow_w], the present flow: of the level's own size, or of the next coarser level, then
+// resized and multiplied by `scale`, or no flow at all (flow_w 0). Grid: (ceil(w * h / THREADS), 1, P).
+extern "C" __global__ void __launch_bounds__(THREADS)
+set_up(const float* __restrict__ expansions, const int* __restrict__ pairs, const float2* __restrict__ flows,
+          int flow_w, int flow_h, float scale, float* __restrict__ equations, int w, int h) {
+    const int plane = w * h;
+    const float* first = expansions + size_t(pairs[2 * blockIdx.z]) * 5 * plane;
+    const float* second = expansions + size_t(pairs[2 * blockIdx.z + 1]) * 5 * plane;
+    PHASE {
+        const int pixel = blockIdx.x * THREADS + threadIdx.x;
+        if (pixel >= plane) continue;
+        const int x = pixel % w, y = pixel / w;
+        const float2 flow = starting_flow(flows, flow_w, flow_h, scale, x, y, w, h);
+        const float u = x + flow.x, v = y + flow.y;
+        const float r0 = first[pixel], r1 = first[plane + pixel];
+        float yy = first[2 * plane + pixel], xx = first[3 * plane + pixel], xy = first[4 * plane + pixel];
+        float dy = 0.5f * r0, dx = 0.5f * r1;
+        // False for NaN as well. The last row and column are outside.
+        if (u >= 0.0f && u < w - 1 && v >= 0.0f && v < h - 1) {
+            const int i = int(u), j = int(v);
+            const float s = u - i, t = v - j;
+            const float upper_left = (1.0f - s) * (1.0f - t), upper_right = s * (1.0f - t);
+            const float lower_left = (1.0f - s) * t, lower_right = s * t;
+            const float* from = second + j * w + i;
+            float sample[5];
+#pragma unroll
+            for (int c = 0; c < 5; ++c) {
+                const float* corner = from + c * plane;
+                sample[c] = upper_left * corner[0] + upper_right * corner[1] + lower_left * corner[w] +
+                            lower_right * corner[w + 1];
+            }
+            dy -= 0.5f * sample[0];
+            dx -= 0.5f * sample[1];
+            yy = 0.5f * (yy + sample[2]);
+            xx = 0.5f * (xx + sample[3]);
+            xy = 0.25f * (xy + sample[4]);
+        } else {
+            xy *= 0.5f;
+        }
+        dy += yy * flow.y + xy * flow.x;
+        dx += xy * flow.y + xx * flow.x;
+        const float weight = edge_weight(x, w) * edge_weight(y, h);
+        dy *= weight, dx *= weight, yy *= weight, xx *= weight, xy *= weight;
+        float* to = equations + size_t(blockIdx.z) * 5 * plane + pixel;
+        to[0 * plane] = yy * yy + xy * xy;
+        to[1 * plane] = (yy + xx) * xy;
+        to[2 * plane] = xx * xx + xy * xy;
+        to[3 * plane] = yy * dy + xy * dx;
+        to[4 * plane] = xy * dy + xx * dx;
+    }
+}
+
+// The equations averaged over a window (border replicated), and solved.
+// window: float [2 * RADIUS + 1], the window's weights along one direction. largest_squares: uint32 [P], zeroed; takes
+// the bits of the largest squared magnitude of each flow, flows with a component above 1e6 left out; may be null.
+// Grid: (ceil(w / TILE_W), ceil(h / TILE_H), P).
+extern "C" __global__ void __launch_bounds__(THREADS)
+solve(const float* __restrict__ equations, float2* __restrict__ flows, int w, int h,
+          const float* __restrict__ window, unsigned* __restrict__ largest_squares) {
+    constexpr int SPAN = TILE_W + 2 * RADIUS;
+    // One column more where needed, so that rows start in different banks.
+    __shared__ float columns[5][TILE_H][SPAN | 1];
+    __shared__ unsigned largest;
+    const int left = blockIdx.x * TILE_W, top = blockIdx.y * TILE_H;
+    const int plane = w * h;
+    const float* equation = equations + size_t(blockIdx.z) * 5 * plane;
+
+    PHASE {
+        if (threadIdx.x == 0) largest = 0;
+        // One item: STRIP neighbours in one column of one plane, each row read once for all of them.
+        for (int item = threadIdx.x; item < 5 * (TILE_H / STRIP) * SPAN; item += THREADS) {
+            const int column = item % SPAN, strip = item / SPAN % (TILE_H / STRIP), c = item / SPAN / (TILE_H / STRIP);
+            const float* from = equation + c * plane + clamp(left + column - RADIUS, w - 1);
+            const int row = strip * STRIP;
+            float sums[STRIP] = {};
+#pragma unroll
+            for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
+                const float value = from[clamp(top + row + k - RADIUS, h - 1) * w];
+#pragma unroll
+                for (int s = 0; s < STRIP; ++s) {
+                    if (k - s >= 0 && k - s <= 2 * RADIUS) sums[s] += window[k - s] * value;
+                }
+            }
+#pragma unroll
+            for (int s = 0; s < STRIP; ++s) columns[c][row + s][column] = sums[s];
+        }
+    }
+    PHASE {
+        // One item: STRIP neighbours in one row; a warp's threads are in different rows.
+        for (int item = threadIdx.x; item < TILE_H * (TILE_W / STRIP); item += THREADS) {
+            const int row = item % TILE_H, column = item / TILE_H * STRIP;
+            const int y = top + row;
+            if (y >= h) continue;
+            float m[5][STRIP] = {};
+#pragma unroll
+            for (int c = 0; c < 5; ++c) {
+#pragma unroll
+                for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
+                    const float value = columns[c][row][column + k];
+#pragma unroll
+                    for (int s = 0; s < STRIP; ++s) {
+                        if (k - s >= 0 && k - s <= 2 * RADIUS) m[c][s] += window[k - s] * value;
+                    }
+                }
+            }
+            unsigned largest_here = 0;
+#pragma unroll
+            for (int s = 0; s < STRIP; ++s) {
+                const int x = left + column + s;
+                if (x >= w) continue;
+                const float determinant = m[0][s] * m[2][s] - m[1][s] * m[1][s] + 1e-3f;
+                const float dx = (m[0][s] * m[4][s] - m[1][s] * m[3][s]) / determinant;
+                const float dy = (m[2][s] * m[3][s] - m[1][s] * m[4][s]) / determinant;
+                flows[size_t(blockIdx.z) * plane + y * w + x] = make_float2(dx, dy);
+                if (fabsf(dx) <= 1e6f && fabsf(dy) <= 1e6f) {
+                    const unsigned square = __float_as_uint(__fadd_rn(__fmul_rn(dx, dx), __fmul_rn(dy, dy)));
+                    if (square > largest_here) largest_here = square;
+                }
+            }
+            if (largest_squares != nullptr) atomicMax(&largest, largest_here);
+        }
+    }
+    PHASE {
+        if (threadIdx.x == 0 && largest_squares != nullptr) atomicMax(largest_squares + blockIdx.z, largest);
+    }
+}
+
+LAUNCH(shrink)
+LAUNCH(expand)
+LAUNCH(set_up)
+LAUNCH(solve)
