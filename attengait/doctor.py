@@ -19,6 +19,7 @@ import attengait
 from attengait import machine
 from attengait.kernels.compile import find_compiler
 from attengait.kernels.gpu import find_driver, format_cuda_version
+from attengait.packages import installed
 
 DISK_BYTES = 64 << 20
 """Size of the file that is written and read."""
@@ -53,17 +54,6 @@ def examine(folder: Path) -> Report:
         "disk": _safely(lambda: _disk(folder)),
         "flow": _safely(_flow),
     }
-
-
-def installed(*prefixes: str) -> dict[str, str]:
-    """Versions of the installed packages whose names are one of `prefixes` or go on with a hyphen after it."""
-    names = tuple(prefixes) + tuple(f"{prefix}-" for prefix in prefixes)
-    found = {}
-    for distribution in metadata.distributions():
-        name = str(distribution.name or "").lower()
-        if name in prefixes or name.startswith(names[len(prefixes) :]):
-            found[name] = distribution.version
-    return dict(sorted(found.items()))
 
 
 def _safely(find: Callable[[], Any]) -> Any:

@@ -17,6 +17,8 @@ from attengait.datasets import NO_PICTURES, Scan, SourceSequence, Video, find_da
 from attengait.datasets.video import decoder_version
 from attengait.errors import ParameterError
 from attengait.images import too_few
+from attengait.kernels.flow import BACKENDS, make_backend
+from attengait.packages import installed
 from attengait.recipe import Recipe
 from attengait.silhouettes import SilhouetteRecipe
 from attengait.store.layout import check_chunk_frames, check_codec, report_path, work_path
@@ -76,6 +78,8 @@ class PlanSummary:
     raw_bytes: int
     """Size of the frames without compression, with the shards' unused tails."""
     codec: str
+    flow: str | None
+    """The flow backend; None for silhouettes."""
     problems: list[dict[str, Any]]
     """What the scan of the folders left out."""
     state: str
@@ -88,6 +92,7 @@ class PlanSummary:
             f"in {_plural(self.num_shards, 'shard')} of {_plural(self.shard_frames, 'frame')}, {size}"
             + (" before compression" if self.codec != "none" else ""),
         ]
+        lines += [] if self.flow is None else [f"flow backend: {self.flow}"]
         return "\n".join(lines + _lines_of(_count(self.problems)))
 
 
@@ -134,6 +139,7 @@ class PreprocessSummary:
 def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
     """Look at the input and at the path of the store only; raises what `run_preprocessing` does before it begins."""
     check_path(config.out)
+    _check_flow(config)
     scan, plan = _plan(config)
     return PlanSummary(
         out=config.out,
@@ -143,6 +149,7 @@ def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
         shard_frames=plan.layout.shard_frames,
         raw_bytes=plan.layout.raw_bytes,
         codec=plan.codec,
+        flow=config.recipe.flow if isinstance(config.recipe, Recipe) else None,
         problems=_problem_entries(scan),
         state=_state(config.out),
     )
@@ -154,6 +161,7 @@ def run_preprocessing(config: PreprocessConfig, on_progress: OnProgress | None =
     Bad sequences, frames and silhouettes are left out and reported, beside the store and in the summary.
     """
     check_path(config.out)
+    _check_flow(config)
     scan, plan = _plan(config)
     job = StoreJob(
         path=config.out,
@@ -185,6 +193,12 @@ def frames_and_report(
     return result.images, entries
 
 
+def _check_flow(config: PreprocessConfig) -> None:
+    """Raise what stands against computing flow here, before anything is looked at or made."""
+    if isinstance(config.recipe, Recipe) and not is_finished(config.out):
+        make_backend(config.recipe.flow, config.recipe.farneback)
+
+
 def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
     scan = find_dataset(config.dataset)(config.frames, config.silhouettes)
     recipe = config.recipe
@@ -201,7 +215,7 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
             for sequence in scan.sequences
         ),
         parameters={"dataset": config.dataset, **recipe.attributes, **_frames_from(scan)},
-        versions=_versions(scan),
+        versions=_versions(scan, recipe),
         frame_shape=recipe.frame_shape,
         codec=config.codec,
         chunk_frames=config.chunk_frames,
@@ -222,11 +236,13 @@ def _frames_from(scan: Scan) -> dict[str, str]:
     return {"frames_from": " and ".join(sorted(kinds))} if kinds else {}
 
 
-def _versions(scan: Scan) -> dict[str, str]:
+def _versions(scan: Scan, recipe: Recipe | SilhouetteRecipe) -> dict[str, str]:
     """Versions of everything that has a hand in the bytes."""
     libraries = {name: importlib.metadata.version(name) for name in ("numpy", "zarr", "numcodecs")}
     if any(isinstance(sequence.frames, Video) for sequence in scan.sequences):
         libraries["ffmpeg"] = decoder_version()
+    if isinstance(recipe, Recipe):
+        libraries |= installed(*BACKENDS[recipe.flow].packages)
     return {"attengait": attengait.__version__, "opencv": cv2.__version__, **libraries}
 
 

@@ -19,7 +19,13 @@ from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
 from attengait.images import EMPTY, NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, check_limits, gather
 from attengait.kernels.encode import ENCODINGS, check_encoding, encode
-from attengait.kernels.flow import FarnebackParameters, check_backend, make_backend
+from attengait.kernels.flow import (
+    FarnebackParameters,
+    check_backend,
+    check_farneback,
+    make_backend,
+    recorded_parameters,
+)
 from attengait.kernels.silhouette import has_walker
 
 Gap = Literal["skip", "bridge"]
@@ -39,6 +45,7 @@ class Recipe:
     flow: str = "opencv"
     """Flow backend, one of `attengait.kernels.flow.BACKENDS`."""
     farneback: FarnebackParameters = field(default_factory=FarnebackParameters)
+    """For the backends that compute Farneback's flow, which are all but nvof."""
     crop_size: int = 64
     """Height and width of a flow image, in pixels."""
     silhouette_threshold: int = 10_000
@@ -52,6 +59,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_backend(self.flow)
+        if self.farneback != FarnebackParameters():
+            check_farneback(self.flow)
         check_limits(self.crop_size, self.silhouette_threshold, self.min_frames)
         if self.gap not in get_args(Gap):
             raise ParameterError(f"gap must be skip or bridge, got {self.gap!r}")
@@ -73,8 +82,13 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every parameter as plain values, as they are recorded in a store."""
-        return asdict(self)
+        """Return every parameter as plain values, as they are recorded in a store.
+
+        Raises AttenGaitError where the flow backend's own ones depend on a device that cannot be used.
+        """
+        plain = asdict(self)
+        del plain["farneback"]
+        return plain | recorded_parameters(self.flow, self.farneback)
 
     def max_images(self, sequence: SourceSequence) -> int:
         """Return how many flow images can result from a sequence at most."""

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from attengait.cli.data import parse_numbers, usable_cores
+from attengait.cli.data import parse_numbers
+from attengait.machine import usable_cores
 
 app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)
 

@@ -1,7 +1,6 @@
 """Commands about data: synth, preprocess, info, verify, show."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,14 +10,10 @@ from rich.table import Table
 
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.machine import usable_cores
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes; by default one for each usable core.")]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def synth(
@@ -66,7 +61,21 @@ def preprocess(
     modality: Annotated[
         Literal["flow", "silhouette"], typer.Option(help="What is stored: optical flow, or the silhouettes alone.")
     ] = "flow",
-    flow: Annotated[str, typer.Option(help="Flow backend: opencv.")] = "opencv",
+    flow: Annotated[
+        str,
+        typer.Option(
+            help="Flow backend: opencv, cpu, cuda, opencv-cuda, nvof, or auto: the one that the store was begun with, "
+            "for a new store what suits this machine (see attengait doctor)."
+        ),
+    ] = "auto",
+    farneback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Change one of Farneback's parameters (pyr_scale, levels, winsize, iterations, poly_n, poly_sigma, "
+            "window=box or gaussian); may be repeated.",
+        ),
+    ] = None,
     encoding: Annotated[
         str,
         typer.Option(
@@ -89,19 +98,22 @@ def preprocess(
 
     Killed at any moment, the same command continues where it stopped.
     """
+    from attengait.flow_choice import choose_flow, farneback_parameters
     from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
     from attengait.recipe import Recipe
     from attengait.silhouettes import SilhouetteRecipe
 
     recipe: Recipe | SilhouetteRecipe
     if modality == "silhouette":
-        for name in ("flow", "gap", "encoding"):
+        for name in ("flow", "farneback", "gap", "encoding"):
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
                 raise ParameterError(f"--{name} is about flow: the modality silhouette does not take it")
         recipe = SilhouetteRecipe()
     else:
-        recipe = Recipe(flow=flow, gap=gap, encoding=encoding)
+        flow = choose_flow(flow, out)
+        parameters = farneback_parameters(flow, farneback or [])
+        recipe = Recipe(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
     config = PreprocessConfig(
         dataset=dataset,
         frames=frames,
@@ -115,7 +127,8 @@ def preprocess(
     if dry_run:
         print(plan_preprocessing(config))
         return
-    with ProgressLine("Preprocessing", "frames") as line:
+    title = f"Preprocessing (flow by {recipe.flow})" if isinstance(recipe, Recipe) else "Preprocessing"
+    with ProgressLine(title, "frames") as line:
         summary = run_preprocessing(config, on_progress=line.update)
     print(summary)
 

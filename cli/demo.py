@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attengait.cli.data import WorkersOption, usable_cores
+from attengait.cli.data import WorkersOption
 from attengait.cli.progress import ProgressLine, duration
 from attengait.cli.train import train_with_line
 from attengait.errors import ParameterError
 from attengait.files import write_atomically
+from attengait.machine import usable_cores
 
 TRAINING_SUBJECTS = range(1, 41)
 TRAINING_WALKS = ("nm-01", "nm-02", "bg-01", "cl-01")

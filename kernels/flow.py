@@ -105,9 +105,13 @@ class Backend:
     """Makes it; raises ParameterError for parameters that it does not support."""
     own_parameters: Callable[[], dict[str, Any]] | None = None
     """What decides its flow instead of Farneback's parameters; None where those do."""
+    packages: tuple[str, ...] = ()
+    """Beginnings of the names of packages whose versions may change its flow."""
 
 
-def _in_module(module: str, class_name: str, needs: str, *, is_farneback: bool = True) -> Backend:
+def _in_module(
+    module: str, class_name: str, *, needs: str, packages: tuple[str, ...] = (), is_farneback: bool = True
+) -> Backend:
     """A backend that lives in `attengait.kernels.MODULE`."""
 
     def load() -> Any:
@@ -130,18 +134,27 @@ def _in_module(module: str, class_name: str, needs: str, *, is_farneback: bool =
         parameters: dict[str, Any] = load().recorded_parameters()
         return parameters
 
-    return Backend(needs=needs, missing=missing, make=make, own_parameters=None if is_farneback else own_parameters)
+    return Backend(
+        needs=needs,
+        missing=missing,
+        make=make,
+        own_parameters=None if is_farneback else own_parameters,
+        packages=packages,
+    )
 
 
 BACKENDS: dict[str, Backend] = {
     "opencv": Backend(needs="nothing but the CPU", missing=lambda: None, make=OpenCVFlow),
-    "cpu": _in_module("farneback_cpu", "CpuFlow", "a C++ compiler"),
-    "cuda": _in_module("farneback_cuda", "CudaFlow", "an NVIDIA GPU and CuPy"),
-    "opencv-cuda": _in_module("flow_opencv_cuda", "OpenCVCudaFlow", "an NVIDIA GPU and an OpenCV built with CUDA"),
+    "cpu": _in_module("farneback_cpu", "CpuFlow", needs="a C++ compiler"),
+    "cuda": _in_module("farneback_cuda", "CudaFlow", needs="an NVIDIA GPU and CuPy", packages=("cupy",)),
+    "opencv-cuda": _in_module(
+        "flow_opencv_cuda", "OpenCVCudaFlow", needs="an NVIDIA GPU and an OpenCV built with CUDA"
+    ),
     "nvof": _in_module(
         "flow_nvof",
         "HardwareFlow",
-        "an NVIDIA GPU with optical flow hardware (Turing or later) and DALI",
+        needs="an NVIDIA GPU with optical flow hardware (Turing or later) and DALI",
+        packages=("nvidia-dali",),
         is_farneback=False,
     ),
 }
@@ -158,10 +171,12 @@ def check_backend(name: str) -> None:
         raise ParameterError(f"flow must be one of {', '.join(BACKENDS)}, got {name!r}")
 
 
-def check_parameters(name: str, parameters: FarnebackParameters) -> None:
-    """Raise ParameterError where `parameters` were chosen for a backend that has none of them."""
-    if BACKENDS[name].own_parameters is not None and parameters != FarnebackParameters():
-        raise ParameterError(f"farneback must be left out for flow {name}, which is another method, got {parameters}")
+def check_farneback(name: str) -> None:
+    """Raise ParameterError unless Farneback's parameters mean something to the backend."""
+    if BACKENDS[name].own_parameters is not None:
+        raise ParameterError(
+            f"farneback must be left out for flow {name}: it is another method, without its parameters"
+        )
 
 
 def recorded_parameters(name: str, parameters: FarnebackParameters) -> dict[str, Any]:

@@ -60,8 +60,10 @@ def missing() -> str | None:
 
 def recorded_parameters() -> dict[str, Any]:
     """What decides the result, as a store records it. Raises AttenGaitError where the hardware cannot be used."""
+    grid = _finest_grid()
     return {
-        "output_grid": _finest_grid(),
+        "device": find_driver().gpus[0].name,
+        "output_grid": grid,
         "preset": PRESET,
         "temporal_hints": False,
         "enlarged": "bilinear",

@@ -1,6 +1,7 @@
 """The command line as a user meets it: the journey, and one clear sentence for every mistake."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shutil
@@ -16,11 +17,13 @@ import typer
 
 from attengait.cli import demo
 from attengait.cli.main import app, main
+from attengait.kernels.flow import BACKENDS
 
 TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
 TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", "--set", "precision=fp32")
 
 
+FLOW = ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "x")
 SILHOUETTES = ("preprocess", "casia-b", "--silhouettes", "b", "--out", "c", "--modality", "silhouette")
 
 
@@ -135,11 +138,45 @@ def test_other_pictures_than_colours_go_the_same_way(
     refused(attengait("train", store, "--out", journey / "run", "--resume"), 1, "was trained on another store")
 
 
+def test_a_backend_that_cannot_be_used_is_one_sentence_before_anything_is_made(
+    journey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = dataclasses.replace(BACKENDS["cuda"], missing=lambda: "there is no GPU")
+    monkeypatch.setitem(BACKENDS, "cuda", absent)
+    for words in ((), ("--dry-run",)):
+        done = attengait(*FLOW[:-1], tmp_path / "c.zarr", "--flow", "cuda", *words, cwd=journey)
+        refused(done, 1, "flow backend cuda cannot be used: there is no GPU")
+    # Not even the input is looked at.
+    done = attengait("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--flow", "cuda")
+    refused(done, 1, "there is no GPU")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chosen_backend_and_farneback_s_parameters_are_recorded(journey: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "f.zarr", ("--farneback", "window=gaussian", "--farneback", "winsize=9")
+    done = attengait(*FLOW[:-1], out, "--flow", "opencv", *words, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads(attengait("info", out, "--json").stdout)["recipe"]
+    assert recipe["flow"] == "opencv"
+    assert (recipe["farneback"]["window"], recipe["farneback"]["winsize"]) == ("gaussian", 9)
+    refused(attengait(*FLOW[:-1], out, cwd=journey), 2, "recipe.farneback.winsize", "9", "15")
+    assert "nothing was done" in attengait(*FLOW[:-1], out, *words, cwd=journey).stdout
+
+
+def test_the_doctor_names_the_backend_that_auto_takes(tmp_path: Path) -> None:
+    table = attengait("doctor", "--folder", tmp_path)
+    assert table.returncode == 0, table.stderr
+    report = json.loads(attengait("doctor", "--folder", tmp_path, "--json").stdout)
+    assert f"takes {report['flow']['auto']}" in table.stdout
+    assert list(report["flow"]["backends"]) == list(BACKENDS)
+
+
 def test_a_dry_run_writes_nothing(journey: Path) -> None:
     words = ("--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "dry.zarr", "--dry-run")
     done = attengait("preprocess", "casia-b", *words, cwd=journey)
     assert done.returncode == 0
     assert "40 sequences" in done.stdout
+    assert "flow backend: " in done.stdout
     assert not list(journey.glob("dry.zarr*"))
 
 
@@ -254,6 +291,13 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         ((*SILHOUETTES, "--frames", "a"), 2, "takes no frames"),
         ((*SILHOUETTES, "--encoding", "uv"), 2, "--encoding is about flow"),
         ((*SILHOUETTES, "--gap", "skip"), 2, "--gap is about flow"),
+        ((*SILHOUETTES, "--farneback", "winsize=9"), 2, "--farneback is about flow"),
+        ((*FLOW, "--flow", "warp"), 2, "auto, opencv, cpu, cuda, opencv-cuda, nvof, got 'warp'"),
+        ((*FLOW, "--farneback", "winsize=1"), 2, "winsize must be a whole number of at least 2, got 1"),
+        ((*FLOW, "--farneback", "winsize"), 2, "expected key=value"),
+        ((*FLOW, "--farneback", "winsiz=9"), 2, "the nearest is 'winsize'"),
+        ((*FLOW, "--flow", "nvof", "--farneback", "winsize=15"), 2, "farneback must be left out for flow nvof"),
+        (("doctor", "--folder", "nowhere"), 1, "nowhere is no folder"),
         (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--encoding", "h"), 2, "uvm"),
         (("benchmark", "loader", "w.zarr", "--clip-frames", "100"), 1, "100"),
         (("evaluate", "run", "w.zarr", "--json", "no/such/table.json"), 1, "no/such"),
@@ -293,8 +337,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
     assert options == {
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
-            *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--flow", "--frames", "--gap", "--modality"),
-            *("--out", "--silhouettes", "--workers"),
+            *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
+            *("--modality", "--out", "--silhouettes", "--workers"),
         ],
         "info": ["--json"],
         "verify": [],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from attengait import doctor
+from attengait import doctor, packages
 from attengait.cli.doctor import tables_of
 from attengait.kernels.flow import AUTO_ORDER, BACKENDS
 from attengait.kernels.gpu import Driver, Gpu
@@ -126,8 +126,8 @@ def test_packages_are_found_by_the_beginning_of_their_names(monkeypatch: pytest.
     }
     distributions = [SimpleNamespace(name=name, version=version) for name, version in names.items()]
     monkeypatch.setattr(metadata, "distributions", lambda: [*distributions, SimpleNamespace(name=None, version="0")])
-    assert doctor.installed("cupy") == {"cupy": "13.0", "cupy-cuda12x": "14.0"}
-    assert doctor.installed("nvidia-nvjpeg", "nvidia-nvjpeg2k") == {
+    assert packages.installed("cupy") == {"cupy": "13.0", "cupy-cuda12x": "14.0"}
+    assert packages.installed("nvidia-nvjpeg", "nvidia-nvjpeg2k") == {
         "nvidia-nvjpeg-cu12": "1",
         "nvidia-nvjpeg2k-cu12": "2",
     }

@@ -116,8 +116,10 @@ def test_the_graph_is_one_that_dali_knows() -> None:
         flow_graph("fine")  # type: ignore[arg-type]
 
 
-def test_the_parameters_recorded_are_those_it_uses(hardware: ExactHardware) -> None:
+def test_the_parameters_recorded_are_those_it_uses(hardware: ExactHardware, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow_nvof, "find_driver", lambda: Driver(gpus=(TURING,)))
     assert flow_nvof.recorded_parameters() == {
+        "device": "T4",
         "output_grid": 4,
         "preset": 0.0,
         "temporal_hints": False,

@@ -13,6 +13,7 @@ import pytest
 from attengait.datasets import find_dataset
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.encode import encode_silhouette
+from attengait.kernels.flow import BACKENDS
 from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.recipe import Recipe, flow_images
 from attengait.silhouettes import SilhouetteRecipe
@@ -238,6 +239,30 @@ def test_running_again_does_nothing_and_says_so(walkers, made):
     assert summary.written.already_finished
     assert "it was finished already, nothing was done" in str(summary)
     assert fakes.tree(made[0].parent) == before
+
+
+def replace_backend(monkeypatch, name, **changes):
+    monkeypatch.setitem(BACKENDS, name, dataclasses.replace(BACKENDS[name], **changes))
+
+
+def test_a_backend_that_cannot_be_used_is_said_before_the_input_is_looked_at(walkers, made, tmp_path, monkeypatch):
+    replace_backend(monkeypatch, "cuda", missing=lambda: "there is no GPU")
+    config = config_of(tmp_path / "nowhere", tmp_path / "w.zarr", recipe=Recipe(flow="cuda"))
+    for run in (run_preprocessing, plan_preprocessing):
+        with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
+            run(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_store_needs_no_backend(walkers, made, monkeypatch):
+    replace_backend(monkeypatch, "opencv", missing=lambda: "there is no OpenCV")
+    assert run_preprocessing(config_of(walkers, made[0])).written.already_finished
+
+
+def test_versions_of_a_backend_s_packages_are_recorded(walkers, tmp_path, monkeypatch):
+    replace_backend(monkeypatch, "opencv", packages=("pytest", "no-such-package"))
+    run_preprocessing(config_of(walkers, tmp_path / "w.zarr"))
+    assert open_store(tmp_path / "w.zarr").attributes["versions"]["pytest"] == pytest.__version__
 
 
 def test_another_recipe_on_the_same_path_is_refused(walkers, made):

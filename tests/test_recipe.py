@@ -283,6 +283,16 @@ def test_a_recipe_is_recorded_with_every_parameter() -> None:
     }
 
 
+def test_a_backend_that_is_not_farneback_s_records_its_own_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware = replace(flow_module.BACKENDS["nvof"], own_parameters=lambda: {"output_grid": 2})
+    monkeypatch.setitem(flow_module.BACKENDS, "nvof", hardware)
+    recorded = Recipe(flow="nvof").to_dict()
+    assert recorded["nvof"] == {"output_grid": 2}
+    assert "farneback" not in recorded
+    with pytest.raises(ParameterError, match=r"^farneback must be left out for flow nvof"):
+        Recipe(flow="nvof", farneback=FarnebackParameters(winsize=9))
+
+
 @pytest.mark.parametrize("encoding", ["uv", "uvm"])
 def test_other_encodings_are_those_of_the_same_flow_and_silhouettes(walk: Walk, encoding: str) -> None:
     result = flow_images(walk.sequence(), Recipe(encoding=encoding))
