@@ -15,9 +15,9 @@ FRAMES_PER_SECOND = 25
 
 
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
-    """Write frames, uint8 [H, W, 3] (BGR) of one size, at least one, as FFV1: each is decoded to the same bytes again.
+    """Write frames, uint8 [H, W, 3] (BGR) of one size, as FFV1: each is decoded to the same bytes again.
 
-    The same frames give the same file. Raises AttenGaitError when it cannot be written.
+    At least one is needed, and height and width must be even, as OpenCV cuts them to that. The same frames give the same file. Raises AttenGaitError when it cannot be written.
     """
     try:
         path.write_bytes(b"")  # OpenCV does not say why it cannot write
@@ -29,6 +29,7 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
     with silent_opencv():
         for frame in frames:
             if writer is None:
+                assert frame.shape[0] % 2 == frame.shape[1] % 2 == 0, "odd sizes would be cut"
                 codec = cv2.VideoWriter.fourcc(*"FFV1")
                 size = frame.shape[1], frame.shape[0]
                 writer = cv2.VideoWriter(str(path.absolute()), cv2.CAP_FFMPEG, codec, FRAMES_PER_SECOND, size)
