@@ -88,6 +88,7 @@ class HardwareFlow:
             try:
                 fields = _run(self._pipeline, sequence)
             except RuntimeError as error:
+                _pipeline.cache_clear()  # after an error it is of no use
                 raise AttenGaitError(
                     f"the optical flow hardware gave no flow of {width} x {height} pictures: {_reason(error)}"
                 ) from None
@@ -184,6 +185,10 @@ def _finest_grid() -> int:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What DALI says, without its stack trace, in one line."""
-    text = str(error).split("Stacktrace")[0]
+    """What DALI says, in one line, without where in its sources and ours it says so."""
+    text = str(error)
+    for before in ("encountered:", "failed: "):
+        text = text.partition(before)[2] or text
+    for after in ("C++ context:", "Stacktrace", "Current pipeline object"):
+        text = text.partition(after)[0]
     return " ".join(text.split())

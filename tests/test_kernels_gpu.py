@@ -3,6 +3,8 @@
 import ctypes
 import subprocess
 import sys
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,51 +13,47 @@ from attengait.kernels import gpu
 from attengait.kernels.gpu import Driver, Gpu, find_driver, format_cuda_version
 
 
-class Cuda:
-    """libcuda with two devices."""
+def cuda(status: int = 0, count: int = 2) -> SimpleNamespace:
+    """libcuda with two devices; `status` is what its initialisation gives."""
 
-    def __init__(self, status: int = 0, count: int = 2) -> None:
-        self.status, self.count = status, count
+    def answer(*values: Any) -> Callable[..., int]:
+        """A function that puts the value of the device it is asked about where its first argument points."""
 
-    def cuInit(self, flags: int) -> int:  # noqa: N802
-        return self.status
+        def function(target: Any, *rest: Any) -> int:
+            value = values[getattr(rest[-1], "value", 0) if len(values) > 1 else 0]
+            getattr(target, "_obj", target).value = value
+            return 0
 
-    def cuDriverGetVersion(self, number: Any) -> int:  # noqa: N802
-        number._obj.value = 12040
-        return 0
+        return function
 
-    def cuDeviceGetCount(self, number: Any) -> int:  # noqa: N802
-        number._obj.value = self.count
-        return 0
-
-    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802
+    def set_index(device: Any, index: int) -> int:
         device._obj.value = index
         return 0
 
-    def cuDeviceGetName(self, name: Any, size: int, device: Any) -> int:  # noqa: N802
-        name.value = b"H100" if device.value == 0 else b"T4"
-        return 0
-
-    def cuDeviceTotalMem_v2(self, size: Any, device: Any) -> int:  # noqa: N802
-        size._obj.value = (80 if device.value == 0 else 16) << 30
-        return 0
-
-    def cuDeviceGetAttribute(self, value: Any, attribute: int, device: Any) -> int:  # noqa: N802
+    def set_attribute(value: Any, attribute: int, device: Any) -> int:
         value._obj.value = {75: (9, 7), 76: (0, 5)}[attribute][device.value]
         return 0
 
-    def cuGetErrorName(self, status: int, text: Any) -> int:  # noqa: N802
-        text._obj.value = b"CUDA_ERROR_NO_DEVICE"
-        return 0
+    functions = {
+        "cuInit": lambda flags: status,
+        "cuDriverGetVersion": answer(12040),
+        "cuDeviceGetCount": answer(count),
+        "cuDeviceGet": set_index,
+        "cuDeviceGetName": answer(b"H100", b"T4"),
+        "cuDeviceTotalMem_v2": answer(80 << 30, 16 << 30),
+        "cuDeviceGetAttribute": set_attribute,
+        "cuGetErrorName": lambda status, text: answer(b"CUDA_ERROR_NO_DEVICE")(text),
+    }
+    return SimpleNamespace(**functions)
 
 
-def ask(monkeypatch: pytest.MonkeyPatch, cuda: Cuda | None) -> Driver:
-    monkeypatch.setattr(gpu, "load_library", lambda name: cuda if name == "libcuda.so.1" else None)
+def ask(monkeypatch: pytest.MonkeyPatch, library: object) -> Driver:
+    monkeypatch.setattr(gpu, "load_library", lambda name: library if name == "libcuda.so.1" else None)
     return find_driver.__wrapped__()
 
 
 def test_devices_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert ask(monkeypatch, Cuda()) == Driver(
+    assert ask(monkeypatch, cuda()) == Driver(
         gpus=(
             Gpu(name="H100", memory_bytes=80 << 30, compute_capability=(9, 0)),
             Gpu(name="T4", memory_bytes=16 << 30, compute_capability=(7, 5)),
@@ -65,15 +63,15 @@ def test_devices_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "problem"),
+    ("library", "problem"),
     [
         (None, "no NVIDIA driver is installed (libcuda.so.1 is not found)"),
-        (Cuda(status=100), "the NVIDIA driver gives no GPU (cuInit failed: CUDA_ERROR_NO_DEVICE)"),
-        (Cuda(count=0), "the NVIDIA driver lists no GPU"),
+        (cuda(status=100), "the NVIDIA driver gives no GPU (cuInit failed: CUDA_ERROR_NO_DEVICE)"),
+        (cuda(count=0), "the NVIDIA driver lists no GPU"),
     ],
 )
-def test_no_gpu_comes_with_its_reason(monkeypatch: pytest.MonkeyPatch, cuda: Cuda | None, problem: str) -> None:
-    driver = ask(monkeypatch, cuda)
+def test_no_gpu_comes_with_its_reason(monkeypatch: pytest.MonkeyPatch, library: object, problem: str) -> None:
+    driver = ask(monkeypatch, library)
     assert driver.gpus == ()
     assert driver.problem == problem
 
