@@ -109,6 +109,20 @@ def test_a_finished_store_is_left_alone(journey: Path) -> None:
     refused(attengait(*words, "--codec", "lz4", cwd=journey), 2, "codec", "none", "lz4")
 
 
+def test_videos_need_no_extraction_and_a_broken_one_is_quietly_reported(tmp_path: Path) -> None:
+    walkers = ("--subjects", 1, "--walks", "nm-01,nm-02", "--views", "90", "--frames", 8, "--workers", 1)
+    assert attengait("synth", "w", *walkers, "--video", cwd=tmp_path).stdout.endswith("w/video and w/silh\n")
+    (tmp_path / "w/video/001-nm-02-090.avi").write_text("no video")
+    words = ("--frames", "w/video", "--silhouettes", "w/silh", "--out", "w.zarr", "--workers", 1)
+    done = attengait("preprocess", "casia-b", *words, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "w.zarr: 1 sequence, 7 frames" in done.stdout
+    assert "skipped, broken video: 8 frames in 1 sequence" in done.stdout
+    summary = json.loads(attengait("info", "w.zarr", "--json", cwd=tmp_path).stdout)
+    assert summary["frames_from"] == "video"
+    assert "ffmpeg" in summary["versions"]
+
+
 @pytest.mark.parametrize(("name", "channels", "frames"), [("uv", 2, 20 * 17), ("silhouette", 1, 20 * 18)])
 def test_other_pictures_than_colours_go_the_same_way(
     journey: Path, tmp_path: Path, name: str, channels: int, frames: int

@@ -17,7 +17,8 @@ FRAMES_PER_SECOND = 25
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
     """Write frames, uint8 [H, W, 3] (BGR) of one size, as FFV1: each is decoded to the same bytes again.
 
-    At least one is needed, and height and width must be even, as OpenCV cuts them to that. The same frames give the same file. Raises AttenGaitError when it cannot be written.
+    At least one is needed, and height and width must be even, as OpenCV cuts them to that. The same frames give the
+    same file. Raises AttenGaitError when it cannot be written.
     """
     try:
         path.write_bytes(b"")  # OpenCV does not say why it cannot write
