@@ -1,6 +1,8 @@
 """Every coded frame of a video comes out once, in order, and exactly; a damaged video ends at its damage, quietly."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -146,6 +148,22 @@ def test_damage_ends_a_video_before_numbers_shift_or_frames_are_invented(
     for number, gray in enumerate(grays, 1):
         np.testing.assert_array_equal(gray, whole[number])
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("setting", ["OPENCV_FFMPEG_LOGLEVEL=-8", "OPENCV_FFMPEG_LOGLEVEL=16", "OPENCV_FFMPEG_DEBUG=1"])
+def test_settings_of_opencv_s_log_do_not_hide_damage(tmp_path: Path, setting: str) -> None:
+    path = videos.encode(tmp_path / "a.avi", FRAMES, "MJPG")
+    os.truncate(path, int(path.stat().st_size * 0.6))
+    program = f"""
+from attengait.datasets.video import BrokenVideoError, read_video
+try:
+    list(read_video({str(path)!r}, {{{NUM_FRAMES}}}))
+except BrokenVideoError as error:
+    print("broken")
+"""
+    environment = os.environ | dict([setting.split("=")])
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("broken\n", "")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video\n" * 100, b"RIFF\x00\x00\x00\x00AVI LIST", None])

@@ -71,6 +71,9 @@ def _open(path: str) -> cv2.VideoCapture | None:
         absolute.encode()
     except UnicodeEncodeError:
         return None
+    # Other log levels would hide what damage is known by, or send it to standard output.
+    for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG"):
+        os.environ.pop(name, None)
     # One thread and no hardware decoder: the bytes must not depend on the machine.
     parameters = [cv2.CAP_PROP_N_THREADS, 1, cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_NONE]
     return cv2.VideoCapture(absolute, cv2.CAP_FFMPEG, parameters)
