@@ -92,12 +92,13 @@ def expansion_weights(poly_n: int, poly_sigma: float) -> ExpansionWeights:
 def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
     """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
     radius = parameters.winsize // 2
+    i = np.arange(-radius, radius + 1)
+    # The box by winsize, as OpenCV does also for even sizes, whose windows are one pixel wider.
+    weights: NDArray[np.float64] = np.full(len(i), 1 / parameters.winsize)
     if parameters.window == "gaussian":
-        i = np.arange(-radius, radius + 1)
-        gaussian: NDArray[np.float64] = np.exp(-(i**2) / (2 * (0.3 * radius) ** 2))
-        return (gaussian / gaussian.sum()).astype(np.float32)
-    # By winsize, as OpenCV does also for even sizes, whose windows are one pixel wider.
-    return np.full(2 * radius + 1, 1 / parameters.winsize, np.float32)
+        weights = np.exp(-(i**2) / (2 * (0.3 * radius) ** 2))
+        weights /= weights.sum()
+    return weights.astype(np.float32)
 
 
 class DeviceFarneback:
@@ -304,7 +305,8 @@ def _tile_height(parameters: FarnebackParameters) -> int:
     for height in (32, 16, 8):
         if 5 * height * span * 4 + 4 <= SHARED_BYTES:
             return height
-    largest = (SHARED_BYTES // (5 * 8 * 4) - TILE_W - 1) // 2 * 2 - 1
+    largest_span = (SHARED_BYTES - 4) // (5 * 8 * 4)
+    largest = (largest_span - 1 - TILE_W) // 2 * 2 + 1
     raise ParameterError(f"winsize must be at most {largest} for the flow cuda, got {parameters.winsize}")
 
 

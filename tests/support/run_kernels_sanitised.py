@@ -1,0 +1,41 @@
+"""Runs every kernel on the host with sanitizers compiled in; prints the name of each step that is done."""
+
+import numpy as np
+
+from attengait.kernels.encode import ENCODINGS
+from attengait.kernels.farneback_cuda import CudaFlow
+from attengait.kernels.flow import FarnebackParameters
+from attengait.kernels.launch import HostDevice
+from attengait.synth.motion import motion_pair
+
+FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
+HEIGHT, WIDTH = 71, 93
+
+
+def main() -> None:
+    """Flow, pictures, then one step that must be caught."""
+    device = HostDevice(flags=FLAGS)
+    flow = CudaFlow(FarnebackParameters(), device=device)
+    # Motion far out of the picture as well: where it points to must not be read.
+    pairs = [*motion_pair("noise", HEIGHT, WIDTH), *motion_pair("zoom", HEIGHT, WIDTH)]
+    flows = np.stack(list(flow.flows(pairs, [(0, 1), (2, 3)])))
+    assert np.isfinite(flows).all()
+    print("flow", flush=True)
+
+    silhouettes = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    silhouettes[0, 10:60, 70:] = 255
+    silhouettes[1, -1, -1] = 255
+    for encoding in ENCODINGS:
+        flow.pictures(pairs, [(0, 1), (2, 3)], list(silhouettes), encoding, 64)
+    flows[0, 20] = np.nan
+    flows[1] *= 1e7
+    for encoding in ENCODINGS:
+        flow.farneback.pictures(flows, flow.farneback.largest_squares(flows), silhouettes, encoding, 64)
+    print("pictures", flush=True)
+
+    print("overflow", flush=True)
+    squares = np.zeros(1, np.uint32)
+    device.launch("crop.cu", "largest_squares", (1, 1, 1), (flows, squares, np.int32(flows.size)), {"SIZE": 64})
+
+
+main()
