@@ -31,13 +31,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(out.glob("*.whl"))
 
 
-def test_the_wheel_claims_one_name_and_holds_every_module(wheel: Path) -> None:
+def test_the_wheel_claims_one_name_and_holds_every_module_and_kernel(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"attengait"}
     modules = {path.relative_to(ROOT / "attengait").as_posix() for path in (ROOT / "attengait").rglob("*.py")}
     for folder in ("kernels", "pipelines", "cli", "benchmarks"):
         modules |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
     assert {f"attengait/{module}" for module in modules} <= set(names)
+    sources = {path.name for path in (ROOT / "kernels").iterdir() if path.suffix in (".cpp", ".cu", ".h")}
+    assert {f"attengait/kernels/{name}" for name in sources} <= set(names)
     assert {"attengait/py.typed", "attengait/training/presets/casia-b.toml"} <= set(names)
 
 

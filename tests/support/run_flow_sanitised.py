@@ -1,0 +1,39 @@
+"""Runs the cpu flow with sanitizers compiled in, on sizes and windows at the edges; prints each step that is done."""
+
+import numpy as np
+
+from attengait.kernels import farneback_cpu
+from attengait.kernels.farneback_cpu import CpuFlow
+from attengait.kernels.flow import FarnebackParameters
+from attengait.synth.motion import motion_pair
+
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+PARAMETERS = (
+    FarnebackParameters(),
+    FarnebackParameters(window="gaussian", winsize=40, poly_n=9, poly_sigma=2.0, iterations=5),
+    FarnebackParameters(pyr_scale=0.8, levels=6, winsize=2, poly_n=1),
+    FarnebackParameters(winsize=99, poly_n=40, poly_sigma=9.0),
+)
+
+
+def main() -> None:
+    """Flow, then a step that must be caught."""
+    native = farneback_cpu.FLAGS
+    for flags in (native, tuple(flag for flag in native if "native" not in flag)):
+        farneback_cpu.FLAGS = (*flags, *SANITIZERS)
+        farneback_cpu._library.cache_clear()
+        for height, width in ((10, 10), (10, 133), (97, 11), (71, 93)):
+            # Noise moves far out of the picture as well: where it points to must not be read.
+            for kind in ("noise", "zoom"):
+                pair = motion_pair(kind, height, width)
+                for parameters in PARAMETERS:
+                    (flow,) = CpuFlow(parameters).flows(pair, [(0, 1)])
+                    assert np.isfinite(flow).all()
+    print("flow", flush=True)
+
+    print("overflow", flush=True)
+    solver = farneback_cpu._Solver((64, 64), FarnebackParameters())
+    solver.expand(np.zeros((64, 64), np.uint8), solver.room()[: 64 * 64].copy())
+
+
+main()
