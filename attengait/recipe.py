@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.pictures import read_gray
-from attengait.datasets.reading import read_frames
+from attengait.datasets.reading import Gray, ReadGrays, read_frames, read_one_by_one
 from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
 from attengait.images import EMPTY, NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, check_limits, gather
-from attengait.kernels.encode import ENCODINGS, check_encoding, encode
+from attengait.kernels.encode import ENCODINGS, check_encoding
 from attengait.kernels.flow import (
     FarnebackParameters,
     check_backend,
@@ -31,7 +31,21 @@ from attengait.kernels.silhouette import has_walker
 Gap = Literal["skip", "bridge"]
 
 BLOCK_FRAMES = 32
-"""Flow images computed at a time: bounds the memory of a long sequence."""
+"""Flow images of a block: bounds the memory of a long sequence."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """Some frames of a sequence and those pairs of them that give a flow image: what a flow backend takes."""
+
+    grays: list[Gray]
+    """uint8 [H, W] each, of one size."""
+    pairs: list[tuple[int, int]]
+    """Indices into `grays`."""
+    silhouettes: list[Gray]
+    """For each pair that of its second frame, of the same size and not empty."""
+    numbers: list[int]
+    """For each pair the number of its second frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,31 +121,42 @@ def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
     none.
     """
     faults: list[Fault] = []
-    return gather(_numbered_images(sequence, recipe, faults), faults, recipe.frame_shape, recipe.min_frames)
+    backend = make_backend(recipe.flow, recipe.farneback)
+
+    def numbered_images() -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for block in read_blocks(sequence, recipe, faults):
+            images = backend.pictures(block.grays, block.pairs, block.silhouettes, recipe.encoding, recipe.crop_size)
+            yield from zip(block.numbers, images, strict=True)
+
+    return gather(numbered_images(), faults, recipe.frame_shape, recipe.min_frames)
 
 
-def _numbered_images(
-    sequence: SourceSequence, recipe: Recipe, faults: list[Fault]
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def read_blocks(
+    sequence: SourceSequence, recipe: Recipe, faults: list[Fault], *, read_grays: ReadGrays = read_one_by_one
+) -> Iterator[Block]:
+    """Yield all of a sequence from which flow images can be made, noting in `faults` what is left out and why.
+
+    A block holds the frames of at most BLOCK_FRAMES images. `read_grays` reads the frames that are pictures.
+    """
     silhouettes = sequence.silhouettes.by_number
     present: set[int] = set()
-    good: list[tuple[int, NDArray[np.uint8]]] = []
-    for number, gray in read_frames(sequence.frames, silhouettes.keys(), faults):
+    good: list[tuple[int, Gray]] = []
+    for number, gray in read_frames(sequence.frames, silhouettes.keys(), faults, read_grays=read_grays):
         present.add(number)
         if gray is not None:
             good.append((number, gray))
         if len(good) > BLOCK_FRAMES:
-            yield from _block_images(good, silhouettes, recipe, faults)
+            yield from _block(good, silhouettes, recipe, faults)
             del good[:-1]  # the last frame of one block is the first of the next
-    yield from _block_images(good, silhouettes, recipe, faults)
+    yield from _block(good, silhouettes, recipe, faults)
     faults += [Fault(NO_MATCH, number) for number in _missing_numbers(present, silhouettes.keys(), recipe.gap)]
 
 
-def _block_images(
-    good: list[tuple[int, NDArray[np.uint8]]], silhouettes: dict[int, str], recipe: Recipe, faults: list[Fault]
-) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Yield the flow images of neighbours among numbered frames; only flow that gives an image is computed."""
-    pairs, wanted = [], []
+def _block(
+    good: list[tuple[int, Gray]], silhouettes: dict[int, str], recipe: Recipe, faults: list[Fault]
+) -> Iterator[Block]:
+    """Yield the block of some numbered frames, unless no neighbours among them give a flow image."""
+    pairs, outlines, numbers = [], [], []
     for i in range(1, len(good)):
         number, gray = good[i]
         if recipe.gap == "skip" and good[i - 1][0] != number - 1:
@@ -143,12 +168,10 @@ def _block_images(
             faults.append(Fault(EMPTY, number))
             continue
         pairs.append((i - 1, i))
-        wanted.append((number, silhouette))
-    if not pairs:
-        return
-    flows = make_backend(recipe.flow, recipe.farneback).flows([gray for _, gray in good], pairs)
-    for (number, silhouette), flow in zip(wanted, flows, strict=True):
-        yield number, encode(flow, silhouette, recipe.encoding, recipe.crop_size)
+        outlines.append(silhouette)
+        numbers.append(number)
+    if pairs:
+        yield Block(grays=[gray for _, gray in good], pairs=pairs, silhouettes=outlines, numbers=numbers)
 
 
 def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[int]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from attengait.errors import ParameterError
 from attengait.kernels.colour import colour_wheel
 from attengait.kernels.encode import ENCODINGS, STEPS_PER_PX, check_encoding
-from attengait.kernels.flow import FarnebackParameters, Flow, Gray
+from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.launch import THREADS, Array, CudaDevice, Device, cuda_missing
 
 TILE_W = 32
@@ -214,7 +214,7 @@ class DeviceFarneback:
         self.device.launch("farneback.cu", kernel, grid, arguments, self._defines)
 
 
-class CudaFlow:
+class CudaFlow(FlowBackend):
     """The flow backend `cuda`: any number of frames and pairs, in batches that fit the memory."""
 
     def __init__(
@@ -229,7 +229,12 @@ class CudaFlow:
         """
         self.device = device if device is not None else CudaDevice()
         self.farneback = DeviceFarneback(self.device, parameters)
-        self.memory_bytes = memory_bytes if memory_bytes is not None else self.device.free_memory_bytes() // 2
+        self._memory_bytes = memory_bytes
+
+    @functools.cached_property
+    def memory_bytes(self) -> int:
+        """Memory of the device for one batch. Asking the driver for it takes some of it, so it is asked for late."""
+        return self._memory_bytes if self._memory_bytes is not None else self.device.free_memory_bytes() // 2
 
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`."""
@@ -247,7 +252,8 @@ class CudaFlow:
     ) -> Picture:
         """Return the stored pictures of some pairs, uint8 [P, size, size, C], without their flow leaving the device.
 
-        `grays` and `silhouettes` (one for each pair, not empty) are uint8 [H, W], all of one size.
+        `grays` and `silhouettes` (one for each pair, not empty) are uint8 [H, W], all of one size; any of the `grays`
+        may lie on the device.
         """
         check_encoding(encoding)
         made = [np.empty((0, size, size, ENCODINGS[encoding].channels), np.uint8)]
@@ -264,7 +270,12 @@ class CudaFlow:
         used = sorted({frame for pair in pairs for frame in pair})
         position = {frame: i for i, frame in enumerate(used)}
         indices = np.array([(position[first], position[second]) for first, second in pairs], np.int32)
-        return self.device.upload(np.stack([grays[frame] for frame in used])), self.device.upload(indices)
+        return self._stack([grays[frame] for frame in used]), self.device.upload(indices)
+
+    def _stack(self, grays: Sequence[Gray]) -> Array:
+        if all(isinstance(gray, np.ndarray) for gray in grays):
+            return self.device.upload(np.stack(grays))
+        return self.device.xp.stack([self.device.xp.asarray(gray) for gray in grays])
 
     def _batches(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
         if not pairs:

@@ -9,16 +9,18 @@ given by a function `recorded_parameters`.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.encode import ENCODINGS, Picture, check_encoding, encode
 
 Gray = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -57,18 +59,37 @@ class FarnebackParameters:
             raise ParameterError(f"window must be box or gaussian, got {self.window!r}")
 
 
-class FlowBackend(Protocol):
-    """Computes the flow of many pairs of frames of one sequence."""
+class FlowBackend(ABC):
+    """Computes the flow of many pairs of frames, and the pictures that are stored of it."""
 
+    @abstractmethod
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`.
 
         `grays` are uint8 [H, W] of one size. A flow belongs to whoever receives it: it is not written again.
         """
-        ...
+
+    def pictures(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Picture:
+        """Return the stored picture of each pair, uint8 [P, size, size, C]: that of its flow by `encode.encode`.
+
+        `silhouettes` are uint8 [H, W], one for each pair, that of its second frame, and not empty. A backend may do it
+        in a way of its own. Raises ParameterError for an unknown encoding.
+        """
+        check_encoding(encoding)
+        pictures = np.empty((len(pairs), size, size, ENCODINGS[encoding].channels), np.uint8)
+        for i, flow in enumerate(self.flows(grays, pairs)):
+            pictures[i] = encode(flow, silhouettes[i], encoding, size)
+        return pictures
 
 
-class OpenCVFlow:
+class OpenCVFlow(FlowBackend):
     """Farneback's method by OpenCV on the CPU (`cv2.calcOpticalFlowFarneback`)."""
 
     def __init__(self, parameters: FarnebackParameters) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
-from attengait.kernels.flow import FarnebackParameters, Flow, Gray
+from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.gpu import find_driver, load_library
 
 GRIDS = (1, 2, 4)
@@ -70,7 +70,7 @@ def recorded_parameters() -> dict[str, Any]:
     }
 
 
-class HardwareFlow:
+class HardwareFlow(FlowBackend):
     """Flow by the GPU's hardware. Farneback's parameters mean nothing to it and are not looked at."""
 
     def __init__(self, parameters: FarnebackParameters) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 
 from attengait.errors import ParameterError
-from attengait.kernels.flow import FarnebackParameters, Flow, Gray
+from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
 
 _POLY_N = (5, 7)
 _LARGEST_GAUSSIAN_WINDOW = 201
@@ -27,7 +27,7 @@ def missing() -> str | None:
     return None
 
 
-class OpenCVCudaFlow:
+class OpenCVCudaFlow(FlowBackend):
     """Farneback's method by OpenCV on the GPU (`cv2.cuda.FarnebackOpticalFlow`)."""
 
     def __init__(self, parameters: FarnebackParameters) -> None:

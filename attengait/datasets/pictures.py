@@ -19,13 +19,22 @@ _JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 def read_gray(path: str) -> NDArray[np.uint8] | None:
     """Return a picture as `cv2.imread(path, cv2.IMREAD_GRAYSCALE)` does, uint8 [H, W]; None if it is not whole."""
+    data = read_complete(path)
+    return None if data is None else decode_gray(data)
+
+
+def read_complete(path: str) -> bytes | None:
+    """Return a file's bytes; None if it cannot be read or is not complete."""
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError:
         return None
-    if not is_complete(data):
-        return None
+    return data if is_complete(data) else None
+
+
+def decode_gray(data: bytes) -> NDArray[np.uint8] | None:
+    """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it."""
     with silent_opencv():
         try:
             picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
