@@ -1,12 +1,14 @@
 """The `benchmark` commands: a table, then one line of JSON."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from attengait.cli.data import parse_numbers
+from attengait.errors import ParameterError
 from attengait.machine import usable_cores
 
 app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)
@@ -53,3 +55,52 @@ def preprocess(
     report = benchmark_preprocess(frames, silhouettes, workers=numbers, repeats=repeats, dataset=dataset)
     print(format_table(report))
     print(json.dumps(report))
+
+
+@app.command("flow")
+def flow(
+    flows: Annotated[
+        str | None, typer.Option("--flow", help="Flow backends, with commas.", show_default="all that can be used")
+    ] = None,
+    sizes: Annotated[str, typer.Option(help="Sizes of the pictures, with commas.")] = "64x64,320x240,1280x720",
+    batches: Annotated[str, typer.Option(help="Pairs of frames given at once, with commas.")] = "1,32,256",
+    repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 5,
+) -> None:
+    """Pairs of frames per second of each flow backend, OpenCV among them; on a GPU each kernel's share as well."""
+    from attengait.benchmarks.flow import benchmark_flow, format_table
+
+    report = benchmark_flow(
+        flows=flows.split(",") if flows else None,
+        sizes=[_parse_size("sizes", size) for size in sizes.split(",")],
+        batches=parse_numbers("batches", batches),
+        repeats=repeats,
+    )
+    print(format_table(report))
+    print(json.dumps(report))
+
+
+@app.command("agreement")
+def agreement(
+    size: Annotated[str, typer.Option(help="Size of the synthetic pictures.")] = "320x240",
+    frames: Annotated[Path | None, typer.Option(help="Folder of extracted video frames to compare on as well.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table there too (Markdown).")] = None,
+) -> None:
+    """How closely each flow backend agrees with OpenCV, for kinds of motion and sets of parameters; in pixels."""
+    from attengait.benchmarks.agreement import format_agreement, measure_agreement
+    from attengait.files import write_atomically
+
+    width, height = _parse_size("size", size)
+    report = measure_agreement(height=height, width=width, frames=frames)
+    table = format_agreement(report)
+    print(table)
+    if out is not None:
+        write_atomically(out, (table + "\n").encode())
+    print(json.dumps(report))
+
+
+def _parse_size(name: str, text: str) -> tuple[int, int]:
+    """Width and height from such as 320x240."""
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip())
+    if found is None:
+        raise ParameterError(f"{name} must be such as 320x240 (width x height, in pixels), got {text!r}")
+    return int(found[1]), int(found[2])

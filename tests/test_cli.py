@@ -314,6 +314,9 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("doctor", "--folder", "nowhere"), 1, "nowhere is no folder"),
         (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--encoding", "h"), 2, "uvm"),
         (("benchmark", "loader", "w.zarr", "--clip-frames", "100"), 1, "100"),
+        (("benchmark", "flow", "--sizes", "320x240,big"), 2, "320x240 (width x height, in pixels), got 'big'"),
+        (("benchmark", "flow", "--flow", "raft"), 2, "raft"),
+        (("benchmark", "agreement", "--frames", "w.zarr/sequences"), 1, "w.zarr/sequences"),
         (("evaluate", "run", "w.zarr", "--json", "no/such/table.json"), 1, "no/such"),
         (("evaluate", "run", "w.zarr", "--json", "."), 1, "is a folder"),
         (("evaluate", "--embeddings", "x.npz", "--device", "cpu"), 2, "--device"),
@@ -340,6 +343,10 @@ def test_benchmarks_end_in_a_line_of_json(journey: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert {row["name"] for row in report["results"]} >= {"stream", "gather", "zarr-python", "tensorstore"}
+    words = ("flow", "--flow", "opencv", "--sizes", "64x64", "--batches", "1,2", "--repeats", 1)
+    done = attengait("benchmark", *words, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert [row["batch"] for row in json.loads(done.stdout.splitlines()[-1])["results"]] == [1, 2]
 
 
 def test_the_set_of_commands_is_the_documented_one() -> None:
