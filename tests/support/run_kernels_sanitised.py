@@ -1,20 +1,25 @@
-"""Runs every kernel on the host with sanitizers compiled in; prints the name of each step that is done."""
+"""Runs the kernels on the host with sanitizers compiled in, or, with the argument `gpu`, on a GPU (for its sanitizer).
+
+Prints the name of each step that is done.
+"""
+
+import sys
 
 import numpy as np
 
 from attengait.kernels.encode import ENCODINGS
 from attengait.kernels.farneback_cuda import CudaFlow
 from attengait.kernels.flow import FarnebackParameters
-from attengait.kernels.launch import HostDevice
+from attengait.kernels.launch import CudaDevice, HostDevice
 from attengait.synth.motion import motion_pair
 
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
 HEIGHT, WIDTH = 71, 93
 
 
-def main() -> None:
-    """Flow, pictures, then one step that must be caught."""
-    device = HostDevice(flags=FLAGS)
+def main(on_gpu: bool) -> None:
+    """Flow, pictures, then, on the host, one step that must be caught."""
+    device = CudaDevice() if on_gpu else HostDevice(flags=FLAGS)
     flow = CudaFlow(FarnebackParameters(), device=device)
     # Motion far out of the picture as well: where it points to must not be read.
     pairs = [*motion_pair("noise", HEIGHT, WIDTH), *motion_pair("zoom", HEIGHT, WIDTH)]
@@ -29,13 +34,17 @@ def main() -> None:
         flow.pictures(pairs, [(0, 1), (2, 3)], list(silhouettes), encoding, 64)
     flows[0, 20] = np.nan
     flows[1] *= 1e7
+    on_device, outlines = device.upload(flows), device.upload(silhouettes)
     for encoding in ENCODINGS:
-        flow.farneback.pictures(flows, flow.farneback.largest_squares(flows), silhouettes, encoding, 64)
+        squares = flow.farneback.largest_squares(on_device)
+        device.download(flow.farneback.pictures(on_device, squares, outlines, encoding, 64))
     print("pictures", flush=True)
+    if on_gpu:
+        return
 
     print("overflow", flush=True)
     squares = np.zeros(1, np.uint32)
     device.launch("crop.cu", "largest_squares", (1, 1, 1), (flows, squares, np.int32(flows.size)), {"SIZE": 64})
 
 
-main()
+main(on_gpu=sys.argv[1:] == ["gpu"])
