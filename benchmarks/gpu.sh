@@ -77,7 +77,7 @@ for step in "${STEPS[@]}"; do
     keep_json "$OUT/$step"
     [ "$status" = 0 ] || failed=1
     table+=("$(printf '%-11s %-6s %4d s  %s' "$step" "$([ "$status" = 0 ] && echo ok || echo "rc $status")" \
-        $((SECONDS - started)) "$(grep -v '^{' "$OUT/$step.log" | tail -n 1 | cut -c 1-120)")")
+        $((SECONDS - started)) "$(grep -v '^[{} ]' "$OUT/$step.log" | tail -n 1 | cut -c 1-120)")")
 done
 printf '\n%s\n' "${GPU:-no GPU}"
 printf '%s\n' "${table[@]}"
