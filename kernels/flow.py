@@ -139,12 +139,7 @@ def _in_module(
         return import_module(f"attengait.kernels.{module}")
 
     def missing() -> str | None:
-        try:
-            sentence: str | None = load().missing()
-        except ModuleNotFoundError as error:
-            if error.name != f"attengait.kernels.{module}":
-                raise
-            return "it is not part of this version"
+        sentence: str | None = load().missing()
         return sentence
 
     def make(parameters: FarnebackParameters) -> FlowBackend:
