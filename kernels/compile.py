@@ -5,6 +5,7 @@ it includes, the flags, the compiler and the processor. So a changed source or a
 meets a library that is not its own, and many processes may build at once: each makes its own and the last one stays.
 """
 
+import ctypes
 import functools
 import hashlib
 import os
@@ -19,6 +20,8 @@ from pathlib import Path
 from attengait.errors import AttenGaitError
 
 _COMPILERS = ("c++", "g++", "clang++")
+NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+"""The flag for code that uses all that this machine's processor has."""
 _LIBRARY_FLAGS = ("-std=c++17", "-shared", "-fPIC")
 
 
@@ -60,6 +63,14 @@ def build(source: Path, *, flags: Sequence[str] = (), depends: Sequence[Path] = 
     except OSError as error:
         raise AttenGaitError(f"cannot keep the compiled {source.name} in {library.parent}: {error.strerror}") from error
     return library
+
+
+def load(library: Path) -> ctypes.CDLL:
+    """Load what `build` returned; raises AttenGaitError where the system refuses."""
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise AttenGaitError(f"the compiled code cannot be loaded: {error}") from error
 
 
 def _compile(command: list[str], source: Path) -> None:

@@ -10,7 +10,6 @@ Source: G. Farnebäck, Two-Frame Motion Estimation Based on Polynomial Expansion
 
 import ctypes
 import functools
-import platform
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.compile import build, find_compiler
+from attengait.kernels.compile import NATIVE, build, find_compiler, load
 from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
 
 LEAST_SIDE = 10
@@ -32,7 +31,7 @@ _FOLDER = Path(__file__).parent
 SOURCE = _FOLDER / "farneback.cpp"
 HEADERS = (_FOLDER / "farneback_levels.h", _FOLDER / "vectors.h")
 # Products and sums may be fused, which every processor since 2013 does; nothing that changes what NaN means.
-FLAGS = ("-O3", "-ffp-contract=fast", "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
+FLAGS = (NATIVE, "-O3", "-ffp-contract=fast")
 
 
 def missing() -> str | None:
@@ -131,11 +130,7 @@ class _Solver:
 @functools.cache
 def _library() -> ctypes.CDLL:
     """The compiled code. Raises AttenGaitError where it cannot be compiled or loaded."""
-    path = build(SOURCE, flags=FLAGS, depends=HEADERS)
-    try:
-        library = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise AttenGaitError(f"the compiled {SOURCE.name} cannot be loaded: {error}") from error
+    library = load(build(SOURCE, flags=FLAGS, depends=HEADERS))
     address, number, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
     library.farneback_new.argtypes = [number, number, real, *[number] * 4, real, number]
     library.farneback_new.restype = address

@@ -21,7 +21,7 @@ import pytest
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels import farneback_cpu
-from attengait.kernels.compile import find_compiler
+from attengait.kernels.compile import NATIVE, find_compiler
 from attengait.kernels.encode import ENCODINGS, encode
 from attengait.kernels.farneback_cpu import MOST_HELD, CpuFlow, missing
 from attengait.kernels.flow import FarnebackParameters, make_backend
@@ -111,7 +111,7 @@ def test_flow_and_pictures_agree_on_real_video(shared: Path) -> None:
 
 def flag_sets() -> list[tuple[str, ...]]:
     """Flags for vectors of 4 lanes, and of 8 where this processor has them; its own are those of all other tests."""
-    plain = tuple(flag for flag in farneback_cpu.FLAGS if "native" not in flag)
+    plain = tuple(flag for flag in farneback_cpu.FLAGS if flag != NATIVE)
     if platform.machine() != "x86_64":
         return [plain]
     has_avx2 = Path("/proc/cpuinfo").exists() and " avx2 " in Path("/proc/cpuinfo").read_text()
@@ -244,7 +244,7 @@ def test_the_source_compiles_without_a_warning(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_flow_is_clean_under_sanitizers() -> None:
+def test_flow_and_colours_are_clean_under_sanitizers() -> None:
     """Run in a process of its own, with AddressSanitizer and UndefinedBehaviorSanitizer compiled in."""
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
     if "g++" not in os.path.realpath(shutil.which("c++") or "") or not os.path.isabs(library.stdout.strip()):
@@ -257,5 +257,5 @@ def test_flow_is_clean_under_sanitizers() -> None:
     command = [sys.executable, str(SUPPORT / "run_flow_sanitised.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     # The last step writes past an array on purpose, so that a sanitizer that sees nothing is noticed.
-    assert done.stdout.split() == ["flow", "overflow"], done.stderr[-3000:]
+    assert done.stdout.split() == ["flow", "colour", "overflow"], done.stderr[-3000:]
     assert "heap-buffer-overflow" in done.stderr

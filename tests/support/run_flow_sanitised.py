@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from attengait.kernels import farneback_cpu
+from attengait.kernels import colour_fast, farneback_cpu
+from attengait.kernels.compile import NATIVE
 from attengait.kernels.farneback_cpu import CpuFlow
 from attengait.kernels.flow import FarnebackParameters
 from attengait.synth.motion import motion_pair
@@ -17,9 +18,9 @@ PARAMETERS = (
 
 
 def main() -> None:
-    """Flow, then a step that must be caught."""
+    """Flow, its colours, then a step that must be caught."""
     native = farneback_cpu.FLAGS
-    for flags in (native, tuple(flag for flag in native if "native" not in flag)):
+    for flags in (native, tuple(flag for flag in native if flag != NATIVE)):
         farneback_cpu.FLAGS = (*flags, *SANITIZERS)
         farneback_cpu._library.cache_clear()
         for height, width in ((10, 10), (10, 133), (97, 11), (71, 93)):
@@ -30,6 +31,14 @@ def main() -> None:
                     (flow,) = CpuFlow(parameters).flows(pair, [(0, 1)])
                     assert np.isfinite(flow).all()
     print("flow", flush=True)
+
+    colour_fast.FLAGS = (*colour_fast.FLAGS, *SANITIZERS)
+    flow[0, 0], flow[1, 1], flow[2, 2] = np.nan, np.inf, 0
+    for largest in (0.0, 1e-30, 1e6, np.inf, np.nan):
+        colour_fast.colour_flow(flow[3:, 5:], np.float32(largest))
+        colour_fast.colour_flow(flow, np.float32(largest))
+    colour_fast.largest_magnitude(flow[:, 3:])
+    print("colour", flush=True)
 
     print("overflow", flush=True)
     solver = farneback_cpu._Solver((64, 64), FarnebackParameters())
