@@ -29,6 +29,8 @@ SHARED_BYTES = 48 << 10
 """Shared memory that a block may use without asking for more, on every GPU since 2012."""
 LEAST_SIDE = 10
 """Smallest height and width of a frame: the border weights are not defined below."""
+MEMORY_BYTES = 2 << 30
+"""Memory of a batch at most: enough pairs to fill a GPU, and little beside what else is there."""
 LEAST_LEVEL_SIDE = 32
 """A level whose height or width would fall below this many pixels is left out."""
 
@@ -224,8 +226,8 @@ class CudaFlow(FlowBackend):
         device: Device | None = None,
         memory_bytes: int | None = None,
     ) -> None:
-        """Use the given device (by default the first GPU) and at most `memory_bytes` of it (by default half of what
-        is free). Raises AttenGaitError where there is no GPU, ParameterError for parameters that the kernels lack.
+        """Use the given device (by default the first GPU) and at most `memory_bytes` of it (by default 2 GiB, or half of
+        what is free). Raises AttenGaitError where there is no GPU, ParameterError for parameters that the kernels lack.
         """
         self.device = device if device is not None else CudaDevice()
         self.farneback = DeviceFarneback(self.device, parameters)
