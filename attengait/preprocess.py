@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 import attengait
-from attengait.datasets import NO_PICTURES, Scan, SourceSequence, Video, find_dataset
+from attengait.datasets import NO_PICTURES, Scan, Video, find_dataset
 from attengait.datasets.video import decoder_version
+from attengait.engines import Engine, WorkerProcesses
 from attengait.errors import ParameterError
-from attengait.images import too_few
-from attengait.kernels.flow import BACKENDS, make_backend
+from attengait.kernels.flow import BACKENDS
 from attengait.packages import installed
 from attengait.recipe import Recipe
 from attengait.silhouettes import SilhouetteRecipe
@@ -47,7 +45,7 @@ class PreprocessConfig:
     chunk_frames: int = 16
     """Frames in one chunk, the unit of compression; from 1 to 512."""
     workers: int = 1
-    """Processes."""
+    """Worker processes; another engine has its own."""
 
     def __post_init__(self) -> None:
         find_dataset(self.dataset)
@@ -136,11 +134,10 @@ class PreprocessSummary:
         return "\n".join(lines + ([f"details: {report_path(self.out)}"] if self.skipped else []))
 
 
-def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
+def plan_preprocessing(config: PreprocessConfig, *, engine: Engine | None = None) -> PlanSummary:
     """Look at the input and at the path of the store only; raises what `run_preprocessing` does before it begins."""
     check_path(config.out)
-    _check_flow(config)
-    scan, plan = _plan(config)
+    scan, plan = _plan(config, _checked(engine, config))
     return PlanSummary(
         out=config.out,
         num_sequences=len(plan.sequences),
@@ -155,51 +152,37 @@ def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
     )
 
 
-def run_preprocessing(config: PreprocessConfig, on_progress: OnProgress | None = None) -> PreprocessSummary:
+def run_preprocessing(
+    config: PreprocessConfig, on_progress: OnProgress | None = None, *, engine: Engine | None = None
+) -> PreprocessSummary:
     """Make the store, continue one that was begun, or do nothing when it is finished; raises what `write_store` does.
 
-    Bad sequences, frames and silhouettes are left out and reported, beside the store and in the summary.
+    Bad sequences, frames and silhouettes are left out and reported, beside the store and in the summary. The pictures
+    are made by `engine`, by default by `config.workers` worker processes.
     """
     check_path(config.out)
-    _check_flow(config)
-    scan, plan = _plan(config)
+    engine = _checked(engine, config)
+    scan, plan = _plan(config, engine)
     job = StoreJob(
         path=config.out,
         plan=plan,
         inputs=scan.sequences,
-        compute=partial(frames_and_report, recipe=config.recipe),
-        num_workers=config.workers,
+        run_shards=partial(engine.run_shards, config.recipe),
         problems=_problem_entries(scan),
     )
     written = write_store(job, on_progress)
     return PreprocessSummary(out=config.out, written=written, skipped=_count(written.report))
 
 
-def frames_and_report(
-    sequence: SourceSequence, *, recipe: Recipe | SilhouetteRecipe
-) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """The pictures of a sequence, uint8 [n, H, W, C], and a report entry for each reason to skip something."""
-    result = recipe.images(sequence)
-    entries: list[dict[str, Any]] = []
-    for skip in result.skipped:
-        entry: dict[str, Any] = {"where": sequence.name, "reason": skip.reason}
-        if skip.reason != too_few(recipe.min_frames):  # which is about the whole sequence
-            entry["frames"] = list(skip.frames)
-        if skip.files:
-            entry["files"] = list(skip.files)
-        if skip.detail:
-            entry["detail"] = skip.detail
-        entries.append(entry)
-    return result.images, entries
+def _checked(engine: Engine | None, config: PreprocessConfig) -> Engine:
+    """The engine, after it said that it can work here, before anything is looked at or made."""
+    engine = engine if engine is not None else WorkerProcesses(num_workers=config.workers)
+    if not is_finished(config.out):
+        engine.check(config.recipe)
+    return engine
 
 
-def _check_flow(config: PreprocessConfig) -> None:
-    """Raise what stands against computing flow here, before anything is looked at or made."""
-    if isinstance(config.recipe, Recipe) and not is_finished(config.out):
-        make_backend(config.recipe.flow, config.recipe.farneback)
-
-
-def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
+def _plan(config: PreprocessConfig, engine: Engine) -> tuple[Scan, StorePlan]:
     scan = find_dataset(config.dataset)(config.frames, config.silhouettes)
     recipe = config.recipe
     plan = StorePlan(
@@ -215,7 +198,7 @@ def _plan(config: PreprocessConfig) -> tuple[Scan, StorePlan]:
             for sequence in scan.sequences
         ),
         parameters={"dataset": config.dataset, **recipe.attributes, **_frames_from(scan)},
-        versions=_versions(scan, recipe),
+        versions=_versions(scan, recipe) | engine.versions(scan.sequences),
         frame_shape=recipe.frame_shape,
         codec=config.codec,
         chunk_frames=config.chunk_frames,

@@ -1,9 +1,9 @@
-"""Writing a store: shards computed by worker processes, committed one by one, and put together at the end.
+"""Writing a store: shards made by other processes, committed one by one, and put together at the end.
 
-A shard is the unit of work, of resume and of commit. A worker has zarr-python write it in the run's temporary folder,
-renames it into the store, and writes its record. When all records are there, the columns and metadata follow in the
-same way; the root zarr.json comes last and marks the store finished. A run killed at any instant is continued by the
-same call; the bytes depend neither on the number of workers nor on kills.
+A shard is the unit of work, of resume and of commit. Who makes it has zarr-python write it in the run's temporary
+folder, renames it into the store, and writes its record. When all records are there, the columns and metadata follow in
+the same way; the root zarr.json comes last and marks the store finished. A run killed at any instant is continued by
+the same call; the bytes depend neither on the number of processes nor on kills.
 """
 
 import json
@@ -17,12 +17,11 @@ from typing import Any
 import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pool import run_in_workers
 from attengait.store.layout import report_path, work_path
 from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
-from attengait.store.shards import Compute, ShardTask, write_shard
+from attengait.store.shards import RunShards, ShardTask
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_place
 
 OnProgress = Callable[[int, int], None]
@@ -58,15 +57,13 @@ class StoreJob:
     path: Path
     plan: StorePlan
     inputs: Sequence[Any]
-    """For each planned sequence, what `compute` takes."""
-    compute: Compute
-    num_workers: int
+    """For each planned sequence, what describes its input to `run_shards`."""
+    run_shards: RunShards
+    """Makes the shards, such as a WorkerPool."""
     problems: Sequence[dict[str, Any]] = ()
     """Entries that head the report."""
 
     def __post_init__(self) -> None:
-        if self.num_workers < 1:
-            raise ParameterError(f"workers is {self.num_workers}, but must be at least 1")
         assert len(self.inputs) == len(self.plan.sequences)
 
     @property
@@ -161,7 +158,6 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
             ShardTask(
                 shard=shard,
                 sequences=[(plan.sequences[i], job.inputs[i]) for i in members],
-                compute=job.compute,
                 layout=plan.layout,
                 store=job.path,
                 work=work,
@@ -171,7 +167,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
             if shard not in kept
         ]
         if tasks:
-            run_in_workers(write_shard, tasks, num_workers=min(job.num_workers, len(tasks)), on_poll=report_progress)
+            job.run_shards(tasks, report_progress)
         committed = work.read_records(job.path)
         if lost := [shard for shard in range(plan.layout.num_shards) if shard not in committed]:
             raise AttenGaitError(f"shard {lost[0]} was removed during the run")

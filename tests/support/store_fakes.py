@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from attengait.store.plan import PlannedSequence, StorePlan
+from attengait.store.shards import WorkerPool
 from attengait.store.writer import StoreJob
 
 SHAPE = (6, 5, 3)
@@ -105,9 +106,8 @@ def signalling(source):
 def job_of(path, plan=None, compute=frames_of, *, num_workers=1, problems=()):
     plan = plan or plan_of()
     inputs = [(i, sequence.max_frames) for i, sequence in enumerate(plan.sequences)]
-    return StoreJob(
-        path=Path(path), plan=plan, inputs=inputs, compute=compute, num_workers=num_workers, problems=problems
-    )
+    pool = WorkerPool(compute=compute, num_workers=num_workers)
+    return StoreJob(path=Path(path), plan=plan, inputs=inputs, run_shards=pool, problems=problems)
 
 
 def tree(folder):
