@@ -226,8 +226,10 @@ class CudaFlow(FlowBackend):
         device: Device | None = None,
         memory_bytes: int | None = None,
     ) -> None:
-        """Use the given device (by default the first GPU) and at most `memory_bytes` of it (by default 2 GiB, or half of
-        what is free). Raises AttenGaitError where there is no GPU, ParameterError for parameters that the kernels lack.
+        """Use the given device (by default the first GPU) and at most `memory_bytes` of it.
+
+        By default that is 2 GiB, or half of what is free. Raises AttenGaitError where there is no GPU, ParameterError
+        for parameters that the kernels lack.
         """
         self.device = device if device is not None else CudaDevice()
         self.farneback = DeviceFarneback(self.device, parameters)
