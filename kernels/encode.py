@@ -74,18 +74,27 @@ def decode_uv(pictures: Picture, *, steps_per_px: float = STEPS_PER_PX) -> Flow:
     return flow
 
 
+def encode_colour(
+    flow: Flow,
+    crop: Crop,
+    *,
+    largest: Callable[[Flow], np.float32] = largest_magnitude,
+    paint: Callable[[Flow, np.float32], Picture] = colour_flow,
+) -> Picture:
+    """Return the colours of a crop of a frame's flow, uint8 [size, size, 3]; `largest` and `paint` as in colour.py.
+
+    Only the part of the frame that the crop looks at is coloured.
+    """
+    first, last = source_columns(crop, flow.shape[1])
+    rows = np.zeros((crop.bottom - crop.top, flow.shape[1], 3), np.uint8)
+    rows[:, first:last] = paint(flow[crop.top : crop.bottom, first:last], largest(flow))
+    return cut(rows, crop)
+
+
 def encode_silhouette(silhouette: Picture, size: int) -> Picture:
     """Return the same crop of a silhouette itself, uint8 [size, size, 1] from uint8 [H, W] that is not empty."""
     crop = find_crop(silhouette, size)
     return cut(silhouette[crop.top : crop.bottom, :, None], crop)
-
-
-def _colour(flow: Flow, crop: Crop) -> Picture:
-    # Only the part of the frame that the crop looks at is coloured.
-    first, last = source_columns(crop, flow.shape[1])
-    rows = np.zeros((crop.bottom - crop.top, flow.shape[1], 3), np.uint8)
-    rows[:, first:last] = colour_flow(flow[crop.top : crop.bottom, first:last], largest_magnitude(flow))
-    return cut(rows, crop)
 
 
 def _uv(flow: Flow, crop: Crop) -> Picture:
@@ -115,7 +124,7 @@ def _signed_steps(flow: Flow) -> Picture:
 _SCALE = {"encoding_steps_per_px": STEPS_PER_PX, "encoding_offset": OFFSET}
 
 ENCODINGS: dict[str, Encoding] = {
-    "colour": Encoding(channels=3, encode=_colour),
+    "colour": Encoding(channels=3, encode=encode_colour),
     "uv": Encoding(channels=2, encode=_uv, attributes=_SCALE),
     "uvm": Encoding(channels=3, encode=_uvm, attributes=_SCALE),
 }

@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels import colour_fast
 from attengait.kernels.compile import NATIVE, build, find_compiler, load
+from attengait.kernels.encode import ENCODINGS, Picture, encode_colour
 from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
+from attengait.kernels.silhouette import find_crop
 
 LEAST_SIDE = 10
 """Smallest height and width of a frame, in pixels: the weights at its borders are not defined below."""
@@ -29,7 +32,9 @@ MOST_HELD = 8
 
 _FOLDER = Path(__file__).parent
 SOURCE = _FOLDER / "farneback.cpp"
-HEADERS = (_FOLDER / "farneback_levels.h", _FOLDER / "vectors.h")
+HEADERS = tuple(
+    _FOLDER / name for name in ("farneback_levels.h", "farneback_matrices.h", "farneback_window.h", "vectors.h")
+)
 # Products and sums may be fused, which every processor since 2013 does; nothing that changes what NaN means.
 FLAGS = (NATIVE, "-O3", "-ffp-contract=fast")
 
@@ -77,6 +82,25 @@ class CpuFlow(FlowBackend):
                 yield flow
         finally:
             solver.close()
+
+    def pictures(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Picture:
+        """Return the stored picture of each pair, uint8 [P, size, size, C]; compiled code paints the colours too."""
+        if encoding != "colour":
+            return super().pictures(grays, pairs, silhouettes, encoding, size)
+        pictures = np.empty((len(pairs), size, size, ENCODINGS[encoding].channels), np.uint8)
+        for i, flow in enumerate(self.flows(grays, pairs)):
+            crop = find_crop(silhouettes[i], size)
+            pictures[i] = encode_colour(
+                flow, crop, largest=colour_fast.largest_magnitude, paint=colour_fast.colour_flow
+            )
+        return pictures
 
 
 class _Solver:

@@ -138,6 +138,23 @@ def test_flow_agrees_with_opencv_in_other_instruction_sets(name: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_pictures_are_those_of_opencvs_flow_and_numpys_colours(encoding: str) -> None:
+    grays, pairs = moving_frames(6, 120, 160), [(i, i + 1) for i in range(5)]
+    silhouettes = [np.zeros((120, 160), np.uint8) for _ in pairs]
+    for i, silhouette in enumerate(silhouettes):
+        silhouette[20:100, 30 * i : 30 * i + 40] = 255
+    ours, theirs = (
+        make_backend(name, PUBLISHED).pictures(grays, pairs, silhouettes, encoding, 64) for name in ("cpu", "opencv")
+    )
+    differences = np.abs(ours.astype(int) - theirs)
+    assert ours.shape == (5, 64, 64, ENCODINGS[encoding].channels)
+    assert np.mean(differences == 0) >= 0.995
+    assert np.mean(differences <= 2) >= 0.999
+    assert theirs.std() > 10
+
+
+@needs_compiler
 def test_pairs_may_skip_frames_go_back_and_share_frames_that_were_let_go() -> None:
     num = MOST_HELD + 4
     grays = moving_frames(num)
