@@ -1,4 +1,4 @@
-// The colours of flow, as kernels/colour.py has them, for one core: the same float32 steps, but an arc tangent of its own.
+// The colours of flow, as kernels/colour.py has them, for one core: the same float32 steps, but its own arc tangent.
 //
 // Flow is float32 [height][width][2], (dx, dy) in pixels per frame, `stride` floats from row to row; colours are uint8
 // [height][width][3], R, G, B. Products and sums must not be fused: truncation would turn some 255 into 254.
@@ -15,7 +15,9 @@ constexpr float LARGEST_COMPONENT_PX = 1e6f;
 constexpr float PI = 3.14159265358979323846f;
 
 // False for NaN too.
-bool is_known(float dx, float dy) { return std::fabs(dx) <= LARGEST_COMPONENT_PX && std::fabs(dy) <= LARGEST_COMPONENT_PX; }
+bool is_known(float dx, float dy) {
+    return std::fabs(dx) <= LARGEST_COMPONENT_PX && std::fabs(dy) <= LARGEST_COMPONENT_PX;
+}
 
 // The angle of (x, y), from -pi to pi; the signs of zeros count. Within three units in the last place.
 float angle_of(float y, float x) {

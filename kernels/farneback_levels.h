@@ -1,4 +1,4 @@
-// Farneback's method, first half: the levels of a frame's pyramid and the polynomial expansion of each.
+// Farneback's method, first part: the levels of a frame's pyramid and the polynomial expansion of each.
 //
 // The rules are those of `cv2.calcOpticalFlowFarneback` on the CPU. Every level is made from the full-resolution frame:
 // a Gaussian, then a bilinear resize, here one set of weights per output row and column. The expansion of a level is
@@ -46,8 +46,8 @@ inline int padded(int size) { return (size + 15) / 16 * 16; }
 
 constexpr int OVERRUN = 64;  // floats that may be read, and are not used, before and after what is stored
 
-// Each output along one axis is the sum of `count` inputs from `first` on, weighted. Padded: there are `length` outputs,
-// the last of them repeated.
+// Each output along one axis is the sum of `count` inputs from `first` on, weighted. Padded to `length` outputs, the
+// last of them repeated.
 struct Taps {
     int count, length;
     std::vector<int> first;      // [length]
@@ -157,7 +157,10 @@ inline Filters make_filters(int n, double sigma) {
     if (sigma < 1.19e-7) sigma = 0.3 * n;
     std::vector<float> g(n + 1);
     double sum = 0;
-    for (int i = 0; i <= n; ++i) sum += (i ? 2 : 1) * (g[i] = static_cast<float>(std::exp(-i * i / (2 * sigma * sigma))));
+    for (int i = 0; i <= n; ++i) {
+        g[i] = static_cast<float>(std::exp(-i * i / (2 * sigma * sigma)));
+        sum += (i ? 2.0 : 1.0) * g[i];
+    }
     for (float& value : g) value = static_cast<float>(value / sum);
     double m0 = g[0], m2 = 0, m4 = 0;
     for (int i = 1; i <= n; ++i) {
@@ -165,7 +168,7 @@ inline Filters make_filters(int n, double sigma) {
         m2 += 2.0 * g[i] * i * i;
         m4 += 2.0 * g[i] * i * i * i * i;
     }
-    // Two entries of the inverse of the normal equations' matrix for 1, x^2, y^2, in closed form, and two diagonal ones.
+    // Entries of the inverse of the normal equations' matrix, in closed form.
     const double a = m0 * m0, b = m0 * m2, c = m0 * m4, d = m2 * m2, f = a * (c + d) - 2 * b * b;
     const double ig03 = -b / f, ig33 = (a * c - b * b) / ((c - d) * f), ig11 = 1 / b, ig55 = 1 / d;
     Filters filters;
@@ -193,7 +196,8 @@ class Expander {
     }
 
     // `gray` is [height][width] with `gray_stride` bytes from row to row; `expansion` takes all levels' R.
-    void expand(const std::uint8_t* gray, std::ptrdiff_t gray_stride, const std::vector<Level>& levels, float* expansion) {
+    void expand(const std::uint8_t* gray, std::ptrdiff_t gray_stride, const std::vector<Level>& levels,
+                float* expansion) {
         for (int y = 0; y < height_; ++y) {
             const std::uint8_t* from = gray + y * gray_stride;
             float* to = frame_.get() + static_cast<std::size_t>(y) * stride_;
@@ -236,7 +240,7 @@ class Expander {
     }
 
     // The outputs from `x` on of one line.
-    static inline __attribute__((always_inline)) Floats resized(const float* line, const Taps& taps, int x) {
+    INLINE Floats resized(const float* line, const Taps& taps, int x) {
         const int first = taps.first[x], span = taps.first[x + LANES - 1] - first;
         const Ints place = load(&taps.first[x]) - first;
         Floats sum{};
@@ -261,14 +265,15 @@ class Expander {
         float* curve = slope + line_length;
         const Filters& f = filters_;
         for (int y = 0; y < level.height; ++y) {
+            const int rows_below = level.height - 1 - y;
             const float* centre = image_.get() + static_cast<std::size_t>(y) * level.stride;
             for (int x = 0; x < level.stride; x += LANES) {
                 const Floats middle = load(centre + x);
                 Floats smooth_sum = f.smooth[0] * middle, slope_sum{}, curve_sum = f.curve[0] * middle;
                 for (int i = 1; i <= n; ++i) {
-                    const Floats above = load(centre - static_cast<std::ptrdiff_t>(std::min(i, y)) * level.stride + x);
-                    const Floats below =
-                        load(centre + static_cast<std::ptrdiff_t>(std::min(i, level.height - 1 - y)) * level.stride + x);
+                    const std::ptrdiff_t down = std::min(i, rows_below), up = std::min(i, y);
+                    const Floats above = load(centre - up * level.stride + x);
+                    const Floats below = load(centre + down * level.stride + x);
                     const Floats even = below + above;
                     smooth_sum += f.smooth[i] * even;
                     slope_sum += f.slope[i] * (below - above);
