@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
+from attengait.kernels.dali import reason
 from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.gpu import find_driver, load_library
 
@@ -90,7 +91,7 @@ class HardwareFlow(FlowBackend):
             except RuntimeError as error:
                 _pipeline.cache_clear()  # after an error it is of no use
                 raise AttenGaitError(
-                    f"the optical flow hardware gave no flow of {width} x {height} pictures: {_reason(error)}"
+                    f"the optical flow hardware gave no flow of {width} x {height} pictures: {reason(error)}"
                 ) from None
             for field in fields[::-1]:
                 yield enlarge(field, self._grid, height, width)
@@ -165,16 +166,16 @@ def _run(pipeline: Any, sequence: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _try_grids() -> int | str:
     """The finest grid of the device, or why it has none."""
     blank = np.zeros((2, _PROBE_SIZE_PX, _PROBE_SIZE_PX, 1), np.uint8)
-    reason = "it offers no grid"
+    problem = "it offers no grid"
     for grid in GRIDS:
         try:
             _run(_pipeline(grid), blank)
             return grid
         except RuntimeError as error:
-            reason = _reason(error)
-            if "grid size" not in reason:
+            problem = reason(error)
+            if "grid size" not in problem:
                 break
-    return f"the optical flow hardware does not answer: {reason}"
+    return f"the optical flow hardware does not answer: {problem}"
 
 
 def _finest_grid() -> int:
@@ -182,13 +183,3 @@ def _finest_grid() -> int:
     if isinstance(found, str):
         raise AttenGaitError(found)
     return found
-
-
-def _reason(error: RuntimeError) -> str:
-    """What DALI says, in one line, without where in its sources and ours it says so."""
-    text = str(error)
-    for before in ("encountered:", "failed: "):
-        text = text.partition(before)[2] or text
-    for after in ("C++ context:", "Stacktrace", "Current pipeline object"):
-        text = text.partition(after)[0]
-    return " ".join(text.split())

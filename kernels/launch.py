@@ -37,6 +37,8 @@ class Device(Protocol):
     """Something that runs kernels."""
 
     name: str
+    index: int | None
+    """Which GPU it is, counted from 0; None on the host."""
 
     @property
     def xp(self) -> Any:
@@ -77,6 +79,7 @@ class CudaDevice:
         num_devices = self._cupy.cuda.runtime.getDeviceCount()
         if not 0 <= index < num_devices:
             raise AttenGaitError(f"there is no GPU {index}: this machine has {num_devices}, counted from 0")
+        self.index: int | None = index
         self._device = self._cupy.cuda.Device(index)
         properties = self._cupy.cuda.runtime.getDeviceProperties(index)
         self.name = properties["name"].decode()
@@ -127,6 +130,7 @@ class HostDevice:
 
     def __init__(self, *, backwards: bool = False, flags: Sequence[str] = ()) -> None:
         self.name = "host"
+        self.index: int | None = None
         self._backwards = backwards
         self._flags = tuple(flags)
         # A source's shared memory and indices are variables of its library: one launch at a time.

@@ -18,5 +18,14 @@ def _frames(source: Source, on_gpu: bool) -> Any:
     return frames.gpu() if on_gpu else frames
 
 
+def _gray_pictures(on_gpu: bool) -> Any:
+    """Encoded pictures, fed as `files` (uint8 [bytes] each), as grey ones, uint8 [H, W, 1], on the CPU or the GPU."""
+    files = fn.external_source(name="files", dtype=types.UINT8, ndim=1)
+    # Without the GPU's JPEG hardware, which takes a share of a batch: the bytes must not depend on the model of GPU.
+    options = {"device": "mixed", "hw_decoder_load": 0.0} if on_gpu else {"device": "cpu"}
+    return fn.decoders.image(files, output_type=types.GRAY, **options)
+
+
 # Called rather than written as a decorator, which would hide the parameters from the type checker.
 frames_pipeline = pipeline_def(_frames)
+gray_pictures_pipeline = pipeline_def(_gray_pictures)
