@@ -151,7 +151,7 @@ def test_pictures_are_those_of_opencvs_flow_and_numpys_colours(encoding: str) ->
     assert ours.shape == (5, 64, 64, ENCODINGS[encoding].channels)
     assert np.mean(differences == 0) >= 0.995
     assert np.mean(differences <= 2) >= 0.999
-    assert len(np.unique(theirs)) > 5
+    assert theirs.min() < theirs.max()
 
 
 @needs_compiler
