@@ -177,7 +177,7 @@ BACKENDS: dict[str, Backend] = {
 """Every flow backend by its name."""
 
 AUTO = "auto"
-AUTO_ORDER = ("cuda", "opencv")
+AUTO_ORDER = ("cuda", "cpu", "opencv")
 """What `auto` takes: the first that can be used."""
 
 

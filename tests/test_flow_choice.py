@@ -36,9 +36,9 @@ def test_a_named_backend_is_taken_whatever_the_store_was_begun_with(tmp_path: Pa
 
 def test_auto_suits_the_machine_for_a_new_store_and_continues_a_begun_one(tmp_path: Path) -> None:
     assert choose_flow("auto", tmp_path / "new.zarr") == resolve_backend("auto")
-    begin(tmp_path / "w.zarr", Recipe(flow="cpu").to_dict())
-    assert "cpu" not in AUTO_ORDER
-    assert choose_flow("auto", tmp_path / "w.zarr") == "cpu"
+    begin(tmp_path / "w.zarr", Recipe(flow="opencv-cuda").to_dict())
+    assert "opencv-cuda" not in AUTO_ORDER
+    assert choose_flow("auto", tmp_path / "w.zarr") == "opencv-cuda"
 
 
 @pytest.mark.parametrize("recipe", [None, {}, {"flow": "of a later version"}, {"flow": None}])

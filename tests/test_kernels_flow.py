@@ -72,11 +72,13 @@ def set_missing(monkeypatch: pytest.MonkeyPatch, name: str, sentence: str | None
 
 
 def test_auto_is_the_first_backend_in_order_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert AUTO_ORDER == ("cuda", "opencv")
-    set_missing(monkeypatch, "cuda", "no luck")
+    assert AUTO_ORDER == ("cuda", "cpu", "opencv")
+    for name in ("cuda", "cpu"):
+        set_missing(monkeypatch, name, "no luck")
     assert resolve_backend("auto") == "opencv"
-    set_missing(monkeypatch, "cuda", None)
-    assert resolve_backend("auto") == "cuda"
+    for name in ("cpu", "cuda"):
+        set_missing(monkeypatch, name, None)
+        assert resolve_backend("auto") == name
 
 
 def test_a_named_backend_stands_for_itself_even_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
