@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.table import Table
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.machine import usable_cores
+
+if TYPE_CHECKING:
+    from attengait.engines import Engine
 
 StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes; by default one for each usable core.")]
@@ -91,7 +94,21 @@ def preprocess(
         typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does."),
     ] = "skip",
     chunk_frames: Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")] = 16,
-    workers: WorkersOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes, by default one for each usable core; with --flow cuda the threads that read for each GPU, "
+            "by default the usable cores shared among the GPUs."
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|LIST",
+            help="With --flow cuda: how many GPUs, or which, such as 0,2 (counted from 0); one process each.",
+            show_default="1",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")] = False,
 ) -> None:
     """Turn frames and silhouettes into optical-flow pictures, or silhouettes alone into crops, in one Zarr store.
@@ -104,8 +121,9 @@ def preprocess(
     from attengait.silhouettes import SilhouetteRecipe
 
     recipe: Recipe | SilhouetteRecipe
+    engine: Engine | None = None
     if modality == "silhouette":
-        for name in ("flow", "farneback", "gap", "encoding"):
+        for name in ("flow", "farneback", "gap", "encoding", "gpus"):
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
                 raise ParameterError(f"--{name} is about flow: the modality silhouette does not take it")
@@ -114,6 +132,10 @@ def preprocess(
         flow = choose_flow(flow, out)
         parameters = farneback_parameters(flow, farneback or [])
         recipe = Recipe(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
+        if flow == "cuda":
+            engine = gpu_engine(gpus or "1", workers)
+        elif gpus is not None:
+            raise ParameterError(f"--gpus is for the flow cuda, got flow {flow}")
     config = PreprocessConfig(
         dataset=dataset,
         frames=frames,
@@ -125,11 +147,11 @@ def preprocess(
         workers=workers if workers is not None else usable_cores(),
     )
     if dry_run:
-        print(plan_preprocessing(config))
+        print(plan_preprocessing(config, engine=engine))
         return
     title = f"Preprocessing (flow by {recipe.flow})" if isinstance(recipe, Recipe) else "Preprocessing"
     with ProgressLine(title, "frames") as line:
-        summary = run_preprocessing(config, on_progress=line.update)
+        summary = run_preprocessing(config, on_progress=line.update, engine=engine)
     print(summary)
 
 
@@ -178,6 +200,22 @@ def show(
     check_target(out)
     shown = contact_sheet(open_store(store), out, num_rows=rows, num_frames=columns)
     print(f"{out}: {len(shown)} sequences of {store}")
+
+
+def gpu_engine(gpus: str, workers: int | None) -> "Engine":
+    """The engine for `--gpus` N (the first N) or a list of numbers, with `workers` threads for each.
+
+    Raises ParameterError for anything else.
+    """
+    from attengait.pipelines.gpus import GpuProcesses
+
+    numbers = parse_numbers("gpus", gpus)
+    chosen = numbers if len(numbers) > 1 else tuple(range(numbers[0]))
+    if not chosen:
+        raise ParameterError(f"gpus must be how many, from 1 on, or a list such as 0,2, got {gpus}")
+    return GpuProcesses(
+        gpus=chosen, num_threads=workers if workers is not None else max(1, usable_cores() // len(chosen))
+    )
 
 
 def parse_numbers(name: str, text: str) -> tuple[int, ...]:

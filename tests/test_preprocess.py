@@ -21,27 +21,8 @@ from attengait.store import open_store, summarise
 from attengait.store.layout import report_path
 from attengait.store.verify import verify
 
-fakes = import_module("store_fakes")
-
-
-def write_walk(root, subject, walk, num_frames, seed):
-    """A textured block that moves over a textured ground, and its silhouette."""
-    rng = np.random.default_rng(seed)
-    ground, block = (
-        cv2.GaussianBlur(rng.integers(0, 256, size, np.uint8), (0, 0), 1.5) for size in ((48, 80), (30, 14))
-    )
-    for number in range(1, num_frames + 1):
-        frame, silhouette, x = ground.copy(), np.zeros_like(ground), 20 + 2 * number
-        frame[10:40, x : x + 14] = block
-        silhouette[10:40, x : x + 14] = 255
-        for side, picture in (("rgb", frame), ("silh", silhouette)):
-            path = root / side / subject / walk / "090" / f"{subject}-{walk}-090-{number:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            assert cv2.imwrite(str(path), picture)
-
-
-def picture(root, side, name, number):
-    return root / side / name / f"{name.replace('/', '-')}-{number:03d}.png"
+fakes, walks = import_module("store_fakes"), import_module("walks")
+picture, write_walk = walks.picture, walks.write_walk
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,35 @@
+"""`gpu_run.py ROOT OUT GPUS`: preprocess walks by as many processes, with the host in the place of GPUs.
+
+Killed if told so, as `store_run.py` is, which this imports for that.
+"""
+
+import sys
+from pathlib import Path
+
+import store_run
+from host_devices import host_device
+
+from attengait.pipelines.gpus import GpuProcesses
+from attengait.preprocess import PreprocessConfig, run_preprocessing
+from attengait.recipe import Recipe
+
+assert store_run  # replaces os.replace
+
+
+def run(root, out, num_gpus, on_progress=None, *, make_device=host_device, num_threads=2, **changes):
+    recipe = Recipe(flow="cuda", **changes)
+    config = PreprocessConfig(
+        dataset="casia-b",
+        frames=Path(root) / "rgb",
+        silhouettes=Path(root) / "silh",
+        out=Path(out),
+        recipe=recipe,
+        chunk_frames=4,
+    )
+    engine = GpuProcesses(gpus=tuple(range(num_gpus)), num_threads=num_threads, make_device=make_device)
+    return run_preprocessing(config, on_progress, engine=engine)
+
+
+if __name__ == "__main__":
+    root, out, num_gpus = sys.argv[1:]
+    print(run(root, out, int(num_gpus)))

@@ -1,0 +1,35 @@
+"""Devices for processes that tests start: the host in the place of a GPU, sound or not."""
+
+import os
+import signal
+import threading
+
+from attengait.kernels.launch import HostDevice
+
+
+def host_device(index):
+    return HostDevice()
+
+
+class Failing(HostDevice):
+    def launch(self, *arguments):
+        raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED:\n unspecified launch failure")
+
+
+def failing_device(index):
+    """The second GPU fails; others wait for ever, so that it is the second that fails."""
+    return Failing() if index == 1 else Waiting()
+
+
+class Waiting(HostDevice):
+    def launch(self, *arguments):
+        threading.Event().wait()
+
+
+class Dying(HostDevice):
+    def launch(self, *arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_device(index):
+    return Dying()
