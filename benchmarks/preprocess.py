@@ -1,13 +1,15 @@
 """How many flow images per second come out of `attengait preprocess`, and where the time of one goes.
 
-The whole: folders to a finished, flushed store in a temporary folder, with the start of the workers, for each number of
-workers in turn. The stages: milliseconds per flow image in one process with one OpenCV thread, for the first sequences
-that have `stage_frames` images together. The files are read before anything is timed, so they come from memory.
+The whole: folders to a finished, flushed store in a temporary folder, with the start of the workers, for each flow
+backend and number of workers in turn. The stages: milliseconds per flow image in one process with one OpenCV thread,
+for the first sequences that have `stage_frames` images together. The files are read before anything is timed, so they
+come from memory. Other sizes than the pictures' own are measured on resized copies of the first sequences.
 """
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,16 +17,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from attengait.benchmarks.flow import present_backends
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.datasets import SourceSequence, find_dataset
 from attengait.datasets.pictures import read_gray
-from attengait.datasets.reading import Gray, read_frames
+from attengait.datasets.reading import read_frames
+from attengait.engines import Engine
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.encode import encode
-from attengait.kernels.flow import make_backend
-from attengait.kernels.silhouette import has_walker
+from attengait.kernels.flow import check_backend, make_backend
+from attengait.pipelines.gpus import GpuProcesses
 from attengait.preprocess import PreprocessConfig, run_preprocessing
-from attengait.recipe import Recipe
+from attengait.recipe import Recipe, read_blocks
 from attengait.store.layout import FrameLayout
 
 PUBLISHED = {
@@ -40,65 +43,121 @@ def benchmark_preprocess(
     frames: Path,
     silhouettes: Path,
     *,
+    flows: Sequence[str] | None = None,
     workers: Sequence[int] = (1,),
+    sizes: Sequence[tuple[int, int]] = (),
     repeats: int = 3,
     dataset: str = "casia-b",
     stage_frames: int = 100,
+    resized_sequences: int = 8,
     on_repeat: Callable[[int], None] = lambda repeat: None,
 ) -> Report:
-    """Frames/s of the whole for each of `workers`, and milliseconds per frame of each stage.
+    """Frames/s of the whole for each of `flows` and `workers`, and milliseconds per frame of each stage.
 
-    Raises ParameterError for parameters below 1, AttenGaitError when the folders hold nothing usable.
+    `flows` are backends, by default all that can be used here. `sizes` (width, height) are those of resized copies of
+    the first `resized_sequences` sequences; without any, all pictures are taken as they are. Raises ParameterError for
+    parameters out of range, AttenGaitError when a backend is missing or the folders hold nothing usable.
     """
     if not workers or min(workers) < 1:
         raise ParameterError(f"workers is {list(workers)}, but must be one or more numbers of at least 1")
-    for name, value in (("repeats", repeats), ("stage_frames", stage_frames)):
+    for name, value in (("repeats", repeats), ("stage_frames", stage_frames), ("resized_sequences", resized_sequences)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, but must be at least 1")
-    recipe = Recipe()
-    sequences = find_dataset(dataset)(frames, silhouettes).sequences
-    _read_files(sequences)
-    stages = _measure_stages(sequences, recipe, stage_frames, repeats)
-
-    def run(num_workers: int) -> int:
-        with tempfile.TemporaryDirectory() as folder:
-            config = PreprocessConfig(
-                dataset=dataset,
-                frames=frames,
-                silhouettes=silhouettes,
-                out=Path(folder) / "store.zarr",
-                recipe=recipe,
-                workers=num_workers,
+    names = list(flows) if flows else present_backends()
+    for name in names:
+        check_backend(name)
+    recipes = {name: Recipe(flow=name) for name in names}
+    for recipe in recipes.values():
+        make_backend(recipe.flow, recipe.farneback)
+    scan = find_dataset(dataset)
+    sequences = scan(frames, silhouettes).sequences
+    parts: list[Report] = []
+    chosen: Sequence[tuple[int, int] | None] = sizes or [None]
+    with tempfile.TemporaryDirectory() as folder:
+        for size in chosen:
+            if size is None:
+                sides, taken = (frames, silhouettes), sequences
+            else:
+                root = Path(folder) / f"{size[0]}x{size[1]}"
+                _resize(sequences[:resized_sequences], root, size)
+                sides = root / "frames", root / "silhouettes"
+                taken = scan(*sides).sequences
+            _read_files(taken)
+            runs = {
+                _name(name, number): partial(_run, dataset, sides, recipe, number)
+                for name, recipe in recipes.items()
+                for number in workers
+            }
+            stages = {name: _measure_stages(taken, recipe, stage_frames, repeats) for name, recipe in recipes.items()}
+            rates = measure_in_turns(runs, repeats=repeats, warm_up=False, on_repeat=on_repeat)
+            parts.append(
+                {
+                    "size": f"{size[0]}x{size[1]}" if size else "as they are",
+                    "sequences": len(taken),
+                    "results": results(rates, "frames_per_s"),
+                    "stages": {name: results(each, "ms_per_frame") for name, each in stages.items()},
+                }
             )
-            return run_preprocessing(config).written.new_frames
-
-    runs = {_name(number): (lambda _, number=number: run(number)) for number in workers}
-    rates = measure_in_turns(runs, repeats=repeats, warm_up=False, on_repeat=on_repeat)
     return {
         "machine": machine(),
         "versions": versions("attengait", "numpy", "opencv-contrib-python-headless", "zarr"),
         "input": {"frames": str(frames), "silhouettes": str(silhouettes), "sequences": len(sequences)},
         "repeats": repeats,
-        "results": results(rates, "frames_per_s"),
-        "stages": results(stages, "ms_per_frame"),
+        "sizes": parts,
         "published": PUBLISHED,
     }
 
 
 def format_table(report: Report) -> str:
     """The report for people."""
-    lines = [
-        f"{report['input']['frames']}: {report['input']['sequences']} sequences; median of {report['repeats']}",
-        format_results(report, "frames_per_s", relative_to=report["results"][0]["name"]),
-        "",
-        "one process, ms per frame: " + ", ".join(f"{s['name']} {s['ms_per_frame']:.1f}" for s in report["stages"]),
-        f"published: {report['published']['frames_per_s']} frames/s ({report['published']['note']})",
-    ]
+    lines = [f"{report['input']['frames']}: {report['input']['sequences']} sequences; median of {report['repeats']}"]
+    for part in report["sizes"]:
+        lines.append(f"\npictures {part['size']}, {part['sequences']} sequences")
+        table = {**report, "results": part["results"]}
+        lines.append(format_results(table, "frames_per_s", relative_to=part["results"][0]["name"]))
+        for name, stages in part["stages"].items():
+            lines.append(
+                f"{name}, one process, ms per frame: "
+                + ", ".join(f"{stage['name']} {stage['ms_per_frame']:.2f}" for stage in stages)
+            )
+    lines.append(f"published: {report['published']['frames_per_s']} frames/s ({report['published']['note']})")
     return "\n".join(lines)
 
 
-def _name(num_workers: int) -> str:
-    return f"{num_workers} worker{'' if num_workers == 1 else 's'}"
+def _name(flow: str, num_workers: int) -> str:
+    what = "thread" if flow == "cuda" else "worker"
+    return f"{flow}, {num_workers} {what}{'' if num_workers == 1 else 's'}"
+
+
+def _run(dataset: str, sides: tuple[Path, Path], recipe: Recipe, num_workers: int, _: int) -> int:
+    """Flow images of a whole run."""
+    engine: Engine | None = GpuProcesses(gpus=(0,), num_threads=num_workers) if recipe.flow == "cuda" else None
+    with tempfile.TemporaryDirectory() as folder:
+        config = PreprocessConfig(
+            dataset=dataset,
+            frames=sides[0],
+            silhouettes=sides[1],
+            out=Path(folder) / "store.zarr",
+            recipe=recipe,
+            workers=num_workers,
+        )
+        return run_preprocessing(config, engine=engine).written.new_frames
+
+
+def _resize(sequences: Iterable[SourceSequence], root: Path, size: tuple[int, int]) -> None:
+    """Write sequences with pictures of another size (width, height), laid out as CASIA-B is."""
+    for sequence in sequences:
+        outlines = sequence.silhouettes.by_number
+        grays = [(number, gray) for number, gray in read_frames(sequence.frames, outlines.keys(), [])]
+        pictures = {"frames": grays, "silhouettes": [(number, read_gray(path)) for number, path in outlines.items()]}
+        for side, numbered in pictures.items():
+            folder = root / side / sequence.name
+            folder.mkdir(parents=True)
+            how = cv2.INTER_NEAREST if side == "silhouettes" else cv2.INTER_AREA
+            for number, picture in numbered:
+                if picture is not None:
+                    name = f"{sequence.name.replace('/', '-')}-{number:03d}.png"
+                    cv2.imwrite(str(folder / name), cv2.resize(picture, size, interpolation=how))
 
 
 def _read_files(sequences: Iterable[SourceSequence]) -> None:
@@ -126,43 +185,29 @@ def _time_stages(sequences: Iterable[SourceSequence], recipe: Recipe, stage_fram
     backend = make_backend(recipe.flow, recipe.farneback)
     seconds = np.zeros(len(STAGES))
     images: list[NDArray[np.uint8]] = []
-    pairs = (pair for sequence in sequences for pair in _pairs(sequence, recipe))
-    while len(images) < stage_frames:
-        clock = [time.perf_counter()]
-        pair = next(pairs, None)
-        clock.append(time.perf_counter())
-        if pair is None:
+    num_images = 0
+    blocks = (block for sequence in sequences for block in read_blocks(sequence, recipe, []))
+    while num_images < stage_frames:
+        started = time.perf_counter()
+        block = next(blocks, None)
+        seconds[0] += time.perf_counter() - started
+        if block is None:
             break
-        before, after, silhouette = pair
-        (flow,) = backend.flows([before, after], [(0, 1)])
-        clock.append(time.perf_counter())
-        images.append(encode(flow, silhouette, recipe.encoding, recipe.crop_size))
-        clock.append(time.perf_counter())
-        seconds[:3] += np.diff(clock)
-    if not images:
+        started = time.perf_counter()
+        for _ in backend.flows(block.grays, block.pairs):
+            pass
+        flow_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        images.append(backend.pictures(block.grays, block.pairs, block.silhouettes, recipe.encoding, recipe.crop_size))
+        # Both are of one call, whose flow was just timed.
+        seconds[1:3] += flow_seconds, time.perf_counter() - started - flow_seconds
+        num_images += len(images[-1])
+    if not num_images:
         raise AttenGaitError("there are no two frames in a row with a silhouette to measure with")
     started = time.perf_counter()
-    _write(np.stack(images))
+    _write(np.concatenate(images))
     seconds[3] = time.perf_counter() - started
-    return [float(value) for value in seconds / len(images) * 1000]
-
-
-def _pairs(sequence: SourceSequence, recipe: Recipe) -> Iterator[tuple[Gray, Gray, Gray]]:
-    """Frame, next frame and its silhouette, uint8 [H, W] each, where nothing is wrong with them."""
-    outlines = sequence.silhouettes.by_number
-    last: tuple[int, Gray] | None = None
-    for number, gray in read_frames(sequence.frames, outlines.keys(), []):
-        if gray is None:
-            continue
-        if last is not None and last[0] == number - 1:
-            silhouette = read_gray(outlines[number])
-            if (
-                silhouette is not None
-                and silhouette.shape == gray.shape
-                and has_walker(silhouette, recipe.silhouette_threshold)
-            ):
-                yield last[1], gray, silhouette
-        last = number, gray
+    return [float(value) for value in seconds / num_images * 1000]
 
 
 def _write(images: NDArray[np.uint8]) -> None:

@@ -46,13 +46,28 @@ def preprocess(
     workers: Annotated[
         str | None, typer.Option(help="Numbers of processes to try, with commas.", show_default="1 and all cores")
     ] = None,
+    flows: Annotated[
+        str | None, typer.Option("--flow", help="Flow backends, with commas.", show_default="all that can be used")
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="Sizes to resize the first sequences to, with commas.", show_default="as they are"),
+    ] = None,
     repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 3,
 ) -> None:
     """Flow images per second of the whole of preprocessing, and the milliseconds of each stage."""
     from attengait.benchmarks.preprocess import benchmark_preprocess, format_table
 
     numbers = parse_numbers("workers", workers) if workers else tuple(sorted({1, usable_cores()}))
-    report = benchmark_preprocess(frames, silhouettes, workers=numbers, repeats=repeats, dataset=dataset)
+    report = benchmark_preprocess(
+        frames,
+        silhouettes,
+        flows=flows.split(",") if flows else None,
+        workers=numbers,
+        sizes=[_parse_size("sizes", size) for size in sizes.split(",")] if sizes else (),
+        repeats=repeats,
+        dataset=dataset,
+    )
     print(format_table(report))
     print(json.dumps(report))
 

@@ -28,19 +28,29 @@ def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_report_has_each_number_of_workers_and_each_stage(walkers: Path) -> None:
+def test_a_report_has_each_backend_number_of_workers_and_stage(walkers: Path) -> None:
     threads = cv2.getNumThreads()
-    report = benchmark_preprocess(walkers / "frames", walkers / "silhouettes", workers=(1, 2), repeats=1)
+    sides = walkers / "frames", walkers / "silhouettes"
+    report = benchmark_preprocess(*sides, flows=["opencv"], workers=(1, 2), repeats=1)
     assert json.loads(json.dumps(report)) == report
-    assert [row["name"] for row in report["results"]] == ["1 worker", "2 workers"]
-    assert [row["name"] for row in report["stages"]] == list(STAGES)
-    for rows, unit in (("results", "frames_per_s"), ("stages", "ms_per_frame")):
-        for row in report[rows]:
-            assert 0 < row["min"] <= row[unit] <= row["max"]
+    (part,) = report["sizes"]
+    assert [row["name"] for row in part["results"]] == ["opencv, 1 worker", "opencv, 2 workers"]
+    assert [row["name"] for row in part["stages"]["opencv"]] == list(STAGES)
+    for row in part["results"]:
+        assert 0 < row["min"] <= row["frames_per_s"] <= row["max"]
+    assert all(row["min"] <= row["ms_per_frame"] <= row["max"] for row in part["stages"]["opencv"])
     assert report["published"]["frames_per_s"] == 31
     assert cv2.getNumThreads() == threads
     table = format_table(report)
-    assert all(text in table for text in ("2 workers", "decode", "published: 31 frames/s", "another machine"))
+    assert all(text in table for text in ("opencv, 2 workers", "decode", "published: 31 frames/s", "another machine"))
+
+
+def test_other_sizes_are_measured_on_resized_copies(walkers: Path) -> None:
+    sides = walkers / "frames", walkers / "silhouettes"
+    report = benchmark_preprocess(*sides, flows=["opencv"], sizes=[(128, 96), (64, 64)], repeats=1, stage_frames=2)
+    assert [part["size"] for part in report["sizes"]] == ["128x96", "64x64"]
+    assert [part["sequences"] for part in report["sizes"]] == [1, 1]
+    assert all(part["results"][0]["frames_per_s"] > 0 for part in report["sizes"])
 
 
 def test_folders_without_two_frames_in_a_row_are_one_sentence(walkers: Path, tmp_path: Path) -> None:
@@ -49,7 +59,7 @@ def test_folders_without_two_frames_in_a_row_are_one_sentence(walkers: Path, tmp
         (tmp_path / side / name).parent.mkdir(parents=True)
         (tmp_path / side / name).write_bytes((walkers / side / name).read_bytes())
     with pytest.raises(AttenGaitError, match="no two frames in a row"):
-        benchmark_preprocess(tmp_path / "frames", tmp_path / "silhouettes")
+        benchmark_preprocess(tmp_path / "frames", tmp_path / "silhouettes", flows=["opencv"])
     with pytest.raises(AttenGaitError, match="does not exist"):
         benchmark_preprocess(tmp_path / "nowhere", tmp_path / "silhouettes")
 
@@ -59,3 +69,5 @@ def test_parameters_out_of_range_are_refused(walkers: Path) -> None:
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", workers=[0])
     with pytest.raises(ParameterError, match="repeats is 0"):
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", repeats=0)
+    with pytest.raises(ParameterError, match="flow must be one of"):
+        benchmark_preprocess(walkers / "frames", walkers / "silhouettes", flows=["raft"])
