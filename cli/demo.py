@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attengait.cli.data import WorkersOption
+from attengait.cli.data import WorkersOption, gpu_engine
 from attengait.cli.progress import ProgressLine, duration
 from attengait.cli.train import train_with_line
 from attengait.errors import ParameterError
@@ -41,6 +41,8 @@ def demo(
     from attengait.contact_sheet import contact_sheet
     from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
+    from attengait.flow_choice import choose_flow
+    from attengait.kernels.flow import AUTO
     from attengait.pipelines.run import embed_run
     from attengait.preprocess import PreprocessConfig, run_preprocessing
     from attengait.recipe import Recipe
@@ -58,17 +60,19 @@ def demo(
 
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
-    with ProgressLine("Preprocessing", "frames") as line:
+    flow = choose_flow(AUTO, store)
+    with ProgressLine(f"Preprocessing (flow by {flow})", "frames") as line:
         summary = run_preprocessing(
             PreprocessConfig(
                 dataset="casia-b",
                 frames=walkers / "rgb",
                 silhouettes=walkers / "silh",
                 out=store,
-                recipe=Recipe(),
+                recipe=Recipe(flow=flow),
                 workers=processes,
             ),
             on_progress=line.update,
+            engine=gpu_engine("1", processes) if flow == "cuda" else None,
         )
     print(summary)
     sheet = out / "contact-sheet.png"
