@@ -8,8 +8,9 @@ sequences, and 2 shards.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -21,10 +22,11 @@ from attengait.datasets.source import SourceSequence
 from attengait.engines import report_entries
 from attengait.images import Fault, SequenceResult, gather
 from attengait.kernels.flow import FlowBackend
+from attengait.pipelines.own_process import InOwnProcess
 from attengait.recipe import Block, Recipe, read_blocks
 from attengait.store.shards import OpenShard, ShardTask
 
-SEQUENCES_PER_THREAD = 2
+SEQUENCES_PER_READER = 2
 """Sequences read ahead for each thread: one that it reads, and one that waits."""
 READ_AHEAD_BYTES = 2 << 30
 """Grey pictures read ahead; the one sequence that exceeds it is still begun."""
@@ -54,20 +56,20 @@ def make_shards(
     recipe: Recipe,
     backend: FlowBackend,
     *,
-    num_threads: int,
+    num_readers: int,
+    in_processes: bool = False,
     read_grays: ReadGrays = read_one_by_one,
 ) -> None:
-    """Make and commit shards one after the other; `num_threads` threads read. Raises what any thread raises.
+    """Make and commit shards one after the other; `num_readers` threads read. Raises what any thread raises.
 
-    `tasks` is asked for the next one only when its sequences are to be read. All threads have ended on return.
+    `tasks` is asked for the next one only when its sequences are to be read. Threads and processes have ended on
+    return. With `in_processes` each thread has a process read for it: a process decodes one video at a time (see
+    `attengait.datasets.video`).
     """
-    with _threads(1) as writer, _threads(num_threads) as readers:
-
-        def read(source: SourceSequence) -> ReadSequence:
-            faults: list[Fault] = []
-            return ReadSequence(join(read_blocks(source, recipe, faults, read_grays=read_grays)), faults)
-
-        ahead = ReadAhead(tasks, read, readers, num_sequences=SEQUENCES_PER_THREAD * num_threads)
+    read_here = partial(read_sequence, recipe=recipe, read_grays=read_grays)
+    reading = InOwnProcess(read_here) if in_processes else nullcontext(read_here)
+    with reading as read, _threads(1) as writer, _threads(num_readers) as readers:
+        ahead = ReadAhead(tasks, read, readers, num_sequences=SEQUENCES_PER_READER * num_readers)
         written: Future[None] | None = None
         for _, computed in groupby(_compute_all(ahead, recipe, backend), key=lambda each: each[0].task.shard):
             shard: OpenShard | None = None
@@ -82,14 +84,20 @@ def make_shards(
             written.result()
 
 
+def read_sequence(source: SourceSequence, *, recipe: Recipe, read_grays: ReadGrays) -> ReadSequence:
+    """Read and decode all that the flow images of one sequence are made of."""
+    faults: list[Fault] = []
+    return ReadSequence(join(read_blocks(source, recipe, faults, read_grays=read_grays)), faults)
+
+
 class ReadAhead:
-    """The sequences of some shards, in order, read by threads before they are asked for."""
+    """The sequences of some shards, in order, read before they are asked for."""
 
     def __init__(
         self,
         tasks: Iterable[ShardTask],
         read: Callable[[SourceSequence], ReadSequence],
-        threads: ThreadPoolExecutor,
+        readers: Executor,
         *,
         num_sequences: int,
     ) -> None:
@@ -97,7 +105,7 @@ class ReadAhead:
             _Place(task, source, planned.max_frames) for task in tasks for planned, source in task.sequences
         )
         self._read = read
-        self._threads = threads
+        self._readers = readers
         self._num_sequences = num_sequences
         self._frame_bytes = 0
         self._waiting: deque[tuple[_Place, Future[ReadSequence]]] = deque()
@@ -121,7 +129,7 @@ class ReadAhead:
             place = next(self._places, None)
             if place is None:
                 return
-            self._waiting.append((place, self._threads.submit(self._read, place.source)))
+            self._waiting.append((place, self._readers.submit(self._read, place.source)))
 
     def _waiting_bytes(self) -> int:
         return sum(place.max_frames for place, _ in self._waiting) * (self._frame_bytes or _FIRST_FRAME_BYTES)

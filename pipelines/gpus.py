@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 
 from attengait.datasets.reading import read_one_by_one
-from attengait.datasets.source import SourceSequence
+from attengait.datasets.source import SourceSequence, Video
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.farneback_cuda import CudaFlow
 from attengait.kernels.flow import make_backend
@@ -37,7 +37,7 @@ class GpuProcesses:
     gpus: tuple[int, ...]
     """Their numbers, counted from 0; each gets a process."""
     num_threads: int
-    """Threads that read and decode in each process."""
+    """Threads that read and decode in each process; for videos each has a process of its own."""
     make_device: MakeDevice = CudaDevice
     """Tests put the host in the place of a GPU."""
 
@@ -68,6 +68,7 @@ class GpuProcesses:
         if by_dali and (sentence := jpeg.missing()):
             _log.warning("OpenCV decodes the JPEG pictures, on the CPU: %s", sentence)
             by_dali = False
+        has_video = any(isinstance(source.frames, Video) for task in tasks for _, source in task.sequences)
         works = [
             _Work(
                 gpu=gpu,
@@ -76,6 +77,7 @@ class GpuProcesses:
                 num_threads=self.num_threads,
                 make_device=self.make_device,
                 by_dali=by_dali,
+                in_processes=has_video and not by_dali,
             )
             for gpu in self.gpus[: len(tasks)]
         ]
@@ -94,6 +96,8 @@ class _Work:
     make_device: MakeDevice
     by_dali: bool
     """Whether DALI decodes JPEG pictures."""
+    in_processes: bool
+    """Whether each thread has a process read for it."""
 
 
 def _work(work: _Work) -> None:
@@ -103,7 +107,14 @@ def _work(work: _Work) -> None:
     backend = CudaFlow(work.recipe.farneback, device=device)
     read_grays = jpeg.JpegReader(device, num_threads=work.num_threads) if work.by_dali else read_one_by_one
     try:
-        make_shards(claimed(work.shards), work.recipe, backend, num_threads=work.num_threads, read_grays=read_grays)
+        make_shards(
+            claimed(work.shards),
+            work.recipe,
+            backend,
+            num_readers=work.num_threads,
+            in_processes=work.in_processes,
+            read_grays=read_grays,
+        )
     except (MemoryError, RuntimeError) as error:
         # What CuPy raises does not reach another process as it is.
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,8 @@
 """Grey pictures read by several threads, JPEG ones decoded by DALI: on a GPU, where they then stay.
 
 Other formats are decoded by OpenCV, since DALI has nothing to offer there: on the CPU it decodes PNG to the same values
-as OpenCV, and no faster. JPEG on the CPU gives OpenCV's values too; on a GPU a value may differ by a level or two, so
-the versions of what decodes are recorded in a store.
+as OpenCV, and no faster. JPEG on the CPU gives OpenCV's values too; on a GPU values may differ a little, so the
+versions of what decodes are recorded in a store.
 """
 
 import importlib.util

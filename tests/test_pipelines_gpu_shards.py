@@ -1,5 +1,6 @@
 """In the process of one GPU, reading, computing and writing overlap, within bounds, and end together."""
 
+import multiprocessing
 import threading
 from concurrent.futures import Future
 from importlib import import_module
@@ -18,7 +19,7 @@ from attengait.pipelines.gpu_shards import ReadAhead, ReadSequence, compute, joi
 from attengait.recipe import Block, Recipe, read_blocks
 from attengait.store.shards import OpenShard
 
-walks = import_module("walks")
+walks, failing = import_module("walks"), import_module("host_devices").failing
 RECIPE = Recipe(min_frames=1)
 PATIENCE_SECONDS = 60
 """How long something may take that comes at once unless the code is wrong."""
@@ -66,31 +67,32 @@ class Shards:
             yield task
 
 
-def assert_no_threads():
+def assert_none_left():
     left = [thread.name for thread in threading.enumerate() if "ThreadPoolExecutor" in thread.name]
     assert left == []
+    assert multiprocessing.active_children() == []
 
 
 def backend():
     return OpenCVFlow(FarnebackParameters())
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_shards_hold_what_worker_processes_put_into_them(sequences, monkeypatch, num_threads):
+@pytest.mark.parametrize(("num_readers", "in_processes"), [(1, False), (3, False), (2, True)])
+def test_shards_hold_what_worker_processes_put_into_them(sequences, monkeypatch, num_readers, in_processes):
     shards = Shards(sequences, monkeypatch)
-    make_shards(shards.claim(), RECIPE, backend(), num_threads=num_threads)
+    make_shards(shards.claim(), RECIPE, backend(), num_readers=num_readers, in_processes=in_processes)
     assert shards.committed == [0, 1, 2, 3]
     for task in shards.tasks:
         for (images, entries), (_, source) in zip(shards.filled[task.shard], task.sequences, strict=True):
             expected, report = frames_and_report(source, recipe=RECIPE)
             np.testing.assert_array_equal(images, expected)
             assert entries == report
-    assert_no_threads()
+    assert_none_left()
 
 
 def test_nothing_to_do_is_nothing_done(monkeypatch):
     shards = Shards([], monkeypatch)
-    make_shards(shards.claim(), RECIPE, backend(), num_threads=2)
+    make_shards(shards.claim(), RECIPE, backend(), num_readers=2)
     assert shards.committed == []
 
 
@@ -110,7 +112,7 @@ def test_later_sequences_are_read_while_earlier_ones_are_computed(sequences, mon
             assert is_further.wait(PATIENCE_SECONDS)
             return super().pictures(grays, *rest)
 
-    make_shards(shards.claim(), RECIPE, Waiting(FarnebackParameters()), num_threads=2, read_grays=reading)
+    make_shards(shards.claim(), RECIPE, Waiting(FarnebackParameters()), num_readers=2, read_grays=reading)
     assert shards.committed == [0, 1, 2, 3]
 
 
@@ -130,7 +132,7 @@ def test_a_shard_is_written_while_the_next_is_computed(sequences, monkeypatch):
                 is_second_begun.set()
             return super().pictures(grays, pairs, *rest)
 
-    make_shards(shards.claim(), RECIPE, Telling(FarnebackParameters()), num_threads=1)
+    make_shards(shards.claim(), RECIPE, Telling(FarnebackParameters()), num_readers=1)
     assert shards.committed == [0, 1, 2, 3]
 
 
@@ -211,15 +213,12 @@ def test_large_pictures_are_read_less_far_ahead(monkeypatch):
     assert threads.num_begun == 1 + 2 + 2
 
 
-def failing(*_, **__):
-    raise OSError(28, "No space left on device")
-
-
+@pytest.mark.parametrize("in_processes", [False, True])
 @pytest.mark.parametrize("where", ["read", "compute", "write", "claim"])
-def test_an_error_in_any_thread_ends_all_of_them(sequences, monkeypatch, where):
+def test_an_error_anywhere_ends_all_threads_and_processes(sequences, monkeypatch, where, in_processes):
     shards = Shards(sequences, monkeypatch, failing if where == "write" else lambda number: None)
     if where == "read":
-        monkeypatch.setattr(gpu_shards, "read_blocks", failing)
+        monkeypatch.setattr(gpu_shards, "read_sequence", failing)
     flow = backend()
     if where == "compute":
         flow.pictures = failing
@@ -227,9 +226,9 @@ def test_an_error_in_any_thread_ends_all_of_them(sequences, monkeypatch, where):
     if where == "claim":
         tasks = (failing() if task.shard == 1 else task for task in tasks)
     with pytest.raises(OSError, match="No space left"):
-        make_shards(tasks, RECIPE, flow, num_threads=2)
+        make_shards(tasks, RECIPE, flow, num_readers=2, in_processes=in_processes)
     assert shards.committed == []
-    assert_no_threads()
+    assert_none_left()
 
 
 def test_sequences_of_several_sizes_and_empty_ones_are_computed_together(tmp_path):

@@ -206,19 +206,16 @@ def test_every_shard_is_taken_by_one_process(tmp_path):
     assert list(one) == []
 
 
-def test_videos_are_read_as_on_the_cpu(tmp_path):
-    walker = SynthConfig(subjects=1, walks=("nm-01",), views=(90,), frames=7, video=True, workers=1)
+def test_videos_are_read_as_on_the_cpu_also_after_a_kill(tmp_path):
+    walker = SynthConfig(subjects=2, walks=("nm-01",), views=(90,), frames=7, video=True, workers=2)
     write_walkers(tmp_path, walker)
-    config = PreprocessConfig(
-        dataset="casia-b",
-        frames=tmp_path / "video",
-        silhouettes=tmp_path / "silh",
-        out=tmp_path / "gpu.zarr",
-        recipe=Recipe(flow="cuda"),
-        chunk_frames=4,
+    # The plan, a shard, its record. No process outlives the kill: the script's output ends with the last of them.
+    done = run_script(
+        tmp_path, tmp_path / "gpu.zarr", 1, STORE_KILL="3 parent", STORE_KILL_COUNTER=str(tmp_path / "counter")
     )
-    engine = GpuProcesses(gpus=(0,), num_threads=2, make_device=devices.host_device)
-    assert run_preprocessing(config, engine=engine).written.num_frames == 6
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    summary = gpu_run.run(tmp_path, tmp_path / "gpu.zarr", 1)
+    assert (summary.written.num_frames, summary.written.num_shards_reused) == (12, 1)
     make_on_cpu(tmp_path, tmp_path / "cpu.zarr", frames="video")
     assert_agree(tmp_path / "gpu.zarr", tmp_path / "cpu.zarr")
     assert open_store(tmp_path / "gpu.zarr").attributes["frames_from"] == "video"

@@ -20,7 +20,7 @@ def run(root, out, num_gpus, on_progress=None, *, make_device=host_device, num_t
     recipe = Recipe(flow="cuda", **changes)
     config = PreprocessConfig(
         dataset="casia-b",
-        frames=Path(root) / "rgb",
+        frames=Path(root) / ("rgb" if (Path(root) / "rgb").exists() else "video"),
         silhouettes=Path(root) / "silh",
         out=Path(out),
         recipe=recipe,

@@ -33,3 +33,23 @@ class Dying(HostDevice):
 
 def dying_device(index):
     return Dying()
+
+
+def failing(*_, **__):
+    """In the place of anything."""
+    raise OSError(28, "No space left on device")
+
+
+def answering(what):
+    """Answer, with the process that does it; fail; or die when the answer is to be sent."""
+    if what == "fail":
+        failing()
+    if what == "die":
+        return DiesWhenSent()
+    return what, os.getpid()
+
+
+class DiesWhenSent:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+        return bytes, (1,)

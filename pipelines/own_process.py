@@ -1,0 +1,87 @@
+"""A function called by threads, each of which has a process of its own do it.
+
+For functions that cannot run twice at a time in one process, however many threads call them. A pool of processes would
+do, but for one thing: where a process dies while it sends a large result, the pool waits for the rest for ever. Here
+each process has a pipe that ends with it.
+"""
+
+import threading
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, Self, TypeVar
+
+from attengait.errors import AttenGaitError
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+
+_context = get_context("spawn")
+
+
+class InOwnProcess(Generic[Argument, Result]):
+    """Calls the picklable `function` in the calling thread's own process; a context manager.
+
+    A process begins with the first call from its thread. It ends when its parent closes this, or dies.
+    """
+
+    def __init__(self, function: Callable[[Argument], Result]) -> None:
+        self._function = function
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._started: list[tuple[Connection, BaseProcess]] = []
+
+    def __call__(self, argument: Argument) -> Result:
+        """Return or raise what the function does; AttenGaitError when the process dies."""
+        if not hasattr(self._own, "connection"):
+            self._own.connection = self._start()
+        try:
+            self._own.connection.send(argument)
+            result, error = self._own.connection.recv()
+        except (EOFError, ConnectionError):
+            raise AttenGaitError("a process that reads died, perhaps for lack of memory") from None
+        if error is not None:
+            raise error
+        returned: Result = result
+        return returned
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """End all processes, each after what it is at; no thread may be calling any more."""
+        for connection, _ in self._started:
+            connection.close()
+        for _, process in self._started:
+            process.join()
+
+    def _start(self) -> Connection:
+        ours, theirs = _context.Pipe()
+        process = _context.Process(target=_serve, args=(self._function, theirs))
+        # What multiprocessing notes of its processes is not guarded against threads.
+        with self._lock:
+            process.start()
+            theirs.close()
+            self._started.append((ours, process))
+        return ours
+
+
+def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    while True:
+        try:
+            argument = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        answer: tuple[Any, Exception | None]
+        try:
+            answer = function(argument), None
+        except Exception as error:
+            answer = None, error
+        try:
+            connection.send(answer)
+        except ConnectionError:
+            return
