@@ -1,17 +1,21 @@
 """C++ sources to shared libraries, compiled at first use for the processor at hand.
 
-A library is kept in the user's cache folder under a name made from everything that goes into it: the source, the files
-it includes, the flags, the compiler and the processor. So a changed source or another machine sharing the folder never
-meets a library that is not its own, and many processes may build at once: each makes its own and the last one stays.
+A library is kept in the user's cache folder, or where that cannot be written in a temporary one, under a name made from
+everything that goes into it: the source, the files it includes, the flags, the compiler and the processor. So a changed
+source or another machine sharing the folder never meets a library that is not its own, and many processes may build at
+once: each makes its own and the last one stays.
 """
 
+import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
 import os
 import platform
 import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -32,8 +36,9 @@ def find_compiler() -> str | None:
     """
     named = os.environ.get("CXX", "").strip()
     for command in (named,) if named else _COMPILERS:
-        if shutil.which(shlex.split(command)[0]):
-            return command
+        with contextlib.suppress(ValueError):  # a quotation mark left open
+            if shutil.which(shlex.split(command)[0]):
+                return command
     return None
 
 
@@ -41,8 +46,9 @@ def build(source: Path, *, flags: Sequence[str] = (), depends: Sequence[Path] = 
     """Return the shared library of a C++ source, compiling it unless an equal one is in the cache.
 
     `flags` go before the source on the command line; `depends` are the files that it includes. The cache is
-    `$XDG_CACHE_HOME/attengait`, by default `~/.cache/attengait`. Raises AttenGaitError when there is no compiler, when
-    the source does not compile (with the compiler's first complaint), or when the cache cannot be written.
+    `$XDG_CACHE_HOME/attengait`, by default `~/.cache/attengait`, else a folder of the user's own beside other temporary
+    files. Raises AttenGaitError when there is no compiler, when the source does not compile (with the compiler's first
+    complaint), or when neither folder can be written.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -50,18 +56,27 @@ def build(source: Path, *, flags: Sequence[str] = (), depends: Sequence[Path] = 
         found = f"CXX={named} was not found" if named else f"none of {', '.join(_COMPILERS)} was found"
         raise AttenGaitError(f"{source.name} needs a C++ compiler, and {found}")
     command = [*shlex.split(compiler), *_LIBRARY_FLAGS, *flags]
-    library = _cache_folder() / f"{source.stem}-{_digest(command, (source, *depends))}.so"
-    if library.exists():
-        return library
+    name = f"{source.stem}-{_digest(command, (source, *depends))}.so"
     try:
-        library.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=library.parent) as folder:
-            made = Path(folder) / library.name
+        with contextlib.suppress(OSError, RuntimeError):  # the latter for a user without a home
+            return _build_in(_cache_folder(), name, command, source)
+        return _build_in(_temporary_folder(), name, command, source)
+    except OSError as error:
+        raise AttenGaitError(
+            f"cannot keep the compiled {source.name}: neither the cache folder nor a temporary one can be written "
+            f"({error.strerror}); name a folder with XDG_CACHE_HOME"
+        ) from error
+
+
+def _build_in(folder: Path, name: str, command: list[str], source: Path) -> Path:
+    library = folder / name
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as building:
+            made = Path(building) / name
             _compile([*command, str(source), "-o", str(made)], source)
             _sync(made)
             made.replace(library)
-    except OSError as error:
-        raise AttenGaitError(f"cannot keep the compiled {source.name} in {library.parent}: {error.strerror}") from error
     return library
 
 
@@ -93,6 +108,16 @@ def _cache_folder() -> Path:
     return (Path(named) if os.path.isabs(named) else Path.home() / ".cache") / "attengait"
 
 
+def _temporary_folder() -> Path:
+    """A folder that only this user can write to: what lies there is run. Raises OSError where there is none."""
+    folder = Path(tempfile.gettempdir()) / f"attengait-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    return folder
+
+
 def _digest(command: list[str], files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for part in (*command, _version(command[0]), _processor()):
@@ -104,7 +129,10 @@ def _digest(command: list[str], files: Sequence[Path]) -> str:
 
 @functools.cache
 def _version(compiler: str) -> str:
-    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    try:
+        return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError as error:
+        raise AttenGaitError(f"the compiler {compiler} cannot be run: {error.strerror}") from error
 
 
 @functools.cache

@@ -1,8 +1,11 @@
 """Compiled sources: built once, never stale, never another machine's, and failing in one sentence."""
 
 import ctypes
+import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -109,9 +112,70 @@ def test_a_compiler_that_is_named_is_the_only_one_taken(source: Path, monkeypatc
         build(source)
 
 
-@needs_compiler
-def test_a_cache_that_cannot_be_written_is_one_sentence(source: Path, cache: Path) -> None:
+def test_a_compiler_named_with_an_open_quotation_mark_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", '"g++')
+    assert find_compiler() is None
+
+
+def test_a_compiler_that_cannot_be_run_is_one_sentence(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "c++"
+    script.write_text("no program")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    with pytest.raises(AttenGaitError, match=r"the compiler \S+ cannot be run: "):
+        build(source)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that is taken when the cache cannot be written, which it cannot."""
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
-    with pytest.raises(AttenGaitError, match=r"cannot keep the compiled answer\.cpp in "):
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder / f"attengait-{os.getuid()}"
+
+
+@needs_compiler
+def test_where_the_cache_cannot_be_written_a_temporary_folder_is_taken(
+    source: Path, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = counting_compiler(tmp_path, monkeypatch)
+    first, second = build(source), build(source)
+    assert answer(first) == 42
+    assert first == second
+    assert first.parent == temporary
+    assert len(log.read_text().splitlines()) == 1
+    assert stat.S_IMODE(temporary.stat().st_mode) == 0o700
+
+
+@needs_compiler
+def test_a_user_without_a_home_takes_a_temporary_folder_too(
+    source: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", no_home)
+    assert build(source).parent == temporary
+
+
+@needs_compiler
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text(""), lambda path: path.mkdir(), Path.symlink_to])
+def test_a_temporary_folder_that_others_may_write_to_is_not_taken(
+    source: Path, temporary: Path, spoil: Callable[..., None]
+) -> None:
+    if spoil is Path.symlink_to:
+        temporary.symlink_to(temporary.parent)
+    else:
+        spoil(temporary)
+        temporary.chmod(0o777)
+    with pytest.raises(
+        AttenGaitError, match=r"cannot keep the compiled answer\.cpp: neither .*XDG_CACHE_HOME"
+    ) as caught:
         build(source)
+    assert "\n" not in str(caught.value)
