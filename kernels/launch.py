@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import threading
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -71,19 +72,22 @@ class CudaDevice:
     """An NVIDIA GPU. Kernels run on CuPy's current stream, so a caller chooses one by `with stream:`."""
 
     def __init__(self, index: int = 0) -> None:
-        """Raises AttenGaitError where CuPy or the GPU is missing."""
+        """Raises AttenGaitError where CuPy or the GPU is missing, or they do not go together."""
         sentence = cuda_missing()
         if sentence is not None:
             raise AttenGaitError(f"a CUDA device cannot be used: {sentence}")
-        self._cupy = importlib.import_module("cupy")
-        num_devices = self._cupy.cuda.runtime.getDeviceCount()
+        try:
+            self._cupy = importlib.import_module("cupy")
+            num_devices = self._cupy.cuda.runtime.getDeviceCount()
+        except (ImportError, RuntimeError) as error:  # built for another CUDA than the driver, or libraries are missing
+            raise AttenGaitError(f"CuPy cannot use the GPU: {_one_line(error.__cause__ or error)}") from error
         if not 0 <= index < num_devices:
             raise AttenGaitError(f"there is no GPU {index}: this machine has {num_devices}, counted from 0")
         self.index: int | None = index
         self._device = self._cupy.cuda.Device(index)
         properties = self._cupy.cuda.runtime.getDeviceProperties(index)
         self.name = properties["name"].decode()
-        self._modules: dict[tuple[str, frozenset[tuple[str, int]]], Any] = {}
+        self._kernels: dict[tuple[str, str, frozenset[tuple[str, int]]], Any] = {}
 
     @property
     def xp(self) -> Any:
@@ -94,15 +98,23 @@ class CudaDevice:
     def launch(
         self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
     ) -> None:
-        """See Device."""
-        key = (source, frozenset(defines.items()))
-        if key not in self._modules:
-            options = ["-std=c++17", f"-I{SOURCES}", *_define_flags(defines)]
-            if source in EXACT_SOURCES:
-                options.append("--fmad=false")
-            self._modules[key] = self.xp.RawModule(code=(SOURCES / source).read_text(), options=tuple(options))
+        """See Device. Raises AttenGaitError when the source cannot be compiled for this GPU."""
         self._device.use()
-        self._modules[key].get_function(kernel)(tuple(grid), (THREADS,), tuple(arguments))
+        key = (source, kernel, frozenset(defines.items()))
+        if key not in self._kernels:
+            self._kernels[key] = self._compile(source, kernel, defines)
+        self._kernels[key](tuple(grid), (THREADS,), tuple(arguments))
+
+    def _compile(self, source: str, kernel: str, defines: Mapping[str, int]) -> Any:
+        options = ["-std=c++17", f"-I{SOURCES}", *_define_flags(defines)]
+        if source in EXACT_SOURCES:
+            options.append("--fmad=false")
+        # CuPy keeps what was compiled by the source and the options, without a look at what the source includes.
+        code = f"{(SOURCES / source).read_text()}// {HEADER.name}: {sha256(HEADER.read_bytes()).hexdigest()}\n"
+        try:
+            return self._cupy.RawModule(code=code, options=tuple(options)).get_function(kernel)
+        except self._cupy.cuda.compiler.CompileException as error:
+            raise AttenGaitError(f"{source} cannot be compiled for {self.name}: {_one_line(error)}") from error
 
     def upload(self, array: NDArray[Any]) -> Array:
         """See Device."""
@@ -177,6 +189,12 @@ def cuda_missing() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return "it needs CuPy: pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
     return None
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of what an error says that is more than blanks and rules."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if any(map(str.isalnum, line))), type(error).__name__)
 
 
 def host_missing() -> str | None:
