@@ -141,7 +141,7 @@ __device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w,
                                                 int w, int h) {
     if (flow_w == 0) return make_float2(0.0f, 0.0f);
     const float2* flow = flows + size_t(blockIdx.z) * flow_w * flow_h;
-    if (flow_w == w && flow_h == h) return flow[y * w + x];
+    if (flow_w == w && flow_h == h) return make_float2(scale * flow[y * w + x].x, scale * flow[y * w + x].y);
     const Tap across = bilinear(x, w, flow_w), down = bilinear(y, h, flow_h);
     const int right = across.index + 1 < flow_w ? 1 : 0, below = down.index + 1 < flow_h ? flow_w : 0;
     const float2* from = flow + down.index * flow_w + across.index;
@@ -154,8 +154,8 @@ __device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w,
 
 // The entries of the 2 x 2 equation system of each pixel (a11, a12, a22, b1, b2) from both expansions, the second one
 // sampled where the present flow points to.
-// flows: float2 [P, flow_h, flow_w], the present flow: of the level's own size, or of the next coarser level, then
-// resized and multiplied by `scale`, or no flow at all (flow_w 0). Grid: (ceil(w * h / THREADS), 1, P).
+// flows: float2 [P, flow_h, flow_w], resized and multiplied by `scale`: the present flow (scale 1), that of the next
+// coarser level, or no flow at all (flow_w 0). Grid: (ceil(w * h / THREADS), 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
 set_up(const float* __restrict__ expansions, const int* __restrict__ pairs, const float2* __restrict__ flows,
           int flow_w, int flow_h, float scale, float* __restrict__ equations, int w, int h) {

@@ -20,11 +20,9 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels import colour_fast
 from attengait.kernels.compile import NATIVE, build, find_compiler, load
 from attengait.kernels.encode import ENCODINGS, Picture, encode_colour
-from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
+from attengait.kernels.flow import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.silhouette import find_crop
 
-LEAST_SIDE = 10
-"""Smallest height and width of a frame, in pixels: the weights at its borders are not defined below."""
 LARGEST_PARAMETER = 9999
 """Largest winsize, iterations and poly_n."""
 MOST_HELD = 8
@@ -50,18 +48,22 @@ class CpuFlow(FlowBackend):
     """Farneback's method on one core."""
 
     def __init__(self, parameters: FarnebackParameters) -> None:
+        """Compile the code, unless that was done before.
+
+        Raises ParameterError for parameters beyond reason, AttenGaitError where the code cannot be compiled.
+        """
         for name in ("winsize", "iterations", "poly_n"):
             if getattr(parameters, name) > LARGEST_PARAMETER:
                 raise ParameterError(
                     f"{name} must be at most {LARGEST_PARAMETER} for flow cpu, got {getattr(parameters, name)}"
                 )
         self._parameters = parameters
+        _library()
 
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield the pairs' flows one by one; what later pairs need of their frames is kept, as far as MOST_HELD goes.
 
-        Raises ParameterError for frames below 10 x 10 pixels or of several sizes, AttenGaitError where the code cannot
-        be compiled.
+        Raises ParameterError for frames below 10 x 10 pixels or of several sizes, AttenGaitError without enough memory.
         """
         if not pairs:
             return
@@ -109,9 +111,9 @@ class _Solver:
     def __init__(self, shape: tuple[int, ...], parameters: FarnebackParameters) -> None:
         if len(shape) != 2:
             raise ParameterError(f"frames must be uint8 [H, W], got uint8 {list(shape)}")
-        if min(shape) < LEAST_SIDE:
+        if min(shape) < LEAST_SIDE_PX:
             raise ParameterError(
-                f"frames must be at least {LEAST_SIDE} x {LEAST_SIDE} pixels, got {shape[1]} x {shape[0]}"
+                f"frames must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX} pixels, got {shape[1]} x {shape[0]}"
             )
         self._shape = shape
         self._library = _library()

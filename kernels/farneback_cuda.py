@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from attengait.errors import ParameterError
 from attengait.kernels.colour import colour_wheel
 from attengait.kernels.encode import ENCODINGS, STEPS_PER_PX, check_encoding
-from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
+from attengait.kernels.flow import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.launch import THREADS, Array, CudaDevice, Device, cuda_missing
 
 TILE_W = 32
@@ -27,10 +27,10 @@ EXPANSION_H = 8
 """Rows of a block's tile in the kernel `expand`."""
 SHARED_BYTES = 48 << 10
 """Shared memory that a block may use without asking for more, on every GPU since 2012."""
-LEAST_SIDE = 10
-"""Smallest height and width of a frame: the border weights are not defined below."""
 MEMORY_BYTES = 2 << 30
 """Memory of a batch at most: enough pairs to fill a GPU, and little beside what else is there."""
+MAX_GRID_DEPTH = 65_535
+"""Largest third dimension of a grid: pairs, or the frames of pairs, of a batch."""
 LEAST_LEVEL_SIDE = 32
 """A level whose height or width would fall below this many pixels is left out."""
 
@@ -49,8 +49,10 @@ class Level:
 
 def pyramid(width: int, height: int, parameters: FarnebackParameters) -> list[Level]:
     """Return the levels for frames of a size, full resolution first; raises ParameterError for frames below 10 x 10."""
-    if min(width, height) < LEAST_SIDE:
-        raise ParameterError(f"frames must be at least {LEAST_SIDE} x {LEAST_SIDE} pixels, got {width} x {height}")
+    if min(width, height) < LEAST_SIDE_PX:
+        raise ParameterError(
+            f"frames must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX} pixels, got {width} x {height}"
+        )
     levels, scale = [_level(width, height, 1.0)], 1.0
     for _ in range(parameters.levels):
         scale *= parameters.pyr_scale
@@ -129,7 +131,6 @@ class DeviceFarneback:
         num_pairs = len(pairs)
         weights = expansion_weights(p.poly_n, p.poly_sigma)
         taps, window = self._constants
-        scale_up = np.float32(1 / p.pyr_scale)
         squares = xp.zeros(num_pairs, xp.uint32)
         flows, flow_width, flow_height = xp.zeros((1, 1, 1, 2), xp.float32), 0, 0  # none yet
         levels = pyramid(width, height, p)
@@ -152,16 +153,17 @@ class DeviceFarneback:
             equations = xp.empty((num_pairs, 5, level.height, level.width), xp.float32)
             finer = xp.empty((num_pairs, level.height, level.width, 2), xp.float32)
             tiles = (_blocks(level.width, TILE_W), _blocks(level.height, self._defines["TILE_H"]), num_pairs)
+            scale = np.float32(1 / p.pyr_scale)
             for iteration in range(p.iterations):
                 self._launch(
                     "set_up",
                     (_blocks(num_pixels, THREADS), 1, num_pairs),
                     (
-                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height), scale_up),
+                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height), scale),
                         *(equations, w, h),
                     ),
                 )
-                flows, flow_width, flow_height = finer, level.width, level.height
+                flows, flow_width, flow_height, scale = finer, level.width, level.height, np.float32(1)
                 is_last = level is levels[0] and iteration == p.iterations - 1
                 self._launch("solve", tiles, (equations, flows, w, h, window, squares if is_last else np.uintp(0)))
         return flows, squares.view(xp.float32)
@@ -228,8 +230,8 @@ class CudaFlow(FlowBackend):
     ) -> None:
         """Use the given device (by default the first GPU) and at most `memory_bytes` of it.
 
-        By default that is 2 GiB, or half of what is free. Raises AttenGaitError where there is no GPU, ParameterError
-        for parameters that the kernels lack.
+        By default that is 2 GiB, or half of what is free if that is less. Raises AttenGaitError where there is no GPU,
+        ParameterError for parameters that the kernels lack.
         """
         self.device = device if device is not None else CudaDevice()
         self.farneback = DeviceFarneback(self.device, parameters)
@@ -238,7 +240,9 @@ class CudaFlow(FlowBackend):
     @functools.cached_property
     def memory_bytes(self) -> int:
         """Memory of the device for one batch. Asking the driver for it takes some of it, so it is asked for late."""
-        return self._memory_bytes if self._memory_bytes is not None else self.device.free_memory_bytes() // 2
+        if self._memory_bytes is not None:
+            return self._memory_bytes
+        return min(MEMORY_BYTES, self.device.free_memory_bytes() // 2)
 
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`."""
@@ -286,7 +290,7 @@ class CudaFlow(FlowBackend):
             return
         # A pair of neighbours brings one more frame at most; others bring two.
         pairs_in_memory = max(1, self.memory_bytes // (pair_bytes(*grays[0].shape) * 2))
-        size = min(pairs_in_memory, 65_535)  # the largest third dimension of a grid
+        size = min(pairs_in_memory, MAX_GRID_DEPTH // 2)
         for start in range(0, len(pairs), size):
             yield pairs[start : start + size]
 

@@ -154,7 +154,6 @@ struct Filters {
 };
 
 inline Filters make_filters(int n, double sigma) {
-    if (sigma < 1.19e-7) sigma = 0.3 * n;
     std::vector<float> g(n + 1);
     double sum = 0;
     for (int i = 0; i <= n; ++i) {

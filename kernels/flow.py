@@ -26,6 +26,11 @@ Gray = NDArray[np.uint8]
 Flow = NDArray[np.float32]
 Window = Literal["box", "gaussian"]
 
+LEAST_SIDE_PX = 10
+"""Smallest height and width of a frame: the weights at its borders are not defined below."""
+LEAST_POLY_SIGMA_PX = 0.2
+"""Below, a pixel's neighbours have hardly any weight, and OpenCV finds no motion at all."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FarnebackParameters:
@@ -53,8 +58,10 @@ class FarnebackParameters:
                 raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
         if not _is_real(self.pyr_scale) or not 0 < self.pyr_scale < 1:
             raise ParameterError(f"pyr_scale must be between 0 and 1, both excluded, got {self.pyr_scale!r}")
-        if not _is_real(self.poly_sigma) or not 0 < self.poly_sigma < math.inf:
-            raise ParameterError(f"poly_sigma must be a number above 0, got {self.poly_sigma!r}")
+        if not _is_real(self.poly_sigma) or not LEAST_POLY_SIGMA_PX <= self.poly_sigma < math.inf:
+            raise ParameterError(
+                f"poly_sigma must be a number of at least {LEAST_POLY_SIGMA_PX}, got {self.poly_sigma!r}"
+            )
         if self.window not in get_args(Window):
             raise ParameterError(f"window must be box or gaussian, got {self.window!r}")
 

@@ -73,7 +73,7 @@ def test_words_become_parameters_and_the_others_keep_their_values() -> None:
         ("winsiz=9", r"farneback has no parameter 'winsiz'; the nearest is 'winsize'"),
         ("winsize=nine", r"winsize must be a whole number of at least 2, got 'nine'"),
         ("winsize=9.5", r"winsize must be a whole number of at least 2, got '9.5'"),
-        ("poly_sigma=wide", r"poly_sigma must be a number above 0, got 'wide'"),
+        ("poly_sigma=wide", r"poly_sigma must be a number of at least 0.2, got 'wide'"),
         ("pyr_scale=nan", r"pyr_scale must be between 0 and 1, both excluded, got nan"),
         ("window=round", r"window must be box or gaussian, got 'round'"),
     ],

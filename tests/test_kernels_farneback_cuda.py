@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ from attengait.errors import ParameterError
 from attengait.kernels import launch
 from attengait.kernels.compile import find_compiler
 from attengait.kernels.encode import ENCODINGS, encode
-from attengait.kernels.farneback_cuda import CudaFlow, DeviceFarneback, pair_bytes, pyramid
+from attengait.kernels.farneback_cuda import MAX_GRID_DEPTH, CudaFlow, DeviceFarneback, pair_bytes, pyramid
 from attengait.kernels.flow import FarnebackParameters, make_backend
 from attengait.kernels.launch import CudaDevice, Device, HostDevice
 from attengait.kernels.silhouette import find_crop
@@ -36,6 +36,7 @@ PARAMETERS = {
     "poly_n 7": FarnebackParameters(poly_n=7, poly_sigma=1.5, winsize=21),
     "one level": FarnebackParameters(levels=0, iterations=1, winsize=5, poly_n=3, poly_sigma=0.9),
     "wide window": FarnebackParameters(winsize=61, iterations=1),
+    "levels of one size": FarnebackParameters(pyr_scale=0.995, levels=2, iterations=1),
 }
 
 
@@ -211,6 +212,30 @@ def test_little_memory_means_small_batches_and_equal_results(device: Device) -> 
     for encoding in ENCODINGS:
         pictures = [flow.pictures(grays, pairs, outlines, encoding, 64) for flow in (whole, small)]
         assert np.array_equal(*pictures)
+
+
+@pytest.mark.parametrize(("free_gib", "taken_gib"), [(100, 2), (3, 1.5)])
+def test_a_batch_takes_little_of_a_large_memory_and_half_of_a_small_one(free_gib: int, taken_gib: float) -> None:
+    class Memory(HostDevice):
+        def free_memory_bytes(self) -> int:
+            return free_gib << 30
+
+    assert CudaFlow(PUBLISHED, device=Memory()).memory_bytes == taken_gib * 2**30
+
+
+def test_no_grid_is_deeper_than_a_gpu_allows_however_small_the_frames() -> None:
+    deepest = 0
+
+    class Counting(HostDevice):
+        def launch(self, source: str, kernel: str, grid: Sequence[int], *rest: object) -> None:
+            nonlocal deepest
+            deepest = max(deepest, grid[2])
+
+    gray = np.zeros((10, 10), np.uint8)
+    pairs = [(2 * i, 2 * i + 1) for i in range(50_000)]  # two new frames each
+    flow = CudaFlow(FarnebackParameters(iterations=1), device=Counting(), memory_bytes=1 << 40)
+    assert sum(1 for _ in flow.flows([gray] * 100_000, pairs)) == 50_000
+    assert 50_000 < deepest <= MAX_GRID_DEPTH
 
 
 def test_no_pairs_give_no_flow_and_no_pictures(device: Device) -> None:

@@ -107,7 +107,7 @@ def test_a_backend_that_cannot_be_used_says_why(monkeypatch: pytest.MonkeyPatch)
         ("iterations", 0),
         ("iterations", True),
         ("poly_n", 0),
-        ("poly_sigma", 0.0),
+        ("poly_sigma", 0.19),
         ("poly_sigma", float("inf")),
         ("poly_sigma", "1.2"),
         ("window", "triangle"),

@@ -17,7 +17,7 @@ from attengait.errors import ParameterError
 from attengait.images import SequenceResult, Skip
 from attengait.kernels import flow as flow_module
 from attengait.kernels.encode import encode
-from attengait.kernels.flow import FarnebackParameters, OpenCVFlow
+from attengait.kernels.flow import BACKENDS, FarnebackParameters, OpenCVFlow
 from attengait.recipe import Recipe, flow_images
 
 HEIGHT, WIDTH = 96, 128
@@ -246,14 +246,29 @@ def test_a_sequence_of_nothing_usable_is_named_too(walk: Walk) -> None:
     assert result.skipped[1].frames == ()
 
 
-def test_tiny_and_narrow_pictures_are_no_crash(tmp_path: Path) -> None:
-    for shape in ((1, 1), (60, 1), (1, 60), (2, 3), (300, 2)):
+@pytest.mark.parametrize("flow", [name for name in ("opencv", "cpu") if BACKENDS[name].missing() is None])
+def test_tiny_frames_cost_their_sequence_and_narrow_ones_are_used(flow: str, tmp_path: Path) -> None:
+    for shape in ((1, 1), (60, 9), (9, 60), (10, 10), (300, 10), (10, 300)):
         walk = Walk(tmp_path / f"{shape}", 7)
         for number in walk.numbers:
             cv2.imwrite(str(walk.frame(number)), np.full(shape, number, np.uint8))
             cv2.imwrite(str(walk.silhouette(number)), np.full(shape, 255, np.uint8))
-        result = flow_images(walk.sequence(), Recipe(silhouette_threshold=0))
-        assert result.images.shape == (6, 64, 64, 3)
+        result = flow_images(walk.sequence(), Recipe(silhouette_threshold=0, flow=flow))
+        if min(shape) >= 10:
+            assert result.images.shape == (6, 64, 64, 3)
+        else:
+            assert len(result.images) == 0
+            assert [(skip.reason, len(skip.frames)) for skip in result.skipped] == [
+                ("wrong size", 7),
+                ("fewer than 5 frames", 0),
+            ]
+
+
+def test_a_tiny_frame_does_not_say_how_large_the_others_must_be(walk: Walk) -> None:
+    cv2.imwrite(str(walk.frame(1)), np.zeros((9, 9), np.uint8))
+    result = flow_images(walk.sequence(), Recipe())
+    check(walk, result, neighbours([2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]))
+    assert result.skipped == (Skip(reason="wrong size", frames=(1,), files=(str(walk.frame(1)),)),)
 
 
 def test_farneback_parameters_reach_the_flow(walk: Walk) -> None:

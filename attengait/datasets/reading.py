@@ -9,6 +9,7 @@ from attengait.datasets.pictures import read_gray
 from attengait.datasets.source import Pictures, Video
 from attengait.datasets.video import BrokenVideoError, read_video
 from attengait.images import UNREADABLE, WRONG_SIZE, Fault
+from attengait.kernels.flow import LEAST_SIDE_PX
 
 Gray = NDArray[np.uint8]
 ReadGrays = Callable[[Iterable[str]], Iterator[Gray | None]]
@@ -29,8 +30,9 @@ def read_frames(
     """Yield the number of each frame that is there, in order, and its grey picture, uint8 [H, W].
 
     The picture is None where the frame is not wanted, or cannot be used, which is noted in `faults`: pictures that are
-    not whole, frames of another size than the first, all wanted frames from the one on at which a video breaks. A
-    video is read up to the last wanted frame, and what follows counts as not there. `read_grays` reads the pictures.
+    not whole, frames below 10 x 10 pixels or of another size than the first, all wanted frames from the one on at which
+    a video breaks. A video is read up to the last wanted frame, and what follows counts as not there. `read_grays`
+    reads the pictures.
     """
     shape: tuple[int, ...] | None = None
     if isinstance(frames, Video):
@@ -38,7 +40,8 @@ def read_frames(
     else:
         read = _read_pictures(frames, wanted, faults, read_grays)
     for number, gray, path in read:
-        if gray is not None and gray.shape != (shape := shape or gray.shape):
+        # Some flow backends refuse tiny frames; which sequences a store holds must not depend on the backend.
+        if gray is not None and (min(gray.shape) < LEAST_SIDE_PX or gray.shape != (shape := shape or gray.shape)):
             faults.append(Fault(WRONG_SIZE, number, path))
             gray = None
         yield number, gray
