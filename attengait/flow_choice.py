@@ -29,8 +29,9 @@ def choose_flow(name: str, out: Path) -> str:
 def farneback_parameters(flow: str, assignments: Sequence[str]) -> FarnebackParameters:
     """Turn `key=value` words into parameters; what is not named keeps the published value.
 
-    Raises ParameterError for a word without `=`, an unknown key (with the nearest known one), a value out of range, and
-    any word at all for a backend that computes another flow than Farneback's.
+    Of a key that comes twice the last value counts. Raises ParameterError for a word without `=`, an unknown key (with
+    the nearest known one), a value out of range, and any word at all for a backend that computes another flow than
+    Farneback's.
     """
     if assignments:
         check_farneback(flow)

@@ -113,6 +113,8 @@ class PreprocessSummary:
     """Sequences, frames and shards; how many of them are new; seconds."""
     skipped: dict[str, SkipCount]
     """By reason; the details are in the report beside the store."""
+    flow: str | None
+    """The flow backend; None for silhouettes."""
 
     @property
     def frames_per_second(self) -> float:
@@ -127,8 +129,8 @@ class PreprocessSummary:
         else:
             reused = f", {written.num_shards_reused} of {written.num_shards} shards from earlier runs"
             lines = [
-                f"{content} ({written.seconds:,.1f} s, {self.frames_per_second:,.1f} frames/s"
-                f"{reused if written.num_shards_reused else ''})"
+                f"{content} ({f'flow by {self.flow}, ' if self.flow else ''}{written.seconds:,.1f} s, "
+                f"{self.frames_per_second:,.1f} frames/s{reused if written.num_shards_reused else ''})"
             ]
         lines += _lines_of(self.skipped)
         return "\n".join(lines + ([f"details: {report_path(self.out)}"] if self.skipped else []))
@@ -146,7 +148,7 @@ def plan_preprocessing(config: PreprocessConfig, *, engine: Engine | None = None
         shard_frames=plan.layout.shard_frames,
         raw_bytes=plan.layout.raw_bytes,
         codec=plan.codec,
-        flow=config.recipe.flow if isinstance(config.recipe, Recipe) else None,
+        flow=_flow_of(config),
         problems=_problem_entries(scan),
         state=_state(config.out),
     )
@@ -171,7 +173,11 @@ def run_preprocessing(
         problems=_problem_entries(scan),
     )
     written = write_store(job, on_progress)
-    return PreprocessSummary(out=config.out, written=written, skipped=_count(written.report))
+    return PreprocessSummary(out=config.out, written=written, skipped=_count(written.report), flow=_flow_of(config))
+
+
+def _flow_of(config: PreprocessConfig) -> str | None:
+    return config.recipe.flow if isinstance(config.recipe, Recipe) else None
 
 
 def _checked(engine: Engine | None, config: PreprocessConfig) -> Engine:

@@ -12,6 +12,7 @@ import pytest
 
 from attengait.datasets import find_dataset
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels import farneback_cpu
 from attengait.kernels.encode import encode_silhouette
 from attengait.kernels.flow import BACKENDS
 from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
@@ -214,6 +215,13 @@ def test_a_dry_run_writes_nothing_and_says_how_large_it_gets(walkers, made, tmp_
     assert "skipped, no silhouettes: 1" in str(plan)
 
 
+def test_the_summary_names_the_flow(walkers, tmp_path):
+    flow = run_preprocessing(config_of(walkers, tmp_path / "flow.zarr"))
+    assert " frames (flow by opencv, " in str(flow)
+    silhouettes = config_of(walkers, tmp_path / "silhouettes.zarr", frames=None, recipe=SilhouetteRecipe())
+    assert "flow" not in str(run_preprocessing(silhouettes)).splitlines()[0].partition("(")[2]
+
+
 def test_running_again_does_nothing_and_says_so(walkers, made):
     before = fakes.tree(made[0].parent)
     summary = run_preprocessing(config_of(walkers, made[0]))
@@ -233,6 +241,18 @@ def test_a_backend_that_cannot_be_used_is_said_before_the_input_is_looked_at(wal
         with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
             run(config)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(BACKENDS["cpu"].missing() is not None, reason="no C++ compiler")
+def test_code_that_does_not_compile_is_said_before_anything_is_made(walkers, tmp_path, monkeypatch):
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho error: unknown option -march=native >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    farneback_cpu._library.cache_clear()
+    with pytest.raises(AttenGaitError, match=r"could not compile farneback\.cpp: error: unknown option -march=native$"):
+        run_preprocessing(config_of(walkers, tmp_path / "w.zarr", recipe=Recipe(flow="cpu")))
+    assert list(tmp_path.iterdir()) == [compiler]
 
 
 def test_a_finished_store_needs_no_backend(walkers, made, monkeypatch):
