@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 
 from attengait.benchmarks.report import Report, machine, measure_in_turns, results, versions
 from attengait.errors import ParameterError
-from attengait.kernels.farneback_cuda import DeviceFarneback, pyramid
+from attengait.kernels.farneback_cuda import DeviceFarneback, pair_bytes, pyramid
 from attengait.kernels.flow import BACKENDS, FarnebackParameters, FlowBackend, Gray, check_backend, make_backend
 from attengait.kernels.launch import CudaDevice, cuda_missing
 from attengait.synth.motion import motion_pair
 
 SIZES = ((64, 64), (320, 240), (1280, 720))
 """Width and height of the pictures, in pixels."""
-BATCHES = (1, 32, 256)
+BATCHES = (1, 32)
 """Pairs that are given to a backend at once."""
+GPU_BATCH = 256
+"""Pairs at once where frames and flow stay on a GPU, as far as its memory goes."""
 PIXELS_PER_MEASUREMENT = 320 * 240 * 24
 """A batch is repeated until so many pixels went through, so that no measurement is too short."""
 COPY_BYTES = 1 << 28
@@ -76,7 +78,7 @@ def benchmark_flow(
         "results": rows,
     }
     if "cuda" in names and cuda_missing() is None:
-        report["gpu"] = _measure_gpu(CudaDevice(), parameters, sizes, max(batches), repeats)
+        report["gpu"] = _measure_gpu(CudaDevice(), parameters, sizes, GPU_BATCH, repeats)
     return report
 
 
@@ -179,7 +181,11 @@ class _TimedDevice:
 
 
 def _measure_gpu(
-    device: CudaDevice, parameters: FarnebackParameters, sizes: Sequence[tuple[int, int]], batch: int, repeats: int
+    device: CudaDevice,
+    parameters: FarnebackParameters,
+    sizes: Sequence[tuple[int, int]],
+    largest_batch: int,
+    repeats: int,
 ) -> Report:
     xp = device.xp
 
@@ -203,6 +209,7 @@ def _measure_gpu(
     timed = _TimedDevice(device)
     rows = []
     for width, height in sizes:
+        batch = min(largest_batch, max(1, device.free_memory_bytes() // (2 * pair_bytes(height, width))))
         frames = device.upload(_frames(batch + 1, width, height))
         pairs = device.upload(np.array([(i, i + 1) for i in range(batch)], np.int32))
         kernels = DeviceFarneback(device, parameters)

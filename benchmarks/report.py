@@ -9,9 +9,10 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distributions, version
-from pathlib import Path
 from statistics import median
 from typing import Any
+
+from attengait.machine import affinity_cores, cpu_model, memory_bytes
 
 Report = dict[str, Any]
 
@@ -55,18 +56,11 @@ def _rounded(value: float) -> float:
 def machine() -> Report:
     """Processor, cores that this process may use, memory in GiB, and how busy the machine was in the last minute."""
     return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "cpu": cpu_model(),
+        "cores": affinity_cores(),
+        "memory_gib": round((memory_bytes() or 0) / 2**30, 1),
         "load": round(os.getloadavg()[0], 1),
     }
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def versions(*packages: str) -> dict[str, str]:

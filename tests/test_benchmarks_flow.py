@@ -91,6 +91,7 @@ def test_agreement_is_measured_on_given_video_too(tmp_path: Path, monkeypatch: p
         cv2.imwrite(str(tmp_path / "a" / f"{i}.png"), picture)
     report = measure_agreement(height=64, width=64, frames=tmp_path)
     assert "real video" in {row["pairs"] for row in report["results"]}
+    assert report["num_real_pairs"] == 1  # that many there are
 
 
 @pytest.mark.parametrize("kind", MOTIONS)
