@@ -72,8 +72,8 @@ def measure_agreement(*, height: int = 240, width: int = 320, frames: Path | Non
     """Compare every backend that is here with OpenCV.
 
     Synthetic pairs are `height` x `width` pixels, one of each kind of motion. `frames`, a folder with pictures in its
-    sub-folders, adds at most `num_real` pairs of neighbours, evenly picked. Raises AttenGaitError where there is nothing
-    to compare or no pair in `frames`.
+    sub-folders, adds at most `num_real` pairs of neighbours, evenly picked. Raises AttenGaitError where there is
+    nothing to compare or no pair in `frames`.
     """
     if min(height, width) < 32:
         raise ParameterError(f"size must be at least 32x32 pixels, got {width}x{height}")
