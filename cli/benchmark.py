@@ -78,7 +78,7 @@ def flow(
         str | None, typer.Option("--flow", help="Flow backends, with commas.", show_default="all that can be used")
     ] = None,
     sizes: Annotated[str, typer.Option(help="Sizes of the pictures, with commas.")] = "64x64,320x240,1280x720",
-    batches: Annotated[str, typer.Option(help="Pairs of frames given at once, with commas.")] = "1,32,256",
+    batches: Annotated[str, typer.Option(help="Pairs of frames given at once, with commas.")] = "1,32",
     repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 5,
 ) -> None:
     """Pairs of frames per second of each flow backend, OpenCV among them; on a GPU each kernel's share as well."""
@@ -102,8 +102,10 @@ def agreement(
 ) -> None:
     """How closely each flow backend agrees with OpenCV, for kinds of motion and sets of parameters; in pixels."""
     from attengait.benchmarks.agreement import format_agreement, measure_agreement
-    from attengait.files import write_atomically
+    from attengait.files import check_target, write_atomically
 
+    if out is not None:
+        check_target(out)
     width, height = _parse_size("size", size)
     report = measure_agreement(height=height, width=width, frames=frames)
     table = format_agreement(report)
