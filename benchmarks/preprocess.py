@@ -48,8 +48,8 @@ def benchmark_preprocess(
     sizes: Sequence[tuple[int, int]] = (),
     repeats: int = 3,
     dataset: str = "casia-b",
-    stage_frames: int = 100,
-    resized_sequences: int = 8,
+    stage_frames: int = 32,
+    resized_sequences: int = 4,
     on_repeat: Callable[[int], None] = lambda repeat: None,
 ) -> Report:
     """Frames/s of the whole for each of `flows` and `workers`, and milliseconds per frame of each stage.
