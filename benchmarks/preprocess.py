@@ -37,6 +37,8 @@ PUBLISHED = {
 
 STAGES = ("decode", "flow", "colour and crop", "write")
 CHUNK_FRAMES = 16
+RESIZED_PIXELS = 200_000_000
+"""Pixels of resized frames, about: large pictures would take long, and few small ones less than the workers' start."""
 
 
 def benchmark_preprocess(
@@ -49,18 +51,17 @@ def benchmark_preprocess(
     repeats: int = 3,
     dataset: str = "casia-b",
     stage_frames: int = 32,
-    resized_sequences: int = 4,
     on_repeat: Callable[[int], None] = lambda repeat: None,
 ) -> Report:
     """Frames/s of the whole for each of `flows` and `workers`, and milliseconds per frame of each stage.
 
-    `flows` are backends, by default all that can be used here. `sizes` (width, height) are those of resized copies of
-    the first `resized_sequences` sequences; without any, all pictures are taken as they are. Raises ParameterError for
+    `flows` are backends, by default all that can be used here. `sizes` (width, height) are those of resized copies, of
+    as many sequences as make RESIZED_PIXELS; without any, all pictures are taken as they are. Raises ParameterError for
     parameters out of range, AttenGaitError when a backend is missing or the folders hold nothing usable.
     """
     if not workers or min(workers) < 1:
         raise ParameterError(f"workers is {list(workers)}, but must be one or more numbers of at least 1")
-    for name, value in (("repeats", repeats), ("stage_frames", stage_frames), ("resized_sequences", resized_sequences)):
+    for name, value in (("repeats", repeats), ("stage_frames", stage_frames)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, but must be at least 1")
     names = list(flows) if flows else present_backends()
@@ -79,7 +80,7 @@ def benchmark_preprocess(
                 sides, taken = (frames, silhouettes), sequences
             else:
                 root = Path(folder) / f"{size[0]}x{size[1]}"
-                _resize(sequences[:resized_sequences], root, size)
+                _resize(sequences, root, size)
                 sides = root / "frames", root / "silhouettes"
                 taken = scan(*sides).sequences
             _read_files(taken)
@@ -145,8 +146,12 @@ def _run(dataset: str, sides: tuple[Path, Path], recipe: Recipe, num_workers: in
 
 
 def _resize(sequences: Iterable[SourceSequence], root: Path, size: tuple[int, int]) -> None:
-    """Write sequences with pictures of another size (width, height), laid out as CASIA-B is."""
+    """Write the first sequences with pictures of another size (width, height), laid out as CASIA-B is."""
+    num_pixels = 0
     for sequence in sequences:
+        if num_pixels >= RESIZED_PIXELS:
+            break
+        num_pixels += sequence.max_images * size[0] * size[1]
         outlines = sequence.silhouettes.by_number
         grays = [(number, gray) for number, gray in read_frames(sequence.frames, outlines.keys(), [])]
         pictures = {"frames": grays, "silhouettes": [(number, read_gray(path)) for number, path in outlines.items()]}
