@@ -18,14 +18,13 @@ from typing import Any
 import attengait
 from attengait import machine
 from attengait.kernels.compile import find_compiler
-from attengait.kernels.gpu import find_driver, format_cuda_version
+from attengait.kernels.gpu import FIRST_WITH_HARDWARE_FLOW, find_driver, format_cuda_version
 from attengait.packages import installed
 
 DISK_BYTES = 64 << 20
 """Size of the file that is written and read."""
 
 _COMMAND_SECONDS = 5.0
-_FIRST_WITH_HARDWARE_FLOW = (7, 5)
 
 Report = dict[str, Any]
 
@@ -89,7 +88,7 @@ def _hardware_flow() -> str:
     gpus = find_driver().gpus
     if sentence is None:
         return "yes"
-    if not gpus or gpus[0].compute_capability < _FIRST_WITH_HARDWARE_FLOW:
+    if not gpus or gpus[0].compute_capability < FIRST_WITH_HARDWARE_FLOW:
         return "no"
     return f"unknown: {sentence}"
 

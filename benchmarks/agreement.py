@@ -6,7 +6,7 @@ no motion) it is ill-conditioned, so single pixels may differ by more.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,18 +94,7 @@ def measure_agreement(*, height: int = 240, width: int = 320, frames: Path | Non
         "versions": versions("attengait", "numpy", "cupy-cuda12x", "cupy-cuda13x") | {"opencv": cv2.__version__},
         "size": [width, height],
         "num_real_pairs": len(kinds.get("real video", ())),
-        "results": [
-            {
-                "parameters": row.parameters,
-                "pairs": row.pairs,
-                "backend": row.backend,
-                "mean_px": row.mean_px,
-                "percentile_99_9_px": row.percentile_99_9_px,
-                "max_px": row.max_px,
-                "agrees": row.agrees,
-            }
-            for row in rows
-        ],
+        "results": [asdict(row) | {"agrees": row.agrees} for row in rows],
     }
 
 

@@ -1,8 +1,8 @@
 """The colours of flow by compiled code (colour.cpp): kernels/colour.py's functions, many times faster.
 
-Every step is the same but the arc tangent, which no two mathematical libraries round alike: about one value in a
-million differs by one. So this goes with flow that is not OpenCV's to the last bit either; the published pictures are
-made by kernels/colour.py.
+Every step is the same but the arc tangent, which no two mathematical libraries round alike, so that a value differs by
+one now and then. So this goes with flow that is not OpenCV's to the last bit either; the published pictures are made by
+kernels/colour.py.
 """
 
 import ctypes

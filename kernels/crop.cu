@@ -34,7 +34,7 @@ __device__ __forceinline__ Cubic cubic(int i, double scale) {
 }
 
 // Four neighbours weighted: along a row, then the four rows. cv2.resize (INTER_CUBIC) calls a library on x86 whose sums
-// are these, in float32 with these fused operations, but for some 2 values in a million, exact ties that go the other way.
+// are these, in float32 with these fused operations, but for some exact ties that it rounds the other way.
 __device__ __forceinline__ float along_row(const Cubic& across, float a, float b, float c, float d) {
     const float* w = across.weights;
     return fmaf(d, w[3], fmaf(c, w[2], fmaf(b, w[1], a * w[0])));

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError
 from attengait.kernels.dali import reason
 from attengait.kernels.flow import FarnebackParameters, Flow, FlowBackend, Gray
-from attengait.kernels.gpu import find_driver, load_library
+from attengait.kernels.gpu import FIRST_WITH_HARDWARE_FLOW, find_driver, load_library
 
 GRIDS = (1, 2, 4)
 """Pixels per side that share a vector, finest first; Turing offers 4 only."""
@@ -34,7 +34,6 @@ PRESET = 0.0
 MAX_RUN = 16
 """Pairs given to the hardware at a time: bounds the memory of large pictures."""
 
-_FIRST_CAPABILITY = (7, 5)
 _PROBE_SIZE_PX = 256
 
 
@@ -44,7 +43,7 @@ def missing() -> str | None:
     if not driver.gpus:
         return f"it needs an NVIDIA GPU, but {driver.problem}"
     gpu = driver.gpus[0]
-    if gpu.compute_capability < _FIRST_CAPABILITY:
+    if gpu.compute_capability < FIRST_WITH_HARDWARE_FLOW:
         return f"it needs a GPU with optical flow hardware (Turing or later), which {gpu.name} lacks"
     if load_library("libnvidia-opticalflow.so.1") is None:
         return (

@@ -12,6 +12,9 @@ from typing import Any
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76  # CUdevice_attribute in cuda.h
 _NAME_BYTES = 256
 
+FIRST_WITH_HARDWARE_FLOW = (7, 5)
+"""Compute capability of Turing, the first with optical flow hardware."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gpu:

@@ -5,13 +5,12 @@ flow is held to its mean (1e-4 px) and its 99.9th percentile (1e-2 px), and pict
 within 2 levels.
 """
 
-import os
 import platform
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from attengait.kernels.farneback_cpu import MOST_HELD, CpuFlow, missing
 from attengait.kernels.flow import FarnebackParameters, make_backend
 from attengait.synth.motion import MOTIONS, motion_pair
 
-SUPPORT = Path(__file__).parent / "support"
+sanitised = import_module("sanitised")
 PUBLISHED = FarnebackParameters()
 PARAMETERS = {
     "published": PUBLISHED,
@@ -263,16 +262,7 @@ def test_the_source_compiles_without_a_warning(tmp_path: Path) -> None:
 @needs_compiler
 def test_flow_and_colours_are_clean_under_sanitizers() -> None:
     """Run in a process of its own, with AddressSanitizer and UndefinedBehaviorSanitizer compiled in."""
-    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
-    if "g++" not in os.path.realpath(shutil.which("c++") or "") or not os.path.isabs(library.stdout.strip()):
-        pytest.skip("the C++ compiler is not GCC with its AddressSanitizer")
-    environment = os.environ | {
-        "LD_PRELOAD": library.stdout.strip(),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    }
-    command = [sys.executable, str(SUPPORT / "run_flow_sanitised.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = sanitised.run_sanitised("run_flow_sanitised.py")
     # The last step writes past an array on purpose, so that a sanitizer that sees nothing is noticed.
     assert done.stdout.split() == ["flow", "colour", "overflow"], done.stderr[-3000:]
     assert "heap-buffer-overflow" in done.stderr

@@ -4,12 +4,11 @@ The tolerances are those of shared/specs/farneback.md: single pixels that nothin
 flow is held to its mean (1e-4 px) and its 99.9th percentile (1e-2 px).
 """
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import cv2
@@ -26,7 +25,7 @@ from attengait.kernels.launch import CudaDevice, Device, HostDevice
 from attengait.kernels.silhouette import find_crop
 from attengait.synth.motion import MOTIONS, motion_pair
 
-SUPPORT = Path(__file__).parent / "support"
+sanitised = import_module("sanitised")
 PUBLISHED = FarnebackParameters()
 PARAMETERS = {
     "published": PUBLISHED,
@@ -137,7 +136,7 @@ def test_fed_with_opencvs_flow_the_published_pictures_of_real_video_are_equal(de
         for encoding in ENCODINGS:
             ours = device.download(kernels.pictures(flows, squares, outlines, encoding, 64)).astype(int)
             wanted = np.stack([encode(f, s, encoding, 64) for f, s in zip(theirs, silhouettes, strict=True)])
-            # Where cv2.resize's sum is a tie in exact arithmetic, its own rounding decides: 2.5 values in a million.
+            # Where cv2.resize's sum is a tie in exact arithmetic, its own rounding decides.
             assert np.count_nonzero(ours != wanted) <= 2
             assert np.abs(ours - wanted).max() <= 1
 
@@ -323,16 +322,7 @@ def test_arguments_of_another_size_than_the_kernels_are_refused() -> None:
 def test_kernels_are_clean_under_sanitizers() -> None:
     """Run in a process of their own, with AddressSanitizer and UndefinedBehaviorSanitizer compiled in."""
     host()
-    library = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False)
-    if "g++" not in os.path.realpath(shutil.which("c++") or "") or not os.path.isabs(library.stdout.strip()):
-        pytest.skip("the C++ compiler is not GCC with its AddressSanitizer")
-    environment = os.environ | {
-        "LD_PRELOAD": library.stdout.strip(),
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    }
-    command = [sys.executable, str(SUPPORT / "run_kernels_sanitised.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = sanitised.run_sanitised("run_kernels_sanitised.py")
     assert done.stdout.split() == ["flow", "pictures", "overflow"], done.stderr[-3000:]
     # The last step reads past an array on purpose, so that a sanitizer that sees nothing is noticed.
     assert "heap-buffer-overflow" in done.stderr
