@@ -9,6 +9,7 @@ import zarr
 
 from attengait.errors import AttenGaitError
 from attengait.store.layout import FORMAT, VERSION, FrameLayout, frame_layout, work_path
+from attengait.store.location import Location
 from attengait.store.sequences import Sequences, read_sequences
 from attengait.store.workfolder import progress_of
 
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
 class Store:
     """A finished store: what it holds and where; its frames are read through `reader()`."""
 
-    path: Path
+    location: Location
     attributes: dict[str, Any]
     """dataset, modality, encoding, recipe, versions, source; see the README."""
     layout: FrameLayout
     sequences: Sequences
+
+    @property
+    def path(self) -> Path:
+        """The folder of a store on this machine; AttenGaitError for one behind a URL."""
+        if self.location.path is None:
+            raise AttenGaitError(f"{self.location} is not a folder on this machine: copy the store to one first")
+        return self.location.path
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -92,7 +100,7 @@ def open_store(path: str | Path) -> Store:
         raise AttenGaitError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AttenGaitError(f"{path}: the array frames cannot be opened: {error}") from error
-    return Store(path=path, attributes=attributes, layout=layout, sequences=read_sequences(path))
+    return Store(location=Location.parse(path), attributes=attributes, layout=layout, sequences=read_sequences(path))
 
 
 def _root_attributes(path: Path) -> dict[str, Any]:

@@ -1,0 +1,243 @@
+"""Where a store is: a folder, or a prefix of keys behind an s3://, gs://, http:// or https:// URL.
+
+Everything that is done to the objects of a store (read whole or in part, look whether it is there, write whole) is done
+here: for folders by plain files, for URLs by tensorstore's key-value stores, which are loaded at the first use.
+
+    s3://BUCKET/PATH     the endpoint of AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, the region of AWS_REGION or
+                         AWS_DEFAULT_REGION; credentials where all AWS tools find them, without any anonymous access,
+                         which public buckets allow
+    gs://BUCKET/PATH     Google's default credentials, else anonymous access
+    http(s)://HOST/PATH  to read only; a query such as ?token=... is sent along and left out of messages
+
+A lost connection, a server that is busy and one that refuses are tried again for about `MAX_RETRIES` doubled delays.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from attengait.errors import AttenGaitError, ParameterError
+
+DRIVERS = {"s3": "s3", "gs": "gcs", "http": "http", "https": "http"}
+"""Schemes of URLs, and tensorstore's name for what reads them."""
+
+MAX_RETRIES = 6
+FIRST_RETRY_SECONDS = 0.25
+"""Doubled from one attempt to the next, up to `LAST_RETRY_SECONDS`: a host that is gone is given up after 16 s."""
+LAST_RETRY_SECONDS = 8.0
+
+_WAITING = {"CONNECT_TIMEOUT_SECONDS": "10", "LOW_SPEED_TIME_SECONDS": "30", "LOW_SPEED_LIMIT_BYTES": "1"}
+"""By default tensorstore waits for ever for a server that has gone silent; set in the environment, these stay."""
+
+Range = tuple[int, int | None]
+"""First byte and the one after the last, None for the end; from a negative first byte on as in Python's slices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a store is; keys are names of its files, such as frames/zarr.json."""
+
+    root: str
+    """The folder as given, or the URL without its query and its last slash."""
+    is_remote: bool = False
+    query: str = ""
+    """What follows the question mark of an http URL."""
+
+    @classmethod
+    def parse(cls, where: "str | Path | Location") -> "Location":
+        """Read a path or a URL. Raises ParameterError for a URL of another scheme or without a host or bucket."""
+        if isinstance(where, Location):
+            return where
+        match = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):(//?)(.*)", str(where), re.DOTALL)
+        if match is None or (match[2] == "/" and not (isinstance(where, Path) and match[1] in DRIVERS)):
+            return cls(str(Path(where)))
+        scheme, slashes, rest = match[1].lower(), match[2], match[3]
+        if slashes == "/":
+            raise ParameterError(f"{where} is a URL that became a path: give it as a str")
+        if scheme not in DRIVERS:
+            known = ", ".join(f"{scheme}://" for scheme in DRIVERS)
+            raise ParameterError(f"{where} must be a path, or a URL that begins with one of {known}")
+        query = ""
+        if DRIVERS[scheme] == "http":
+            rest, _, query = rest.partition("#")[0].partition("?")
+        rest = rest.rstrip("/")
+        if not rest or rest.startswith("/"):
+            raise ParameterError(f"{where} names no {'host' if DRIVERS[scheme] == 'http' else 'bucket'}")
+        return cls(f"{scheme}://{rest}", True, query)
+
+    def __str__(self) -> str:
+        return self.root
+
+    @property
+    def path(self) -> Path | None:
+        """The folder; None for a URL."""
+        return None if self.is_remote else Path(self.root)
+
+    @property
+    def name(self) -> str:
+        """The last part: of s3://bucket/gait/casia-b.zarr it is casia-b.zarr; empty for a bucket or a host alone."""
+        if self.is_remote:
+            return self.root.partition("://")[2].partition("/")[2].rpartition("/")[2]
+        return Path(self.root).name
+
+    @property
+    def parent(self) -> Self:
+        """What the last part lies in."""
+        parent = self.root.rpartition("/")[0] if self.is_remote else str(Path(self.root).parent)
+        return replace(self, root=parent)
+
+    def __truediv__(self, key: str) -> Self:
+        return replace(self, root=f"{self.root}/{key}" if self.is_remote else str(Path(self.root) / key))
+
+    def kvstore(self) -> dict[str, Any]:
+        """tensorstore's specification of the key-value store of the files; its path ends in a slash."""
+        if self.path is not None:
+            return {"driver": "file", "path": f"{self.path.absolute()}/"}
+        for name, value in _WAITING.items():
+            os.environ.setdefault(f"TENSORSTORE_CURL_{name}", value)
+        scheme, _, rest = self.root.partition("://")
+        driver = DRIVERS[scheme]
+        retries = {
+            "max_retries": MAX_RETRIES,
+            "initial_delay": f"{FIRST_RETRY_SECONDS}s",
+            "max_delay": f"{LAST_RETRY_SECONDS}s",
+        }
+        spec = {"driver": driver, "context": {f"{driver}_request_retries": retries}}
+        if driver == "http":
+            return spec | {"base_url": f"{self.root}/{'?' if self.query else ''}{self.query}"}
+        bucket, _, path = rest.partition("/")
+        return spec | {"bucket": bucket, "path": f"{path}/" if path else ""} | (_s3() if driver == "s3" else {})
+
+    def read(self, key: str, part: Range | None = None) -> bytes | None:
+        """The bytes of a file, or those of the part that it has; None where there is no such file.
+
+        Raises AttenGaitError, naming the file, when it cannot be read.
+        """
+        return self.read_all([(key, part)])[0]
+
+    def read_all(self, wanted: Sequence[tuple[str, Range | None]]) -> list[bytes | None]:
+        """What `read` returns for each of some files, asked for all at once."""
+        if self.path is not None:
+            return [_read_file(self.path / key, part) for key, part in wanted]
+        store = self._open()
+        reads = [store.read(key, byte_range=slice(*part) if part else None) for key, part in wanted]
+        found = []
+        for (key, part), read in zip(wanted, reads, strict=True):
+            try:
+                result = read.result()
+            except (ValueError, OSError, RuntimeError) as error:
+                if part is None or "OUT_OF_RANGE" not in str(error):
+                    raise AttenGaitError(f"{self / key} {_reason(error)}") from error
+                # The file is shorter than the part.
+                whole = self.read(key)
+                found.append(None if whole is None else whole[slice(*part)])
+            else:
+                found.append(bytes(result.value) if result.state == "value" else None)
+        return found
+
+    def has(self, files: Sequence[tuple[str, int]]) -> list[bool]:
+        """Whether each of some files is there in full, by its size in bytes: behind a URL, at least of that size."""
+        if self.path is not None:
+            paths = [(self.path / key, num_bytes) for key, num_bytes in files]
+            return [path.is_file() and path.stat().st_size == num_bytes for path, num_bytes in paths]
+        lasts = self.read_all([(key, (num_bytes - 1, num_bytes)) for key, num_bytes in files])
+        return [bool(last) for last in lasts]
+
+    def check_writable(self) -> None:
+        """Raise AttenGaitError where nothing can be written by the nature of the URL."""
+        if self.is_remote and self.kvstore()["driver"] == "http":
+            raise AttenGaitError(f"{self} can only be read: write to a folder, an s3:// or a gs:// URL")
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put a whole object in its place behind a URL, where a reader sees all of it or none.
+
+        Raises AttenGaitError, naming the object, when that fails.
+        """
+        assert self.is_remote
+        self.check_writable()
+        try:
+            self._open().write(key, data).result()
+        except (ValueError, OSError, RuntimeError) as error:
+            raise AttenGaitError(f"{self / key} {_reason(error)}") from error
+
+    def _open(self) -> Any:
+        try:
+            return _open(json.dumps(self.kvstore()))
+        except (ValueError, OSError, RuntimeError) as error:
+            raise AttenGaitError(f"{self} {_reason(error)}") from error
+
+
+@lru_cache(maxsize=16)
+def _open(spec: str) -> Any:
+    """The key-value store of a specification; kept, as each finds its region, credentials and connections anew."""
+    import tensorstore
+
+    return tensorstore.KvStore.open(json.loads(spec)).result()
+
+
+def _read_file(path: Path, part: Range | None) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            if part is None:
+                return file.read()
+            size = file.seek(0, os.SEEK_END)
+            start, stop, _ = slice(*part).indices(size)
+            file.seek(start)
+            return file.read(max(0, stop - start))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise AttenGaitError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _s3() -> dict[str, Any]:
+    """Endpoint, region and credentials as the environment has them."""
+    spec: dict[str, Any] = {}
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        spec["endpoint"] = endpoint.rstrip("/")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    # Without an endpoint, tensorstore asks AWS for the bucket's region.
+    if region or endpoint:
+        spec["aws_region"] = region or "us-east-1"
+    if os.environ.get("AWS_ACCESS_KEY_ID") and os.environ.get("AWS_SECRET_ACCESS_KEY"):
+        spec["aws_credentials"] = {"type": "environment"}
+    elif not _may_have_credentials():
+        spec["aws_credentials"] = {"type": "anonymous"}
+    return spec
+
+
+def _may_have_credentials() -> bool:
+    """Whether there is a place where AWS's chain of credentials would find some: files, a role of the machine.
+
+    Without this the chain asks for the machine's role over the network, and complains, on every other machine.
+    """
+    roles = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ROLE_ARN")
+    files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
+    vendor = Path("/sys/class/dmi/id/sys_vendor")
+    return (
+        any(name in os.environ for name in roles)
+        or any(Path(os.environ.get(name) or Path.home() / ".aws" / file).is_file() for name, file in files.items())
+        or (vendor.is_file() and vendor.read_text(errors="replace").strip() == "Amazon EC2")
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What tensorstore's error means, as the end of a sentence that begins with a URL."""
+    text = str(error).splitlines()[0]
+    if "HTTP code 401" in text or "HTTP code 403" in text or "PERMISSION_DENIED" in text:
+        return "is refused by the server: it takes other credentials (or, where it is missing, does not say so)"
+    if "HTTP code 301" in text or "HTTP code 307" in text:
+        return "is in another region: set AWS_REGION to it"
+    if "NoSuchBucket" in text or "HTTP code 404" in text:
+        return "cannot be reached: there is no such bucket"
+    text = re.sub(r"^[A-Z_]+: |All \d+ retry attempts failed: | ?\[.*", "", text)
+    return (
+        f"cannot be reached, the last of {MAX_RETRIES + 1} attempts ended so: {text}"
+        if "retry" in str(error)
+        else (f"cannot be read or written: {text}")
+    )
