@@ -91,7 +91,7 @@ class PlanSummary:
             + (" before compression" if self.codec != "none" else ""),
         ]
         lines += [] if self.flow is None else [f"flow backend: {self.flow}"]
-        return "\n".join(lines + _lines_of(_count(self.problems)))
+        return "\n".join(lines + _lines_of(count_skipped(self.problems)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +150,7 @@ def plan_preprocessing(config: PreprocessConfig, *, engine: Engine | None = None
         codec=plan.codec,
         flow=_flow_of(config),
         problems=_problem_entries(scan),
-        state=_state(config.out),
+        state=state_of(config.out),
     )
 
 
@@ -173,7 +173,9 @@ def run_preprocessing(
         problems=_problem_entries(scan),
     )
     written = write_store(job, on_progress)
-    return PreprocessSummary(out=config.out, written=written, skipped=_count(written.report), flow=_flow_of(config))
+    return PreprocessSummary(
+        out=config.out, written=written, skipped=count_skipped(written.report), flow=_flow_of(config)
+    )
 
 
 def _flow_of(config: PreprocessConfig) -> str | None:
@@ -212,7 +214,8 @@ def _plan(config: PreprocessConfig, engine: Engine) -> tuple[Scan, StorePlan]:
     return scan, plan
 
 
-def _state(out: Path) -> str:
+def state_of(out: Path) -> str:
+    """What is at `out`, for a PlanSummary."""
     if is_finished(out):
         return "finished"
     progress = progress_of(work_path(out))
@@ -239,7 +242,8 @@ def _problem_entries(scan: Scan) -> list[dict[str, Any]]:
     return [{"where": p.where, "reason": p.reason, "detail": p.detail} for p in scan.problems]
 
 
-def _count(report: Iterable[dict[str, Any]]) -> dict[str, SkipCount]:
+def count_skipped(report: Iterable[dict[str, Any]]) -> dict[str, SkipCount]:
+    """Count the entries of a report by their reasons."""
     entries: Counter[str] = Counter()
     frames: Counter[str] = Counter()
     for entry in report:
