@@ -26,7 +26,7 @@ test: .venv/.test-$(EXTRA)
 	touch $@
 
 .venv/.test-$(EXTRA): .venv/.demo-$(EXTRA)
-	$(PIP) --editable '.[$(EXTRA),keras,test]'
+	$(PIP) --editable '.[$(EXTRA),keras,report,test]'
 	touch $@
 
 clean:

@@ -1,39 +1,48 @@
 """How many training clips per second come out of a store: our stream beside other ways to the same clips.
 
-    gather       numpy.take of the clips, from frames in memory into an array that is ready: one thread, no files
-    stream       ClipStream: from the store through DALI to a torch tensor
-    tensorstore  one batched read per batch, into numpy arrays
-    zarr-python  one slice per clip
-
-All read from the page cache, deliver the same clips (checked on the first batch), and take turns in one process. Only
-`stream` plans its batches within the measured time. The two slow ones get a tenth of the batches.
+All deliver the same clips (checked on the first batch) and take turns; `attengait.benchmarks.ways` and `.baselines` say
+what they are. They read from the page cache or, those named "..., cold", after it was emptied of their files. Slow ones
+get fewer batches.
 """
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, h5py_module, write_files
+from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
+from attengait.benchmarks.ways import GatherWay, StreamWay, TensorStoreWay, Way, ZarrPythonWay
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pipelines.stream import ClipStream
-from attengait.sampling import BatchPlan
+from attengait.machine import usable_cores
+from attengait.sampling import BatchPlan, PlannedBatch
 from attengait.store import Sequences, Store, open_store
-from attengait.store.reader import ClipReader, TensorStoreReader
+from attengait.store.reader import ClipReader
 
-PACKAGES = ("attengait", "numpy", "torch", "nvidia-dali", "zarr", "tensorstore")
+PACKAGES = ("attengait", "numpy", "torch", "nvidia-dali", "zarr", "tensorstore", "h5py")
 
 MAX_MEMORY_BYTES = 4 * 2**30
 """Of frames in memory for `gather`: of larger stores, only the sequences at the beginning are used, by all alike."""
+
+MAX_BASELINE_BYTES = 2**30
+"""The same with the baselines, for which the frames are written to disk three times."""
 
 
 def benchmark_loader(
     store_path: str | Path,
     *,
+    baselines: bool = False,
+    workers: Sequence[int] = (1, 2, 4),
+    cold: bool = False,
     batch_size: int = 64,
     clip_frames: int = 30,
     num_batches: int = 40,
@@ -42,81 +51,73 @@ def benchmark_loader(
 ) -> Report:
     """Clips/s from a store: median, least and most of `repeats` runs of `num_batches` batches.
 
-    Raises ParameterError for a parameter below 1, AttenGaitError when no sequence is long enough.
+    `baselines` adds DataLoaders with each number of `workers`; the one that is nearest to the number of cores goes by
+    the plain name. `cold` measures all that read files once more, with the page cache emptied before each run, which
+    then reads about as much as the store holds at most.
+
+    Raises ParameterError for a parameter out of range; AttenGaitError when no sequence is long enough, when the disk
+    lacks room for the baselines' files, and when something else than a way's own clips is delivered.
     """
-    for name, value in (
-        ("batch_size", batch_size),
-        ("clip_frames", clip_frames),
-        ("num_batches", num_batches),
-        ("repeats", repeats),
-    ):
-        if value < 1:
-            raise ParameterError(f"{name} is {value}, but must be at least 1")
+    check_positive(batch_size=batch_size, clip_frames=clip_frames, num_batches=num_batches, repeats=repeats)
+    if baselines and (not workers or min(workers) < 0 or len(set(workers)) < len(workers)):
+        raise ParameterError(f"workers is {list(workers)}, but must be different numbers from 0 on")
     store = open_store(store_path)
-    sequences = _sequences_in_memory(store)
-    plan = _plan(store, sequences, batch_size, clip_frames)
-    slow_batches = max(1, num_batches // 10)
-    offsets = np.arange(clip_frames)
-    lengths = np.full(batch_size, clip_frames)
-    gathered = np.empty((batch_size, clip_frames, *store.frame_shape), np.uint8)
-
-    array = zarr.open_array(store.path / "frames", mode="r")
-    with (
-        store.reader() as reader,
-        TensorStoreReader(store.path, store.layout) as tensorstore_reader,
-        ClipStream(reader, plan) as stream,
-    ):
+    sequences = _first_sequences(store, MAX_BASELINE_BYTES if baselines else MAX_MEMORY_BYTES)
+    plan = clip_plan(store, sequences, batch_size, clip_frames)
+    with store.reader() as reader:
         frames = _read_all(reader, store, int((sequences.start + sequences.length).max()))
-        first = next(stream)
-        starts = [plan.batch(step).starts for step in range(1, (repeats + 1) * num_batches + 1)]
+    default_workers = min(workers, key=lambda number: abs(number - usable_cores())) if baselines else 0
 
-        def steps(repeat: int, count: int) -> list[NDArray[np.int64]]:
-            return starts[repeat * num_batches :][:count]
+    with ExitStack() as stack:
+        ways: list[Way] = [
+            GatherWay(frames, clip_frames),
+            StreamWay(store, plan),
+            TensorStoreWay(store, clip_frames),
+            ZarrPythonWay(store, clip_frames),
+        ]
+        if baselines:
+            ways += stack.enter_context(_baselines(frames, sequences, clip_frames, workers, default_workers))
+        for way in ways:
+            stack.enter_context(closing(way))
+        counts = {way.name: way.num_batches(num_batches) for way in ways}
+        planned = [plan.batch(step) for step in range((repeats + 1) * num_batches + max(counts.values()) + 1)]
+        _compare_first_batch(store, ways, planned[0])
 
-        def take(starts: NDArray[np.int64]) -> None:
-            np.take(frames, starts[:, None] + offsets, axis=0, out=gathered, mode="clip")
+        def run(way: Way, count: int, repeat: int) -> int:
+            first = 1 + repeat * num_batches
+            return sum(len(clips) for clips in way.batches(planned[first : first + count]))
 
-        def run_gather(repeat: int) -> int:
-            for batch in steps(repeat, num_batches):
-                take(batch)
-            return num_batches * batch_size
-
-        def run_stream(repeat: int) -> int:
-            return sum(len(next(stream).clips) for _ in range(num_batches))
-
-        def run_tensorstore(repeat: int) -> int:
-            return sum(len(tensorstore_reader.read_clips(batch, lengths)) for batch in steps(repeat, slow_batches))
-
-        def run_zarr(repeat: int) -> int:
-            return sum(len([array[s : s + clip_frames] for s in batch]) for batch in steps(repeat, slow_batches))
-
-        first_starts = plan.batch(0).starts
-        take(first_starts)
-        others = {
-            "stream": first.clips.numpy(),
-            "tensorstore": np.stack(tensorstore_reader.read_clips(first_starts, lengths)),
-            "zarr-python": np.stack([np.asarray(array[s : s + clip_frames]) for s in first_starts]),
-        }
-        for name, clips in others.items():
-            if not np.array_equal(clips, gathered):
-                raise AttenGaitError(f"{store.path}: {name} gives other clips than were read at first")
-        del first, others
-        runs = {"gather": run_gather, "stream": run_stream, "tensorstore": run_tensorstore, "zarr-python": run_zarr}
+        runs = {way.name: partial(run, way, counts[way.name]) for way in ways}
         rates = measure_in_turns(runs, repeats=repeats, on_repeat=on_repeat)
+
+        stayed = 0.0
+        if cold:
+            on_disk = {f"{way.name}, cold": way for way in ways if way.files}
+            most = max(1, int(sequences.length.sum()) // (batch_size * clip_frames))
+            runs = {name: partial(run, way, min(most, counts[way.name])) for name, way in on_disk.items()}
+
+            def empty(name: str) -> None:
+                nonlocal stayed
+                for way in on_disk.values():
+                    way.let_go()
+                stayed = max(stayed, empty_page_cache(on_disk[name].files))
+
+            rates |= measure_in_turns(runs, repeats=repeats, warm_up=False, before=empty, on_repeat=on_repeat)
 
     return {
         "machine": machine(),
         "versions": versions(*PACKAGES),
         "store": {
-            "path": str(store.path),
-            "codec": store.codec,
+            **about_store(store),
             "sequences": len(sequences),
+            "sequences_in_store": len(store.sequences),
             "frames": int(sequences.length.sum()),
-            "frame_shape": list(store.frame_shape),
             "batch_size": batch_size,
             "clip_frames": clip_frames,
             "num_batches": num_batches,
             "repeats": repeats,
+            **({"dataloader_workers": default_workers} if baselines else {}),
+            **({"pages_that_stayed": round(stayed, 4)} if cold else {}),
         },
         "results": results(rates, "clips_per_s"),
     }
@@ -126,23 +127,38 @@ def format_table(report: Report) -> str:
     """The report for people."""
     about = report["store"]
     clip = " x ".join(str(n) for n in [about["clip_frames"], *about["frame_shape"]])
-    head = (
-        f"{about['path']} (codec {about['codec']}): {about['sequences']} sequences, {about['frames']} frames; batches "
-        f"of {about['batch_size']} clips of {clip}; median of {about['repeats']}"
-    )
-    return f"{head}\n{format_results(report, 'clips_per_s', relative_to='gather')}"
+    part = about["sequences"] < about["sequences_in_store"]
+    lines = [
+        f"{about['path']} (codec {about['codec']}): {'the first ' if part else ''}{about['sequences']} sequences, "
+        f"{about['frames']} frames; batches of {about['batch_size']} clips of {clip}; median of {about['repeats']}"
+    ]
+    if "dataloader_workers" in about:
+        lines.append(f"DataLoaders where nothing else is said: workers {about['dataloader_workers']}")
+    stayed = about.get("pages_that_stayed")
+    if stayed is not None:
+        lines.append(
+            f"cold: the page cache could not be emptied, {100 * stayed:.0f} % of the pages stayed"
+            if stayed > 0.01
+            else "cold: with the page cache emptied of the files before each run"
+        )
+    return "\n".join([*lines, format_results(report, "clips_per_s", relative_to="gather")])
 
 
-def _sequences_in_memory(store: Store) -> Sequences:
-    """The sequences from the beginning of the store whose frames fit into memory."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    max_frames = min(MAX_MEMORY_BYTES, memory_bytes // 2) // store.layout.frame_bytes
-    fits = store.sequences.start + store.sequences.length <= max_frames
-    return Sequences(**{field.name: getattr(store.sequences, field.name)[fits] for field in fields(Sequences)})
+def check_positive(**parameters: int) -> None:
+    """Raise ParameterError for a parameter below 1."""
+    for name, value in parameters.items():
+        if value < 1:
+            raise ParameterError(f"{name} is {value}, but must be at least 1")
 
 
-def _plan(store: Store, sequences: Sequences, batch_size: int, clip_frames: int) -> BatchPlan:
-    """Batches of `batch_size` clips from as many subjects as divide it."""
+def about_store(store: Store) -> Report:
+    """What a report says of a store."""
+    layout = {"codec": store.codec, "chunk_frames": store.chunk_frames, "shard_frames": store.shard_frames}
+    return {"path": str(store.path), **layout, "frame_shape": list(store.frame_shape)}
+
+
+def clip_plan(store: Store, sequences: Sequences, batch_size: int, clip_frames: int) -> BatchPlan:
+    """Batches of `batch_size` clips from as many subjects as divide it; AttenGaitError where no sequence is enough."""
     usable = sequences.length >= clip_frames
     if not usable.any():
         longest = int(store.sequences.length.max(initial=0))
@@ -160,6 +176,49 @@ def _plan(store: Store, sequences: Sequences, batch_size: int, clip_frames: int)
         clip_frames=clip_frames,
         seed=0,
     )
+
+
+@contextmanager
+def _baselines(
+    frames: NDArray[np.uint8], sequences: Sequences, clip_frames: int, workers: Sequence[int], default_workers: int
+) -> Iterator[list[Way]]:
+    """The DataLoaders, over files in a temporary folder."""
+    h5py_module()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attengait-baselines-")))
+        needed = 3 * frames.nbytes
+        _, _, free = shutil.disk_usage(folder)
+        if needed > free * 0.9:
+            raise AttenGaitError(
+                f"the baselines need {needed / 2**30:.1f} GiB in {folder.parent}, but {free / 2**30:.1f} are free: "
+                "set TMPDIR to a folder with more"
+            )
+        write_files(folder, frames, sequences)
+        files = ClipFiles(folder, sequences.start, clip_frames)
+        pools = [stack.enter_context(closing(LoaderPool(files, number))) for number in workers]
+        yield dataloader_ways(folder, sequences, clip_frames, pools, default_workers)
+
+
+def _compare_first_batch(store: Store, ways: Sequence[Way], planned: PlannedBatch) -> None:
+    """Raise AttenGaitError unless all ways give the clips of the first, which `planned` describes."""
+
+    def first(way: Way) -> NDArray[Any]:
+        (batch,) = way.batches([planned])
+        clips = np.asarray(batch)
+        return clips if clips.dtype == np.uint8 else np.rint(255 * clips)
+
+    expected = first(ways[0]).copy()
+    for way in ways[1:]:
+        if not np.array_equal(first(way), expected):
+            raise AttenGaitError(f"{store.path}: {way.name} gives other clips than were read at first")
+
+
+def _first_sequences(store: Store, max_bytes: int) -> Sequences:
+    """The sequences from the beginning of the store whose frames fit into memory, and are no more than that."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    max_frames = min(max_bytes, memory_bytes // 2) // store.layout.frame_bytes
+    fits = store.sequences.start + store.sequences.length <= max_frames
+    return Sequences(**{field.name: getattr(store.sequences, field.name)[fits] for field in fields(Sequences)})
 
 
 def _read_all(reader: ClipReader, store: Store, num_frames: int) -> NDArray[np.uint8]:

@@ -22,16 +22,19 @@ def measure_in_turns(
     *,
     repeats: int,
     warm_up: bool = True,
+    before: Callable[[str], None] = lambda name: None,
     on_repeat: Callable[[int], None] = lambda repeat: None,
 ) -> dict[str, list[float]]:
     """How much each of `runs` gets done per second: `repeats` values each.
 
     A run is called with the number of the repeat and returns how much it did. Repeat 0, left out without `warm_up`, is
-    not counted. The runs take turns, so that whatever else the machine does hits all of them.
+    not counted. The runs take turns, so that whatever else the machine does hits all of them. `before` is called with
+    a run's name before each, out of the measured time.
     """
     rates: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(0 if warm_up else 1, repeats + 1):
         for name, run in runs.items():
+            before(name)
             started = time.perf_counter()
             amount = run(repeat)
             seconds = time.perf_counter() - started

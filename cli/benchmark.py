@@ -13,28 +13,56 @@ from attengait.machine import usable_cores
 
 app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)
 
+RepeatsOption = Annotated[int, typer.Option(help="Measurements; the median counts.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Draw it there too (PNG).")]
+
 
 @app.command("loader")
 def loader(
     stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores made by `attengait preprocess`.")],
     batch_size: Annotated[int, typer.Option(help="Clips of a batch.")] = 64,
     clip_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 30,
-    batches: Annotated[int, typer.Option(help="Batches of one measurement.")] = 40,
-    repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 5,
+    batches: Annotated[int, typer.Option(help="Batches of one measurement; slow ways get fewer.")] = 40,
+    repeats: RepeatsOption = 5,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Also torch DataLoaders over pickles, HDF5 files and one .npy, made from the store in a temporary "
+            "folder (TMPDIR), at most 3 GiB.",
+        ),
+    ] = False,
+    workers: Annotated[str, typer.Option(help="With --baselines: workers of the DataLoaders, with commas.")] = "1,2,4",
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Also with the page cache emptied of the files before each measurement.")
+    ] = False,
+    plot: PlotOption = None,
 ) -> None:
-    """Training clips per second: the stream, beside a plain gather in memory, TensorStore and zarr-python.
+    """Training clips per second: the stream, beside a plain gather in memory, TensorStore, zarr-python and baselines.
 
     The last line is one JSON object, or a list of them for several stores.
     """
     from attengait.benchmarks.loader import benchmark_loader, format_table
+    from attengait.benchmarks.plots import check_plot, plot_rates
 
+    if plot is not None:
+        check_plot(plot)
     reports = []
     for store in stores:
         report = benchmark_loader(
-            store, batch_size=batch_size, clip_frames=clip_frames, num_batches=batches, repeats=repeats
+            store,
+            baselines=baselines,
+            workers=parse_numbers("workers", workers),
+            cold=cold,
+            batch_size=batch_size,
+            clip_frames=clip_frames,
+            num_batches=batches,
+            repeats=repeats,
         )
         print(format_table(report), end="\n\n")
         reports.append(report)
+    if plot is not None:
+        plot_rates(reports, plot, unit="clips_per_s", ours="stream")
     print(json.dumps(reports[0] if len(reports) == 1 else reports))
 
 
@@ -53,7 +81,7 @@ def preprocess(
         str | None,
         typer.Option(help="Sizes to resize the first sequences to, with commas.", show_default="as they are"),
     ] = None,
-    repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 3,
+    repeats: RepeatsOption = 3,
 ) -> None:
     """Flow images per second of the whole of preprocessing, and the milliseconds of each stage."""
     from attengait.benchmarks.preprocess import benchmark_preprocess, format_table
@@ -79,7 +107,7 @@ def flow(
     ] = None,
     sizes: Annotated[str, typer.Option(help="Sizes of the pictures, with commas.")] = "64x64,320x240,1280x720",
     batches: Annotated[str, typer.Option(help="Pairs of frames given at once, with commas.")] = "1,32",
-    repeats: Annotated[int, typer.Option(help="Measurements; the median counts.")] = 5,
+    repeats: RepeatsOption = 5,
 ) -> None:
     """Pairs of frames per second of each flow backend, OpenCV among them; on a GPU each kernel's share as well."""
     from attengait.benchmarks.flow import benchmark_flow, format_table

@@ -1,12 +1,16 @@
 """The loader's benchmark: a report of the promised form, whatever the codec; one sentence for stores too small."""
 
 import json
+import tempfile
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attengait.benchmarks import ways
 from attengait.benchmarks.loader import benchmark_loader, format_table
+from attengait.benchmarks.page_cache import empty_page_cache, resident_share
 from attengait.benchmarks.report import format_results, measure_in_turns, results, versions
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.layout import CODECS
@@ -29,6 +33,72 @@ def test_a_report_has_every_way_with_median_and_spread(tmp_path: Path, codec: st
     assert any(name.startswith("nvidia-dali-cuda") for name in report["versions"])
     table = format_table(report)
     assert all(name in table for name in ("gather", "stream", "tensorstore", "zarr-python", codec, str(store.path)))
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files are made."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def test_baselines_deliver_the_same_clips_warm_and_cold_and_leave_nothing_behind(
+    tmp_path: Path, temporary: Path
+) -> None:
+    store = make_store(tmp_path / "s.zarr")
+    report = benchmark_loader(
+        store.path, baselines=True, workers=(0, 1), cold=True, batch_size=4, clip_frames=10, num_batches=1, repeats=1
+    )
+    own = ["stream", "tensorstore", "zarr-python"]
+    formats = ["pickle-dataloader", "pickle-dataloader, uint8", "h5py", "npy-dataloader"]
+    loaders = [name for each in formats for name in (f"{each}, 0 workers", each)]
+    cold = [f"{name}, cold" for name in own + loaders]
+    assert [row["name"] for row in report["results"]] == ["gather", *own, *loaders, *cold]
+    assert 0 <= report["store"]["pages_that_stayed"] <= 1
+    assert report["store"]["dataloader_workers"] == 1
+    assert "workers 1" in format_table(report)
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_way_that_gives_other_clips_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "s.zarr")
+
+    def one_frame_late(self: Any, planned: Any) -> Any:
+        yield [self._late[start + 1 : start + 11] for start in planned[0].starts]
+
+    frames = import_module("small_stores").zarr_frames(store)
+    monkeypatch.setattr(ways.ZarrPythonWay, "_late", frames, raising=False)
+    monkeypatch.setattr(ways.ZarrPythonWay, "batches", one_frame_late)
+    with pytest.raises(AttenGaitError, match="zarr-python gives other clips"):
+        benchmark_loader(store.path, batch_size=4, clip_frames=10, num_batches=1, repeats=1)
+
+
+def test_baselines_say_when_the_disk_is_too_small(
+    tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "s.zarr")
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: (10, 9, 1))
+    with pytest.raises(AttenGaitError, match="set TMPDIR"):
+        benchmark_loader(store.path, baselines=True, clip_frames=10)
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", [(), (-1,), (1, 1)])
+def test_numbers_of_workers_that_make_no_sense_are_refused(tmp_path: Path, workers: tuple[int, ...]) -> None:
+    store = make_store(tmp_path / "s.zarr")
+    with pytest.raises(ParameterError, match="workers"):
+        benchmark_loader(store.path, baselines=True, workers=workers, clip_frames=10)
+
+
+def test_the_share_of_pages_in_memory_is_of_all_files(tmp_path: Path) -> None:
+    files = [tmp_path / "a", tmp_path / "b", tmp_path / "none"]
+    for file, num_bytes in zip(files, (5000, 100_000, 0), strict=True):
+        file.write_bytes(bytes(num_bytes))
+    assert resident_share(files) == 1
+    assert 0 <= empty_page_cache(files) <= 1  # 0 where the file system heeds it
+    assert resident_share([]) == 0
 
 
 def test_a_store_of_few_subjects_still_fills_a_batch(tmp_path: Path) -> None:

@@ -1,0 +1,153 @@
+"""Ways to the same clips that the benchmark of the loader compares, each as an iterator of batches.
+
+    stream       ClipStream: from the store through DALI to a torch tensor
+    gather       numpy.take of the clips, from frames in memory into an array that is ready: one thread, no files
+    tensorstore  one batched read per batch, into numpy arrays
+    zarr-python  one slice per clip
+
+Those that begin with another format are in `attengait.benchmarks.baselines`. Only `stream` plans its batches within the
+measured time.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+
+from attengait.pipelines.stream import ClipStream
+from attengait.sampling import BatchPlan, PlannedBatch
+from attengait.store import Store
+from attengait.store.layout import shard_path
+
+Batch = NDArray[np.uint8] | torch.Tensor | list[NDArray[np.uint8]]
+"""N clips [T, H, W, C], uint8 or float32 of 0 to 1."""
+
+
+class Way(ABC):
+    """One way to the clips."""
+
+    share = 1.0
+    """Of the batches of one measurement: slow ways get fewer."""
+
+    def __init__(self, name: str, files: Sequence[Path]) -> None:
+        self.name = name
+        self.files = files
+        """What it reads: without these in the page cache it is cold. None for what is in memory anyway."""
+
+    @abstractmethod
+    def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
+        """The clips of consecutive steps of the plan. Files are opened by the first call."""
+
+    def num_batches(self, num_batches: int) -> int:
+        """Batches of one measurement, when the fastest ways read `num_batches`."""
+        return max(1, round(num_batches * self.share))
+
+    def let_go(self) -> None:  # noqa: B027
+        """Close all files, so that the next batches are read as if for the first time."""
+
+    def close(self) -> None:
+        """End whatever was started."""
+        self.let_go()
+
+
+class GatherWay(Way):
+    """numpy.take from `frames` [F, H, W, C], which are in memory."""
+
+    def __init__(self, frames: NDArray[np.uint8], clip_frames: int) -> None:
+        super().__init__("gather", ())
+        self._frames = frames
+        self._offsets = np.arange(clip_frames)
+        self._clips = np.empty((0, clip_frames, *frames.shape[1:]), np.uint8)
+
+    def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
+        """See Way."""
+        for batch in planned:
+            if len(self._clips) != len(batch.starts):
+                self._clips = np.empty((len(batch.starts), *self._clips.shape[1:]), np.uint8)
+            indices = batch.starts[:, None] + self._offsets
+            # Any other mode gathers into a buffer first, when there is `out`.
+            yield np.take(self._frames, indices, axis=0, out=self._clips, mode="clip")
+
+
+class StreamWay(Way):
+    """Our stream, which goes on from one measurement to the next."""
+
+    def __init__(self, store: Store, plan: BatchPlan) -> None:
+        super().__init__("stream", shard_files(store))
+        self._store, self._plan = store, plan
+        self._stream: ClipStream | None = None
+        self._next_step = 0
+
+    def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
+        """See Way."""
+        if self._stream is None or self._next_step != planned[0].step:
+            self.let_go()
+            self._stream = ClipStream(self._store, self._plan, start_step=planned[0].step)
+        self._next_step = planned[-1].step + 1
+        for _ in planned:
+            yield next(self._stream).clips
+
+    def let_go(self) -> None:
+        """See Way."""
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+
+class TensorStoreWay(Way):
+    """tensorstore alone, one batch of reads per batch of clips."""
+
+    share = 0.25
+
+    def __init__(self, store: Store, clip_frames: int) -> None:
+        super().__init__("tensorstore", shard_files(store))
+        self._folder, self._clip_frames = store.path / "frames", clip_frames
+        self._array: Any = None
+
+    def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
+        """See Way."""
+        import tensorstore
+
+        if self._array is None:
+            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{self._folder.absolute()}/"}}
+            self._array = tensorstore.open(spec, read=True, open=True).result()
+        for batch in planned:
+            with tensorstore.Batch() as reads:
+                clips = [self._array[s : s + self._clip_frames].read(batch=reads) for s in batch.starts.tolist()]
+            yield [clip.result() for clip in clips]
+
+    def let_go(self) -> None:
+        """See Way."""
+        self._array = None
+
+
+class ZarrPythonWay(Way):
+    """zarr-python as anybody would use it."""
+
+    share = 0.1
+
+    def __init__(self, store: Store, clip_frames: int) -> None:
+        super().__init__("zarr-python", shard_files(store))
+        self._folder, self._clip_frames = store.path / "frames", clip_frames
+        self._array: zarr.Array[Any] | None = None
+
+    def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
+        """See Way."""
+        if self._array is None:
+            self._array = zarr.open_array(self._folder, mode="r")
+        for batch in planned:
+            yield [np.asarray(self._array[s : s + self._clip_frames]) for s in batch.starts.tolist()]
+
+    def let_go(self) -> None:
+        """See Way."""
+        self._array = None
+
+
+def shard_files(store: Store) -> list[Path]:
+    """The files of a local store that hold its frames."""
+    return [shard_path(store.path, shard) for shard in range(store.layout.num_shards)]
