@@ -6,15 +6,36 @@ from typing import Any
 from nvidia.dali import fn, pipeline_def, types
 
 Source = Callable[[Any], Any]
-"""From DALI's BatchInfo, whose `iteration` counts from 0, to a list of uint8 arrays [T, H, W, C]."""
+"""From DALI's BatchInfo, whose `iteration` counts from 0, to a list of uint8 arrays [T, H, W, C], which must stay valid
+until their batch is handed out."""
 
 
 def _frames(source: Source, on_gpu: bool) -> Any:
     """Clips as they are, uint8 [T, H, W, C], on the CPU or copied to the GPU.
 
-    The source gives views of the store; DALI copies them, once, into the memory of the batch that it hands out.
+    The source gives views of the store; DALI copies them, once. For the CPU it does so at once, into the memory of the
+    batch that it hands out. For a GPU it keeps the views, and its threads copy them into pinned memory, from which the
+    batch goes to the GPU while the host does something else.
     """
-    frames = fn.external_source(source=source, batch=True, batch_info=True, dtype=types.UINT8, ndim=4)
+    frames = fn.external_source(source=source, batch=True, batch_info=True, dtype=types.UINT8, ndim=4, no_copy=on_gpu)
+    return frames.gpu() if on_gpu else frames
+
+
+def _ordered_frames(source: Source, on_gpu: bool) -> Any:
+    """Frames in an order of their own out of each view, in which the source gives (views, orders int32 [N, T]).
+
+    The one copy is the picking of the frames, by DALI's threads.
+    """
+    views, orders = fn.external_source(
+        source=source,
+        num_outputs=2,
+        batch=True,
+        batch_info=True,
+        dtype=[types.UINT8, types.INT32],
+        ndim=[4, 1],
+        no_copy=True,
+    )
+    frames = fn.sequence_rearrange(views, new_order=orders)
     return frames.gpu() if on_gpu else frames
 
 
@@ -28,4 +49,5 @@ def _gray_pictures(on_gpu: bool) -> Any:
 
 # Called rather than written as a decorator, which would hide the parameters from the type checker.
 frames_pipeline = pipeline_def(_frames)
+ordered_frames_pipeline = pipeline_def(_ordered_frames)
 gray_pictures_pipeline = pipeline_def(_gray_pictures)

@@ -1,9 +1,11 @@
 """Batches from a store, by DALI: clips for training, whole sequences for evaluation.
 
-A batch is a pure function of its index, so that a stream may begin at any step and ranks need not talk. DALI asks for
-batches `prefetch` ahead and copies them out of the page cache once; the tensors given out here are its own memory, by
-DLPack, without another copy. Each batch has memory of its own, which stays valid for as long as its tensor lives, also
-after the stream is closed (DALI's default executor allocates outputs anew). Frames stay uint8 up to the device.
+A batch is a pure function of its index, so that a stream may begin at any step and ranks need not talk, and so that
+what comes next is known: batches are requested from the disk, the network or the decoder `read_ahead` before DALI takes
+them, and DALI takes them `prefetch` before they are asked for here. It copies them out of the page cache once; the
+tensors given out here are its own memory, by DLPack, without another copy. Each batch has memory of its own, which
+stays valid for as long as its tensor lives, also after the stream is closed (DALI's default executor allocates outputs
+anew). Frames stay uint8 up to the device.
 """
 
 import weakref
@@ -26,8 +28,13 @@ from attengait.store.sequences import Sequences
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo
 
-ReadBatch = Callable[[int], list[Frames]]
-"""From the index of a batch, from 0, to its frames, a list of uint8 [T, H, W, C]."""
+Batch = list[Frames] | tuple[list[Frames], NDArray[np.int32]]
+"""Clips, uint8 [T, H, W, C] each; or views of any length and the frames of them that make each clip, [N, T]."""
+RequestBatch = Callable[[int], Callable[[], Batch]]
+"""From the index of a batch, from 0, on: begins to read it and returns what waits for it."""
+
+GPU_COPY_THREADS = 2
+"""Threads that copy clips into pinned memory, for each GPU."""
 
 DALI_MISSING = (
     "NVIDIA DALI is not installed: pip install 'attengait[cpu]' (or attengait[cuda12], attengait[cuda13] for a GPU)"
@@ -39,7 +46,7 @@ class ClipStream:
 
     `num_steps` None never ends. With `world_size` ranks, this one gets its slice of each batch. `device` is cpu, cuda
     or cuda:INDEX; clips [N, T, H, W, C] and labels [N] are delivered there. A store given as `store_or_reader` is
-    opened and closed by the stream, a reader is left open.
+    opened and closed by the stream, a reader is left open. `prefetch` and `read_ahead` are in batches.
 
     Raises ParameterError for parameters out of range, AttenGaitError without DALI or for a damaged shard.
     """
@@ -55,25 +62,42 @@ class ClipStream:
         rank: int = 0,
         world_size: int = 1,
         prefetch: int = 2,
+        read_ahead: int = 2,
     ) -> None:
         if start_step < 0:
             raise ParameterError(f"start_step is {start_step}, but must not be negative")
-        batch_size = len(plan.batch(start_step, rank, world_size).labels)
-        lengths = np.full(batch_size, plan.clip_frames)
+        first = plan.batch(start_step, rank, world_size)
+        lengths = np.full(len(first.labels), plan.clip_frames)
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
         reader = self._own_reader or store_or_reader
         assert not isinstance(reader, Store)
 
         self._ahead = ahead = deque[PlannedBatch]()  # read, but not given out yet
 
-        def read_batch(index: int) -> list[Frames]:
+        def request_batch(index: int) -> Callable[[], Batch]:
             planned = plan.batch(start_step + index, rank, world_size)
-            clips = reader.read_clips(planned.starts, lengths)
-            ahead.append(planned)
-            return clips
+            if planned.frames is None:
+                take, orders = reader.request_clips(planned.starts, lengths), None
+            else:
+                starts = planned.frames.min(axis=1)
+                orders = (planned.frames - starts[:, None]).astype(np.int32)
+                take = reader.request_clips(starts, orders.max(axis=1) + 1)
+
+            def take_batch() -> Batch:
+                clips = take()
+                ahead.append(planned)
+                return clips if orders is None else (clips, orders)
+
+            return take_batch
 
         self._frames = _FrameStream(
-            read_batch, num_batches=num_steps, batch_size=batch_size, device=device, prefetch=prefetch
+            request_batch,
+            num_batches=num_steps,
+            batch_size=len(lengths),
+            device=device,
+            prefetch=prefetch,
+            read_ahead=read_ahead,
+            ordered=first.frames is not None,
         )
 
     def __iter__(self) -> Self:
@@ -120,21 +144,23 @@ class SequenceStream:
         batch_frames: int,
         device: str = "cpu",
         prefetch: int = 2,
+        read_ahead: int = 2,
     ) -> None:
         indices = np.asarray(indices, np.int64)
         starts, lengths = sequences.start[indices], sequences.length[indices]
         batches = ragged_batches(lengths, batch_frames)
         self._batches = iter([(indices[batch], lengths[batch]) for batch in batches])
 
-        def read_batch(index: int) -> list[Frames]:
-            return reader.read_clips(starts[batches[index]], lengths[batches[index]])
+        def request_batch(index: int) -> Callable[[], Batch]:
+            return reader.request_clips(starts[batches[index]], lengths[batches[index]])
 
         self._frames = _FrameStream(
-            read_batch,
+            request_batch,
             num_batches=len(batches),
             batch_size=max((batch.stop - batch.start for batch in batches), default=1),
             device=device,
             prefetch=prefetch,
+            read_ahead=read_ahead,
         )
 
     def __iter__(self) -> Self:
@@ -159,18 +185,28 @@ class SequenceStream:
 
 
 class _FrameStream:
-    """A running DALI pipeline over `read_batch`, which is called with 0, 1, ... `num_batches` - 1 (None: no end)."""
+    """A running DALI pipeline over `request_batch`, called with 0, 1, ... `num_batches` - 1 (None: no end)."""
 
     def __init__(
-        self, read_batch: ReadBatch, *, num_batches: int | None, batch_size: int, device: str, prefetch: int
+        self,
+        request_batch: RequestBatch,
+        *,
+        num_batches: int | None,
+        batch_size: int,
+        device: str,
+        prefetch: int,
+        read_ahead: int,
+        ordered: bool = False,
     ) -> None:
         if num_batches is not None and num_batches < 0:
             raise ParameterError(f"num_steps is {num_batches}, but must not be negative")
         if prefetch < 1:
             raise ParameterError(f"prefetch is {prefetch}, but must be at least 1")
+        if read_ahead < 0:
+            raise ParameterError(f"read_ahead is {read_ahead}, but must not be negative")
         self._gpu = _gpu_index(device)
         try:
-            from attengait.pipelines.graphs import frames_pipeline
+            from attengait.pipelines.graphs import frames_pipeline, ordered_frames_pipeline
         except ModuleNotFoundError as error:
             if not (error.name or "").startswith("nvidia"):
                 raise
@@ -178,21 +214,26 @@ class _FrameStream:
 
         if self._gpu is None:
             keep_freed_memory()
-        self._read_batch = read_batch
+        self._requests = _Requests(request_batch, num_batches, read_ahead)
+        # Views that DALI may still copy from; for the CPU it copies at once, or else picks frames out of them later.
+        self._in_use = deque[Batch]()
+        keeps_views = ordered or self._gpu is not None
         # DALI's graph refers to itself, and would keep a reader and its files until the next garbage collection.
         this = weakref.ref(self)
 
-        def source(info: "BatchInfo") -> list[Frames]:
+        def source(info: "BatchInfo") -> Batch:
             stream = this()
-            if stream is None or (num_batches is not None and info.iteration >= num_batches):
+            if stream is None:
                 raise StopIteration
-            return stream._read_batch(info.iteration)
+            batch = stream._requests.take(info.iteration)
+            stream._in_use.append(batch if keeps_views else [])
+            return batch
 
-        self._pipeline: Any = frames_pipeline(
+        self._pipeline: Any = (ordered_frames_pipeline if ordered else frames_pipeline)(
             source,
             on_gpu=self._gpu is not None,
             batch_size=batch_size,
-            num_threads=1,  # no operator works on samples in parallel
+            num_threads=1 if self._gpu is None else GPU_COPY_THREADS,
             device_id=self._gpu,
             prefetch_queue_depth=prefetch,
         )
@@ -209,11 +250,39 @@ class _FrameStream:
         except AttenGaitError as error:
             # The traceback would keep the pipeline alive, with its threads, and says nothing to a user.
             raise error.with_traceback(None) from error.__cause__
+        self._in_use.popleft()
         return frames
 
     def close(self) -> None:
         """Dropping the pipeline ends its threads."""
         self._pipeline = None
+        self._requests.forget()
+        self._in_use.clear()
+
+
+class _Requests:
+    """Batches that are being read, `read_ahead` of them beyond the one that is taken."""
+
+    def __init__(self, request_batch: RequestBatch, num_batches: int | None, read_ahead: int) -> None:
+        self._request_batch, self._num_batches, self._read_ahead = request_batch, num_batches, read_ahead
+        self._under_way = deque[Callable[[], Batch]]()
+        self._num_requested = 0
+
+    def take(self, index: int) -> Batch:
+        """Batch `index`, which must be the next one; raises StopIteration after the last."""
+        end = index + self._read_ahead + 1
+        if self._num_batches is not None:
+            end = min(end, self._num_batches)
+        for following in range(self._num_requested, end):
+            self._under_way.append(self._request_batch(following))
+            self._num_requested += 1
+        if not self._under_way:
+            raise StopIteration
+        return self._under_way.popleft()()
+
+    def forget(self) -> None:
+        """Let go of what was requested."""
+        self._under_way.clear()
 
 
 def _gpu_index(device: str) -> int | None:

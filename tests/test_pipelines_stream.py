@@ -161,7 +161,10 @@ def test_nothing_is_left_behind(store: Store, end: Callable[[Any], Iterator[Any]
     assert maps_of(store) == 0
 
 
-def test_a_shard_that_is_truncated_during_training_is_one_sentence_and_leaves_nothing(store: Store) -> None:
+def test_a_shard_that_is_truncated_during_training_is_one_sentence_and_leaves_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.mapping.RECHECK_SECONDS", 0.0)
     read(store, 1)
     before = threads_and_files()
     stream = ClipStream(store, make_plan(store), prefetch=1)

@@ -1,7 +1,13 @@
 """Clips read by either reader are those of plain zarr-python; damage is an error, never a crash."""
 
+import ctypes
+import errno
+import mmap
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +18,15 @@ import pytest
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
-from attengait.store.reader import ClipReader, MappedReader, TensorStoreReader, open_reader
+from attengait.store.mapping import MappedFrames
+from attengait.store.reader import (
+    ClipReader,
+    JoinedReader,
+    MappedReader,
+    ResidentReader,
+    TensorStoreReader,
+    open_reader,
+)
 
 small_stores = import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
@@ -46,7 +60,7 @@ def test_the_reader_of_a_store_gives_every_frame_as_zarr_python_does(tmp_path: P
 
 
 def test_tensorstore_reads_an_uncompressed_store_alike(raw: Store) -> None:
-    with TensorStoreReader(raw.path, raw.layout) as reader:
+    with TensorStoreReader(raw.location, raw.layout) as reader:
         assert_equals_zarr(reader, raw)
 
 
@@ -60,7 +74,7 @@ def test_a_mapped_clip_is_a_read_only_view_without_a_copy(raw: Store) -> None:
 
 def test_a_shard_whose_chunks_do_not_lie_back_to_back_is_read_by_its_index(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", "none", write_empty_chunks=False)
-    with MappedReader(store.path, store.layout) as reader:
+    with MappedReader(store.location, store.layout) as reader:
         assert_equals_zarr(reader, store)
         black, other = reader.read_clips([SHARD_FRAMES, 0], [20, 20])
         assert not black[:16].any()
@@ -68,19 +82,128 @@ def test_a_shard_whose_chunks_do_not_lie_back_to_back_is_read_by_its_index(tmp_p
         assert not other.flags.writeable
 
 
-def test_few_maps_are_open_at_a_time_and_none_after_closing(raw: Store) -> None:
+def test_a_mapped_store_holds_no_file_open_and_is_let_go_with_its_last_clip(raw: Store) -> None:
     before = open_files()
     frames = zarr_frames(raw)
-    with MappedReader(raw.path, raw.layout, max_open_maps=2) as reader:
+    with MappedReader(raw.location, raw.layout) as reader:
         clips = reader.read_clips(np.arange(NUM_SHARDS) * SHARD_FRAMES, [7] * NUM_SHARDS)
-        assert num_maps(raw) == NUM_SHARDS  # as long as their clips are used
-        for shard, clip in enumerate(clips):
-            assert np.array_equal(clip, frames[shard * SHARD_FRAMES :][:7])
-        del clip
-        clips.clear()
-        assert num_maps(raw) == 2
+        assert num_maps(raw) == NUM_SHARDS
+        assert open_files() == before
+    for shard, clip in enumerate(clips):
+        assert np.array_equal(clip, frames[shard * SHARD_FRAMES :][:7])
+    clips = clips[:1]
+    assert num_maps(raw) == NUM_SHARDS  # the range is one
+    del clip
+    clips.clear()
     assert num_maps(raw) == 0
-    assert open_files() == before
+
+
+def test_a_store_that_the_address_space_has_no_room_for_is_read_by_tensorstore(
+    raw: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*arguments: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("attengait.store.reader.MappedFrames", no_room)
+    with open_reader(raw) as reader:
+        assert_equals_zarr(reader, raw)
+        take = reader.request_clips([0], [10])
+        assert np.array_equal(take()[0], zarr_frames(raw)[:10])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_requested_clips_are_those_read_at_once(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    frames = zarr_frames(store)
+    with store.reader() as reader:
+        takes = [reader.request_clips([start, start + 48], [10, 9]) for start in range(20)]
+        for start, take in enumerate(takes):
+            first, second = take()
+            assert np.array_equal(first, frames[start : start + 10])
+            assert np.array_equal(second, frames[start + 48 : start + 57])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_damage_is_said_when_requested_clips_are_taken(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    truncate(shard_path(store.path, 2))
+    with store.reader() as reader:
+        bad, good = reader.request_clips([2 * SHARD_FRAMES], [10]), reader.request_clips([3 * SHARD_FRAMES], [10])
+        with pytest.raises(AttenGaitError, match="frames/c/2/0/0/0: truncated or damaged"):
+            bad()
+        assert len(good()) == 1
+
+
+def test_what_is_asked_for_ahead_is_in_memory_soon(tmp_path: Path) -> None:
+    # One clip of many pages, so that reading its first page at the fault would not bring the last.
+    store = make_store(tmp_path / "s.zarr", lengths=(480,) * 3, shard_frames=480, frame_shape=(64, 64, 3))
+    mapped = MappedFrames(store.path, store.layout)
+    one = np.array([1])
+    with shard_path(store.path, 1).open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert mapped.map_shards(one).all()
+    if is_in_memory(mapped, 1):
+        pytest.skip("this file system keeps its files in memory")
+    mapped.will_need(one, np.array([0]), np.array([480]))
+    deadline = time.monotonic() + 60
+    while not is_in_memory(mapped, 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_in_memory(mapped: MappedFrames, shard: int) -> bool:
+    frames = mapped.frames[shard]
+    pages = np.empty(-(-frames.nbytes // mmap.PAGESIZE), np.uint8)
+    assert (
+        ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(frames.ctypes.data), ctypes.c_size_t(frames.nbytes), ctypes.c_void_p(pages.ctypes.data)
+        )
+        == 0
+    )
+    return bool((pages & 1).all())
+
+
+def test_several_stores_are_read_as_one(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / f"{codec}.zarr", codec) for codec in ("none", "lz4")]
+    first = stores[0].layout.num_frames
+    with JoinedReader([store.reader() for store in stores], [store.layout.num_frames for store in stores]) as reader:
+        clips = reader.read_clips([first + 48, 0, first, first - 10], [10, 5, 7, 10])
+        with pytest.raises(ParameterError, match="a clip has frames"):
+            reader.read_clips([first - 5], [10])
+    frames = zarr_frames(stores[0])
+    expected = [frames[48:58], frames[:5], frames[:7], frames[-10:]]
+    assert all(np.array_equal(clip, other) for clip, other in zip(clips, expected, strict=True))
+
+
+def test_frames_in_memory_are_read_alike(raw: Store) -> None:
+    with ResidentReader(np.asarray(zarr_frames(raw)), raw.layout) as reader:
+        assert_equals_zarr(reader, raw)
+
+
+FORK = """
+import os, sys
+from attengait.errors import AttenGaitError
+from attengait.store import open_store
+
+raw, packed = (open_store(path) for path in sys.argv[1:])
+readers = [store.reader() for store in (raw, packed)]
+before = [reader.read_clips([0], [5])[0] for reader in readers]
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+assert (readers[0].read_clips([0], [5])[0] == before[0]).all()
+try:
+    readers[1].read_clips([0], [5])
+except AttenGaitError as error:
+    assert "forked" in str(error) and "spawn" in str(error) and len(str(error).splitlines()) == 1
+    os._exit(7)
+"""
+
+
+def test_a_fork_after_tensorstore_was_used_reads_mapped_stores_and_else_says_what_to_do(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / f"{codec}.zarr", codec) for codec in ("none", "lz4")]
+    done = subprocess.run([sys.executable, "-c", FORK, *[str(store.path) for store in stores]], capture_output=True)
+    assert done.returncode == 7, done.stderr.decode()
 
 
 def open_files() -> int:
@@ -102,7 +225,7 @@ def test_clips_stay_valid_after_their_reader_is_closed(raw: Store) -> None:
 def test_a_clip_that_is_not_within_one_shard_is_refused(
     raw: Store, kind: type[MappedReader] | type[TensorStoreReader], start: int, length: int
 ) -> None:
-    with kind(raw.path, raw.layout) as reader, pytest.raises(ParameterError, match=f"a clip has frames {start} to"):
+    with kind(raw.location, raw.layout) as reader, pytest.raises(ParameterError, match=f"a clip has frames {start} to"):
         reader.read_clips([0, start], [10, length])
 
 
@@ -159,7 +282,10 @@ def test_a_flipped_bit_in_a_compressed_chunk_is_found(tmp_path: Path, codec: str
         reader.read_clips([3 * SHARD_FRAMES], [10])
 
 
-def test_a_shard_truncated_while_it_is_mapped_is_an_error_and_not_a_crash(raw: Store) -> None:
+def test_a_shard_truncated_while_it_is_mapped_is_an_error_and_not_a_crash(
+    raw: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.mapping.RECHECK_SECONDS", 0.0)
     path = shard_path(raw.path, 0)
     whole = path.read_bytes()
     with open_reader(raw) as reader:

@@ -132,7 +132,7 @@ class Location:
                 result = read.result()
             except (ValueError, OSError, RuntimeError) as error:
                 if part is None or "OUT_OF_RANGE" not in str(error):
-                    raise AttenGaitError(f"{self / key} {_reason(error)}") from error
+                    raise AttenGaitError(f"{self / key} {reason_of(error)}") from error
                 # The file is shorter than the part.
                 whole = self.read(key)
                 found.append(None if whole is None else whole[slice(*part)])
@@ -163,21 +163,41 @@ class Location:
         try:
             self._open().write(key, data).result()
         except (ValueError, OSError, RuntimeError) as error:
-            raise AttenGaitError(f"{self / key} {_reason(error)}") from error
+            raise AttenGaitError(f"{self / key} {reason_of(error)}") from error
 
     def _open(self) -> Any:
         try:
             return _open(json.dumps(self.kvstore()))
         except (ValueError, OSError, RuntimeError) as error:
-            raise AttenGaitError(f"{self} {_reason(error)}") from error
+            raise AttenGaitError(f"{self} {reason_of(error)}") from error
 
 
 @lru_cache(maxsize=16)
 def _open(spec: str) -> Any:
     """The key-value store of a specification; kept, as each finds its region, credentials and connections anew."""
+    return use_tensorstore().KvStore.open(json.loads(spec)).result()
+
+
+def use_tensorstore() -> Any:
+    """The module tensorstore, for a process that may use it.
+
+    A process that was forked from one that used it would be aborted: AttenGaitError instead.
+    """
+    global _used_by
+    if _used_by is None:
+        _used_by = os.getpid()
+    elif _used_by != os.getpid():
+        raise AttenGaitError(
+            "this process was forked from one that had read compressed or remote stores, which TensorStore does not "
+            'survive: start workers by spawning (DataLoader(..., multiprocessing_context="spawn"))'
+        )
     import tensorstore
 
-    return tensorstore.KvStore.open(json.loads(spec)).result()
+    return tensorstore
+
+
+_used_by: int | None = None
+"""The process that used tensorstore, handed down to those that are forked from it."""
 
 
 def _read_file(path: Path, part: Range | None) -> bytes | None:
@@ -226,7 +246,7 @@ def _may_have_credentials() -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What tensorstore's error means, as the end of a sentence that begins with a URL."""
     text = str(error).splitlines()[0]
     if "HTTP code 401" in text or "HTTP code 403" in text or "PERMISSION_DENIED" in text:

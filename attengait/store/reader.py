@@ -3,30 +3,30 @@
 Uncompressed shards of a local store are memory-mapped, so that a clip is a view of the page cache and nothing is copied
 here. Everything else is read by tensorstore, a batch of clips at a time, which decodes in many threads.
 
-A process that forks after tensorstore was used aborts in the child: start workers by spawning.
+Who knows what will be read next asks for it early: between `request_clips` and the call of what it returns, the disk or
+the network and the decoder are at work.
 """
 
-import mmap
-import os
-from collections import OrderedDict
-from collections.abc import Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.store.layout import FrameLayout, index_bytes, read_shard_index, shard_path
+from attengait.store.layout import FrameLayout
+from attengait.store.location import Location, reason_of, use_tensorstore
+from attengait.store.mapping import MappedFrames
 
 if TYPE_CHECKING:
     from attengait.store.opening import Store
 
 Frames = NDArray[np.uint8]
 Indices = Sequence[int] | NDArray[np.int64]
-
-MAX_OPEN_MAPS = 128
-"""Each map holds an open file, of which a process may have 1024 by default; large sets have thousands of shards."""
+TakeClips = Callable[[], list[Frames]]
+"""Waits for clips that were requested and returns them, or raises what `read_clips` does; to be called once."""
 
 
 class ClipReader(Protocol):
@@ -36,6 +36,13 @@ class ClipReader(Protocol):
         """Clips [T, H, W, C] of `lengths` frames from the absolute frames `starts`; they may be read-only.
 
         Raises ParameterError for a clip that is not within one shard, AttenGaitError for a damaged shard, naming it.
+        """
+        ...
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """Begin to read clips that will be needed soon; damage is an error of the returned function.
+
+        Raises ParameterError like `read_clips`.
         """
         ...
 
@@ -50,47 +57,15 @@ class ClipReader(Protocol):
 
 def open_reader(store: "Store") -> ClipReader:
     """The fastest reader for a store."""
-    reader = MappedReader if store.codec == "none" else TensorStoreReader
-    return reader(store.path, store.layout)
+    is_mappable = store.codec == "none" and not store.location.is_remote
+    return (MappedReader if is_mappable else TensorStoreReader)(store.location, store.layout)
 
 
-class MappedReader:
-    """Clips as read-only views of memory-mapped shards.
-
-    A shard is mapped only when its size and its own index say that its chunks lie back to back from its first byte;
-    any other sound shard is read by tensorstore. At most `max_open_maps` shards are held open, besides those of clips
-    that are still in use.
-
-    Reading a map beyond the end of its file kills the process. So the size of the file is compared again whenever
-    a clip is handed out; whoever truncates a store in the instant after that still does harm.
-    """
-
-    def __init__(self, path: Path, layout: FrameLayout, *, max_open_maps: int = MAX_OPEN_MAPS) -> None:
-        assert layout.codec == "none"
-        self._path, self._layout = path, layout
-        self._max_open_maps = max_open_maps
-        self._frames_bytes = layout.shard_frames * layout.frame_bytes
-        self._file_bytes = self._frames_bytes + index_bytes(layout.chunks_per_shard)
-        self._maps: OrderedDict[int, tuple[mmap.mmap, Frames]] = OrderedDict()  # least recently used first
-        self._is_contiguous: dict[int, bool] = {}
-        self._fallback = TensorStoreReader(path, layout)
-
-    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
-        """See ClipReader."""
-        starts, lengths, shards = _locate(starts, lengths, self._layout)
-        firsts = starts - shards * self._layout.shard_frames
-        clips: list[Frames | None] = []
-        for shard, first, stop in zip(shards.tolist(), firsts.tolist(), (firsts + lengths).tolist(), strict=True):
-            frames = self._frames(shard)
-            clips.append(None if frames is None else frames[first:stop])
-        others = [i for i, clip in enumerate(clips) if clip is None]
-        read = iter(self._fallback.read_clips(starts[others], lengths[others]) if others else ())
-        return [next(read) if clip is None else clip for clip in clips]
+class _Reader:
+    """A context manager that closes; what the readers have in common."""
 
     def close(self) -> None:
         """See ClipReader."""
-        self._maps.clear()
-        self._fallback.close()
 
     def __enter__(self) -> Self:
         return self
@@ -98,96 +73,163 @@ class MappedReader:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _frames(self, shard: int) -> Frames | None:
-        """The frames of a shard, [shard_frames, H, W, C]; None when it cannot be mapped."""
-        if shard in self._maps:
-            self._maps.move_to_end(shard)
-        elif not self._lies_back_to_back(shard):
-            return None
-        else:
-            self._maps[shard] = self._map(shard)
-            if len(self._maps) > self._max_open_maps:
-                self._maps.popitem(last=False)
-        map_, frames = self._maps[shard]
-        self._check_size(shard, map_.size())
-        return frames
 
-    def _map(self, shard: int) -> tuple[mmap.mmap, Frames]:
-        path = shard_path(self._path, shard)
-        try:
-            with path.open("rb") as file:
-                self._check_size(shard, os.fstat(file.fileno()).st_size)
-                map_ = mmap.mmap(file.fileno(), self._file_bytes, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise AttenGaitError(f"{path}: cannot be mapped: {error}") from error
-        frames = np.frombuffer(map_, np.uint8, self._frames_bytes)
-        return map_, frames.reshape(self._layout.shard_frames, *self._layout.frame_shape)
+class MappedReader(_Reader):
+    """Clips as read-only views of memory-mapped shards (attengait.store.mapping).
 
-    def _lies_back_to_back(self, shard: int) -> bool:
-        """Whether a shard's file is its frames, then its index; what was found is remembered."""
-        if shard not in self._is_contiguous:
-            path, num_chunks = shard_path(self._path, shard), self._layout.chunks_per_shard
-            index = read_shard_index(path, num_chunks)
-            chunk_bytes = self._layout.chunk_frames * self._layout.frame_bytes
-            expected = np.array([(i * chunk_bytes, chunk_bytes) for i in range(num_chunks)], np.uint64)
-            self._is_contiguous[shard] = path.stat().st_size == self._file_bytes and np.array_equal(index, expected)
-        return self._is_contiguous[shard]
+    Sound shards that cannot be mapped are read by tensorstore.
+    """
 
-    def _check_size(self, shard: int, size_bytes: int) -> None:
-        if size_bytes != self._file_bytes:
-            raise AttenGaitError(
-                f"{shard_path(self._path, shard)}: truncated or damaged, it has {size_bytes} bytes instead of "
-                f"{self._file_bytes}"
-            )
+    def __init__(self, location: Location, layout: FrameLayout) -> None:
+        assert location.path is not None
+        self._layout = layout
+        self._fallback = TensorStoreReader(location, layout)
+        self._mapped: MappedFrames | None = None
+        with contextlib.suppress(OSError):
+            self._mapped = MappedFrames(location.path, layout)
+
+    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
+        """See ClipReader."""
+        if self._mapped is None:
+            return self._fallback.read_clips(starts, lengths)
+        starts, lengths, shards = _locate(starts, lengths, self._layout)
+        firsts = starts - shards * self._layout.shard_frames
+        is_mapped, frames = self._mapped.map_shards(shards), self._mapped.frames
+        bounds = zip(shards.tolist(), firsts.tolist(), (firsts + lengths).tolist(), strict=True)
+        clips = [frames[shard, first:stop] for shard, first, stop in bounds]
+        others = np.flatnonzero(~is_mapped)
+        if len(others):
+            for i, clip in zip(others, self._fallback.read_clips(starts[others], lengths[others]), strict=True):
+                clips[i] = clip
+        return clips
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """See ClipReader."""
+        if self._mapped is None:
+            return self._fallback.request_clips(starts, lengths)
+        starts, lengths, shards = _locate(starts, lengths, self._layout)
+        # Damage is found again, and said, when the clips are taken.
+        with contextlib.suppress(AttenGaitError):
+            at = np.flatnonzero(self._mapped.map_shards(shards))
+            self._mapped.will_need(shards[at], (starts - shards * self._layout.shard_frames)[at], lengths[at])
+        return partial(self.read_clips, starts, lengths)
+
+    def close(self) -> None:
+        """See ClipReader."""
+        self._mapped = None
+        self._fallback.close()
 
 
-class TensorStoreReader:
-    """Clips of any codec, read by tensorstore in one batch per call; checksums are checked."""
+class TensorStoreReader(_Reader):
+    """Clips of any codec from any place, read by tensorstore in one batch per call; checksums are checked."""
 
-    def __init__(self, path: Path, layout: FrameLayout) -> None:
-        self._path, self._layout = path, layout
+    def __init__(self, location: Location, layout: FrameLayout) -> None:
+        self._location, self._layout = location, layout
         self._array: Any = None
 
     def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
         """See ClipReader."""
-        import tensorstore
+        return self.request_clips(starts, lengths)()
 
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """See ClipReader."""
         starts, lengths, shards = _locate(starts, lengths, self._layout)
-        for shard in sorted(set(shards.tolist())):
-            # To Zarr a missing shard is one of zeros, but a store has no such shards.
-            if not (path := shard_path(self._path, shard)).exists():
-                raise AttenGaitError(f"{path}: missing")
+        tensorstore = use_tensorstore()
         if self._array is None:
-            self._array = self._open(tensorstore)
+            self._array = self._open()
         with tensorstore.Batch() as batch:
             bounds = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
             reads = [self._array[start:stop].read(batch=batch) for start, stop in bounds]
-        clips = []
-        for shard, read in zip(shards.tolist(), reads, strict=True):
-            try:
-                clips.append(read.result())
-            except (ValueError, OSError) as error:
-                reason = str(error).splitlines()[0].rsplit(": ", 1)[-1]
-                raise AttenGaitError(f"{shard_path(self._path, shard)}: truncated or damaged ({reason})") from error
-        return clips
+
+        def take() -> list[Frames]:
+            clips = []
+            for i, read in enumerate(reads):
+                try:
+                    clips.append(read.result())
+                except (ValueError, OSError, RuntimeError) as error:
+                    start, stop = int(starts[i]), int(starts[i] + lengths[i])
+                    clips.append(self._read_again(start, stop, int(shards[i]), error))
+            return clips
+
+        return take
 
     def close(self) -> None:
         """See ClipReader."""
         self._array = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _open(self, tensorstore: Any) -> Any:
-        folder = self._path / "frames"
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{folder.absolute()}/"}}
+    def _open(self, *, fill_missing: bool = False) -> Any:
+        folder = self._location / "frames"
+        # To Zarr a missing shard is one of zeros, but a store has no such shards.
+        spec = {"driver": "zarr3", "kvstore": folder.kvstore(), "fill_missing_data_reads": fill_missing}
         try:
-            return tensorstore.open(spec, read=True, open=True).result()
-        except (ValueError, OSError) as error:
-            raise AttenGaitError(f"{folder}: cannot be opened: {str(error).splitlines()[0]}") from error
+            return use_tensorstore().open(spec, read=True, open=True).result()
+        except (ValueError, OSError, RuntimeError) as error:
+            reason = reason_of(error) if self._location.is_remote else str(error).splitlines()[0]
+            raise AttenGaitError(f"{folder} cannot be opened: {reason}") from error
+
+    def _read_again(self, start: int, stop: int, shard: int, error: Exception) -> Frames:
+        """A clip of a shard that leaves chunks out, which are zeros; AttenGaitError for one that is not there."""
+        place = self._location / f"frames/c/{shard}/0/0/0"
+        if "NOT_FOUND" not in str(error):
+            text = str(error).splitlines()[0]
+            if self._location.is_remote and not text.startswith(("DATA_LOSS", "OUT_OF_RANGE")):
+                raise AttenGaitError(f"{place} {reason_of(error)}") from error
+            raise AttenGaitError(f"{place}: truncated or damaged ({text.rsplit(': ', 1)[-1]})") from error
+        if self._location.read(f"frames/c/{shard}/0/0/0", (0, 1)) is None:
+            raise AttenGaitError(f"{place}: missing") from error
+        return self._open(fill_missing=True)[start:stop].read().result()  # type: ignore[no-any-return]
+
+
+class ResidentReader(_Reader):
+    """Clips as views of a store's frames in memory, uint8 [F, H, W, C], all of which were read beforehand."""
+
+    def __init__(self, frames: Frames, layout: FrameLayout) -> None:
+        self._frames, self._layout = frames, layout
+
+    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
+        """See ClipReader."""
+        starts, lengths, _ = _locate(starts, lengths, self._layout)
+        bounds = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
+        return [self._frames[start:stop] for start, stop in bounds]
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """See ClipReader."""
+        return partial(self.read_clips, starts, lengths)
+
+
+class JoinedReader(_Reader):
+    """Clips from several stores, whose frames are counted on from one to the next; closes their readers."""
+
+    def __init__(self, readers: Sequence[ClipReader], num_frames: Sequence[int]) -> None:
+        self._readers = list(readers)
+        self._ends = np.cumsum(np.asarray(num_frames, np.int64))
+
+    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
+        """See ClipReader."""
+        return self.request_clips(starts, lengths)()
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """See ClipReader."""
+        starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
+        of_store = np.minimum(np.searchsorted(self._ends, starts, side="right"), len(self._readers) - 1)
+        parts = []
+        for store in np.unique(of_store).tolist():
+            members = np.flatnonzero(of_store == store)
+            begin = self._ends[store - 1] if store else 0
+            parts.append((members, self._readers[store].request_clips(starts[members] - begin, lengths[members])))
+
+        def take() -> list[Frames]:
+            clips: dict[int, Frames] = {}
+            for members, take_part in parts:
+                clips.update(zip(members.tolist(), take_part(), strict=True))
+            return [clips[i] for i in range(len(starts))]
+
+        return take
+
+    def close(self) -> None:
+        """See ClipReader."""
+        for reader in self._readers:
+            reader.close()
 
 
 def _locate(
