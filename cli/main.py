@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from attengait import __version__
-from attengait.cli import benchmark, data, demo, doctor, recognise, train
+from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
 from attengait.errors import AttenGaitError
 
 
@@ -50,6 +50,8 @@ app.command("evaluate")(recognise.evaluate)
 app.command("embed")(recognise.embed)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
+app.add_typer(convert.import_app, name="import")
+app.add_typer(convert.export_app, name="export")
 app.add_typer(benchmark.app, name="benchmark")
 
 

@@ -375,6 +375,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
         "doctor": ["--folder", "--json"],
+        "import": [],
+        "export": [],
         "benchmark": [],
     }
 

@@ -1,0 +1,85 @@
+"""Arrays of other programs as frames of a store, uint8 [T, H, W, C].
+
+They come as [T, H, W], [T, C, H, W] or [T, H, W, C]; which axis holds the channels is told by its length. Nothing is
+resized. Pictures that are narrower than high can get columns of zeros on both sides: what silhouettes of 64 x 44
+pixels lost when they were cut out of 64 x 64.
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError
+
+MAX_CHANNELS = 16
+
+
+class FileError(AttenGaitError):
+    """A file that gives no frames; the others of its folder may."""
+
+    reason: ClassVar[str] = "unreadable file"
+    """What the report counts it under."""
+
+
+class ArrayError(FileError):
+    """An array that cannot be frames."""
+
+    reason = "no frames"
+
+
+def picture_shape(shape: tuple[int, ...], *, pad: bool) -> tuple[int, int, int]:
+    """Height, width and channels of the frames that an array of `shape` gives; raises ArrayError where it gives none.
+
+    With `pad` the width is at least the height.
+    """
+    if len(shape) == 3:
+        height, width, channels = shape[1], shape[2], 1
+    elif len(shape) == 4 and _is_channels(shape[1], of=shape[2:]):
+        channels, height, width = shape[1:]
+    elif len(shape) == 4 and _is_channels(shape[3], of=shape[1:3]):
+        height, width, channels = shape[1:]
+    else:
+        raise ArrayError(
+            f"its shape is {list(shape)}, not [T, H, W], [T, C, H, W] or [T, H, W, C] with at most {MAX_CHANNELS} "
+            "channels, fewer than rows and columns"
+        )
+    return height, max(height, width) if pad else width, channels
+
+
+def to_frames(array: NDArray[Any], *, pad: bool) -> NDArray[np.uint8]:
+    """The frames of an array, uint8 [T, H, W, C]; raises ArrayError where it cannot be frames.
+
+    Numbers from 0 to 1 that are no bytes are times 255, rounded; other numbers from 0 to 255 must be whole.
+    """
+    height, width, channels = picture_shape(array.shape, pad=pad)
+    if array.ndim == 3:
+        array = array[..., None]
+    elif _is_channels(array.shape[1], of=array.shape[2:]):
+        array = np.moveaxis(array, 1, -1)
+    pixels = _to_bytes(array)
+    missing = width - array.shape[2]
+    if missing:
+        pixels = np.pad(pixels, ((0, 0), (0, 0), (missing // 2, missing - missing // 2), (0, 0)))
+    assert pixels.shape[1:] == (height, width, channels)
+    return np.ascontiguousarray(pixels)
+
+
+def _is_channels(length: int, *, of: tuple[int, ...]) -> bool:
+    return length <= MAX_CHANNELS and length < min(of)
+
+
+def _to_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array.astype(np.uint8, copy=False)
+    lowest, highest = array.min(), array.max()
+    if not (lowest >= 0 and highest <= 255):  # also where one of them is no number
+        raise ArrayError(f"its values go from {lowest} to {highest}, not from 0 to 255")
+    pixels: NDArray[np.uint8]
+    if highest <= 1:
+        pixels = np.rint(array.astype(np.float32) * np.float32(255)).astype(np.uint8)
+        return pixels
+    pixels = array.astype(np.uint8)
+    if not np.array_equal(pixels, array):
+        raise ArrayError("its values are neither from 0 to 1 nor whole numbers from 0 to 255")
+    return pixels

@@ -1,0 +1,158 @@
+"""The `import` and `export` commands: other programs' files to a store, and a store to other programs' files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from attengait.cli.data import StoreArgument, WorkersOption
+from attengait.cli.progress import ProgressLine
+from attengait.machine import usable_cores
+
+if TYPE_CHECKING:
+    from attengait.interchange.importing import ImportConfig
+
+import_app = typer.Typer(help="Make a store from other programs' files; killed, it continues.", no_args_is_help=True)
+export_app = typer.Typer(help="Write a store as other programs' files; killed, it continues.", no_args_is_help=True)
+
+OutOption = Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")]
+DatasetOption = Annotated[
+    str | None, typer.Option(help="Name of the data set that the store gives.", show_default="imported")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option(help="How flow is stored: colour, uv or uvm.", show_default="colour")
+]
+PadOption = Annotated[
+    bool,
+    typer.Option(
+        "--pad/--no-pad",
+        help="Give frames that are narrower than high columns of zeros on both sides: 64 x 44 becomes 64 x 64, which "
+        "the model takes.",
+    ),
+]
+CodecOption = Annotated[Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none is the fastest to read.")]
+ChunkOption = Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")]
+
+
+@import_app.command("pickles")
+def import_pickles(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder laid out as OpenGait's: subject/type/view/*.pkl.")
+    ],
+    out: OutOption,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Which file, where several lie side by side: a name, or a pattern such as '*-rgbs.pkl'.",
+        ),
+    ] = None,
+    dataset: DatasetOption = None,
+    modality: Annotated[
+        str | None,
+        typer.Option(
+            help="What the files show: flow, silhouette, rgb or other.", show_default="silhouette for one channel"
+        ),
+    ] = None,
+    encoding: EncodingOption = None,
+    pad: PadOption = True,
+    codec: CodecOption = "none",
+    chunk_frames: ChunkOption = 16,
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make a store from OpenGait's pickles, without running anything that is in them.
+
+    One array of each sequence: [T, H, W], [T, C, H, W] or [T, H, W, C].
+    """
+    from attengait.interchange.importing import ImportConfig
+
+    _run(
+        ImportConfig(
+            source="pickles",
+            folder=folder,
+            out=out,
+            file=file,
+            dataset=dataset,
+            modality=modality,
+            encoding=encoding,
+            pad=pad,
+            codec=codec,
+            chunk_frames=chunk_frames,
+            workers=workers if workers is not None else usable_cores(),
+        ),
+        dry_run=dry_run,
+    )
+
+
+@import_app.command("h5")
+def import_h5(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder of the files, such as 001_nm-01_090.h5, or of such folders.")
+    ],
+    out: OutOption,
+    dataset: DatasetOption = None,
+    modality: Annotated[
+        str | None, typer.Option(help="What the files show: flow, silhouette, rgb or other.", show_default="flow")
+    ] = None,
+    encoding: EncodingOption = None,
+    pad: PadOption = True,
+    codec: CodecOption = "none",
+    chunk_frames: ChunkOption = 16,
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Make a store from the HDF5 files of the published AttenGait, one for each sequence."""
+    from attengait.interchange.importing import ImportConfig
+
+    _run(
+        ImportConfig(
+            source="h5",
+            folder=folder,
+            out=out,
+            dataset=dataset,
+            modality=modality,
+            encoding=encoding,
+            pad=pad,
+            codec=codec,
+            chunk_frames=chunk_frames,
+            workers=workers if workers is not None else usable_cores(),
+        ),
+        dry_run=dry_run,
+    )
+
+
+@export_app.command("pickles")
+def export_pickles(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist or be empty.")],
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Write a store as OpenGait's pickles, OUT/subject/walk/view/view.pkl.
+
+    uint8 [T, H, W] where frames have one channel, else [T, C, H, W].
+    """
+    from attengait.interchange import exporting
+
+    with ProgressLine("Exporting", "frames") as line:
+        summary = exporting.export_pickles(
+            store,
+            out,
+            workers=workers if workers is not None else usable_cores(),
+            dry_run=dry_run,
+            on_progress=line.update,
+        )
+    print(summary)
+
+
+def _run(config: "ImportConfig", *, dry_run: bool) -> None:
+    from attengait.interchange.importing import plan_import, run_import
+
+    if dry_run:
+        print(plan_import(config))
+        return
+    with ProgressLine("Importing", "frames") as line:
+        summary = run_import(config, on_progress=line.update)
+    print(summary)
