@@ -56,6 +56,13 @@ def memory_bytes(root: Path = _ROOT) -> int | None:
     return None
 
 
+def available_memory_bytes(root: Path = _ROOT) -> int | None:
+    """Memory that can be taken without swapping, within what the control groups grant; None where nothing says."""
+    found = [int(line.split()[1]) * 1024 for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable:")]
+    granted = cgroup_memory_bytes(root)
+    return min([*found, *([] if granted is None else [granted])], default=None)
+
+
 def cgroup_memory_bytes(root: Path = _ROOT) -> int | None:
     """The memory that the control groups grant, or None where that is no limit."""
     texts = [

@@ -103,3 +103,12 @@ def test_the_disk_is_measured_and_nothing_stays(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         machine.measure_disk(tmp_path / "nowhere", 1)
+
+
+def test_available_memory_is_within_what_is_granted(tmp_path: Path) -> None:
+    meminfo = f"MemTotal:  {64 * GIB // 1024} kB\nMemAvailable:  {10 * GIB // 1024} kB\n"
+    free = tree(tmp_path / "free", {"proc/meminfo": meminfo})
+    assert machine.available_memory_bytes(free) == 10 * GIB
+    limit = {"proc/self/cgroup": "0::/job\n", "sys/fs/cgroup/job/memory.max": f"{4 * GIB}\n"}
+    assert machine.available_memory_bytes(tree(tmp_path / "job", {"proc/meminfo": meminfo, **limit})) == 4 * GIB
+    assert machine.available_memory_bytes(tmp_path / "nowhere") is None

@@ -177,8 +177,11 @@ def test_several_stores_are_read_as_one(tmp_path: Path) -> None:
 
 
 def test_frames_in_memory_are_read_alike(raw: Store) -> None:
-    with ResidentReader(np.asarray(zarr_frames(raw)), raw.layout) as reader:
+    with ResidentReader(np.asarray(zarr_frames(raw))) as reader:
         assert_equals_zarr(reader, raw)
+        for start, length in [(-1, 2), (raw.layout.num_frames - 1, 2), (0, 0)]:
+            with pytest.raises(ParameterError, match=f"a clip has frames {start} to"):
+                reader.read_clips([0, start], [10, length])
 
 
 FORK = """

@@ -80,7 +80,7 @@ class MappedFrames:
             elif self._state[shard] == _MAPPED:
                 self._check_size(shard, self._stat(shard).st_size)
             self._checked[shard] = now
-        return self._state[shards] == _MAPPED
+        return np.equal(self._state[shards], _MAPPED)
 
     def will_need(self, shards: NDArray[np.int64], firsts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         """Have the kernel read clips of mapped shards, by their first frames there, without waiting for the disk.

@@ -181,14 +181,20 @@ class TensorStoreReader(_Reader):
 
 
 class ResidentReader(_Reader):
-    """Clips as views of a store's frames in memory, uint8 [F, H, W, C], all of which were read beforehand."""
+    """Clips as views of frames in memory, uint8 [F, H, W, C], that were read beforehand."""
 
-    def __init__(self, frames: Frames, layout: FrameLayout) -> None:
-        self._frames, self._layout = frames, layout
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
 
     def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
-        """See ClipReader."""
-        starts, lengths, _ = _locate(starts, lengths, self._layout)
+        """Clips as in ClipReader; raises ParameterError for one that is not within the frames."""
+        starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
+        wrong = (lengths < 1) | (starts < 0) | (starts + lengths > len(self._frames))
+        if wrong.any():
+            i = int(np.argmax(wrong))
+            raise ParameterError(
+                f"a clip has frames {starts[i]} to {starts[i] + lengths[i] - 1}, but must be within {len(self._frames)}"
+            )
         bounds = zip(starts.tolist(), (starts + lengths).tolist(), strict=True)
         return [self._frames[start:stop] for start, stop in bounds]
 

@@ -1,0 +1,188 @@
+"""Whole stores kept in memory: the host's, where clips are views of one array, or a GPU's, where clips are gathered.
+
+What is kept is read once, shard by shard. A raw store on a local disk needs no copy in the host's memory, as the
+system's page cache is one already; compressed and remote stores are unpacked only once so.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.machine import available_memory_bytes
+from attengait.sampling import BatchPlan, ClipBatch
+from attengait.store.opening import Store
+from attengait.store.reader import ClipReader, Frames, TakeClips
+
+Cache = Literal["auto", "none", "host", "gpu"]
+CACHES: tuple[str, ...] = get_args(Cache)
+
+LOAD_FRAMES = 512
+"""Frames asked for at once while a store is loaded."""
+LOADS_UNDER_WAY = 4
+
+OnProgress = Callable[[int, int], None]
+"""Called with the frames loaded and those to be loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheChoice:
+    """Where frames are kept, and why, as a sentence."""
+
+    cache: Literal["none", "host", "gpu"]
+    reason: str
+
+
+def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> CacheChoice:
+    """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for the model); the host
+    keeps compressed and remote stores that fit into half of its available memory.
+
+    Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one.
+    """
+    if cache not in CACHES:
+        raise ParameterError(f"cache is {cache!r}, but must be one of {', '.join(CACHES)}")
+    num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
+    size = f"{num_bytes / 1e9:,.3g} GB of frames"
+    if cache == "gpu" and device.type != "cuda":
+        raise ParameterError(f"cache is gpu, but the device is {device}")
+    if cache == "none":
+        return CacheChoice(cache="none", reason="frames are read from the store, as asked for")
+    if cache == "gpu" or cache == "host":
+        return CacheChoice(cache=cache, reason=f"{size} are kept in the memory of the {cache}, as asked for")  # type: ignore[arg-type]
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if num_bytes <= free_bytes // 2:
+            return CacheChoice(
+                cache="gpu", reason=f"{size} are kept on the GPU: they fit into half of its free {_gb(free_bytes)}"
+            )
+    if all(store.codec == "none" and not store.location.is_remote for store in stores):
+        return CacheChoice(cache="none", reason=f"{size} are read from the page cache or the disk, uncompressed")
+    available = available_memory_bytes() or 0
+    if num_bytes <= available // 2:
+        return CacheChoice(
+            cache="host", reason=f"{size} are kept in memory: they fit into half of the available {_gb(available)}"
+        )
+    return CacheChoice(
+        cache="none", reason=f"{size} are read from the store: they exceed half of the available {_gb(available)}"
+    )
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.3g} GB"
+
+
+def load_frames(
+    reader: ClipReader, starts: NDArray[np.int64], lengths: NDArray[np.int64], on_progress: OnProgress | None = None
+) -> Frames:
+    """The frames of sequences in their places, uint8 [F, H, W, C]; what belongs to no sequence is undefined.
+
+    Raises AttenGaitError for a damaged shard and where memory does not suffice.
+    """
+    total, done = int(lengths.sum()), 0
+    frames: Frames | None = None
+    under_way = deque[tuple[NDArray[np.int64], TakeClips]]()
+
+    def take() -> None:
+        nonlocal frames, done
+        members, take_clips = under_way.popleft()
+        for index, clip in zip(members.tolist(), take_clips(), strict=True):
+            if frames is None:
+                frames = _room(int((starts + lengths).max()), clip.shape[1:])
+            frames[starts[index] : starts[index] + len(clip)] = clip
+            done += len(clip)
+        if on_progress:
+            on_progress(done, total)
+
+    order = np.argsort(starts, kind="stable")
+    pieces = np.cumsum(lengths[order]) // LOAD_FRAMES
+    for members in np.split(order, np.flatnonzero(np.diff(pieces)) + 1):
+        under_way.append((members, reader.request_clips(starts[members], lengths[members])))
+        if len(under_way) > LOADS_UNDER_WAY:
+            take()
+    while under_way:
+        take()
+    if frames is None:
+        raise AttenGaitError("there are no sequences to keep in memory")
+    return frames
+
+
+def _room(num_frames: int, frame_shape: tuple[int, ...]) -> Frames:
+    try:
+        return np.empty((num_frames, *frame_shape), np.uint8)
+    except MemoryError:
+        size = _gb(num_frames * int(np.prod(frame_shape)))
+        raise AttenGaitError(f"memory does not suffice to keep {size} of frames: choose --cache none") from None
+
+
+def to_device(frames: Frames, device: torch.device) -> torch.Tensor:
+    """Frames as a tensor on a device; AttenGaitError where its memory does not suffice."""
+    try:
+        return torch.from_numpy(frames).to(device)
+    except torch.OutOfMemoryError:
+        raise AttenGaitError(
+            f"{device} has too little memory to keep {_gb(frames.nbytes)} of frames: choose --cache none or host"
+        ) from None
+
+
+class ResidentStream:
+    """The batches of a training plan out of frames on a device, gathered there: what ClipStream gives, without DALI.
+
+    `frames` is uint8 [F, H, W, C]; a batch costs the host its plan, the transfer of the indices, and a launch.
+
+    Raises ParameterError for parameters out of range.
+    """
+
+    def __init__(
+        self,
+        frames: torch.Tensor,
+        plan: BatchPlan,
+        *,
+        start_step: int = 0,
+        num_steps: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if start_step < 0 or (num_steps is not None and num_steps < 0):
+            raise ParameterError(f"start_step is {start_step} and num_steps {num_steps}, but neither may be negative")
+        self._frames, self._plan = frames, plan
+        # Eight bytes at a time where they divide a frame.
+        rows = frames.reshape(len(frames), -1)
+        self._rows = rows.view(torch.int64) if rows.shape[1] % 8 == 0 and rows.data_ptr() % 8 == 0 else rows
+        self._step = start_step
+        self._end = None if num_steps is None else start_step + num_steps
+        self._rank, self._world_size = rank, world_size
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ClipBatch:
+        if self._step == self._end:
+            raise StopIteration
+        planned = self._plan.batch(self._step, self._rank, self._world_size)
+        self._step += 1
+        frames = planned.frames
+        if frames is None:
+            frames = planned.starts[:, None] + np.arange(self._plan.clip_frames)
+        device = self._frames.device
+        index = torch.from_numpy(frames.reshape(-1)).to(device, non_blocking=True)
+        clips = self._rows.index_select(0, index).view(torch.uint8)
+        return ClipBatch(
+            step=planned.step,
+            clips=clips.view(*frames.shape, *self._frames.shape[1:]),
+            labels=torch.from_numpy(planned.labels).to(device, non_blocking=True),
+            sequences=planned.sequences,
+        )
+
+    def close(self) -> None:
+        """Nothing is under way; batches given out stay valid."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
