@@ -76,7 +76,7 @@ def _painter(store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
         return lambda frames: np.broadcast_to(frames, (*frames.shape[:3], 3))
     encoding = store.attributes.get("encoding")
     raise AttenGaitError(
-        f"{store.path} has frames of {channels} channels, encoding {encoding!r}, which cannot be shown"
+        f"{store.location} has frames of {channels} channels, encoding {encoding!r}, which cannot be shown"
     )
 
 

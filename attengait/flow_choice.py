@@ -2,18 +2,18 @@
 
 import difflib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from attengait.errors import ParameterError
 from attengait.kernels.flow import AUTO, BACKENDS, FarnebackParameters, check_farneback, resolve_backend
 from attengait.store.layout import work_path
+from attengait.store.location import Where
 from attengait.store.opening import is_finished, open_store
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import check_path
 
 
-def choose_flow(name: str, out: Path) -> str:
+def choose_flow(name: str, out: Where) -> str:
     """Return the backend that `name` means for a store at `out`.
 
     `auto` is what the store was begun or made with, where there is one, else what suits this machine. Raises
@@ -52,7 +52,7 @@ def farneback_parameters(flow: str, assignments: Sequence[str]) -> FarnebackPara
     return FarnebackParameters(**parameters)
 
 
-def _recorded_recipe(out: Path) -> dict[str, Any]:
+def _recorded_recipe(out: Where) -> dict[str, Any]:
     """The recipe of the store at `out`, finished or begun; empty where there is none."""
     if is_finished(out):
         recipe = open_store(out).attributes.get("recipe")

@@ -19,7 +19,8 @@ from attengait.kernels.flow import BACKENDS
 from attengait.packages import installed
 from attengait.recipe import Recipe
 from attengait.silhouettes import SilhouetteRecipe
-from attengait.store.layout import check_chunk_frames, check_codec, report_path, work_path
+from attengait.store.layout import check_chunk_frames, check_codec, report_location
+from attengait.store.location import Where
 from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
 from attengait.store.workfolder import progress_of
@@ -36,8 +37,8 @@ class PreprocessConfig:
     """Folder of the frames; None for silhouettes alone."""
     silhouettes: Path
     """Folder of the silhouettes."""
-    out: Path
-    """The store."""
+    out: Where
+    """The store: a folder, or an s3:// or gs:// URL."""
     recipe: Recipe | SilhouetteRecipe
     """Says the modality: flow or silhouette."""
     codec: str = "none"
@@ -67,7 +68,7 @@ class PreprocessConfig:
 class PlanSummary:
     """What a run would do."""
 
-    out: Path
+    out: Where
     num_sequences: int
     max_frames: int
     """Upper bound of the pictures."""
@@ -108,7 +109,7 @@ class SkipCount:
 class PreprocessSummary:
     """What a run did."""
 
-    out: Path
+    out: Where
     written: WriteSummary
     """Sequences, frames and shards; how many of them are new; seconds."""
     skipped: dict[str, SkipCount]
@@ -133,7 +134,7 @@ class PreprocessSummary:
                 f"{self.frames_per_second:,.1f} frames/s{reused if written.num_shards_reused else ''})"
             ]
         lines += _lines_of(self.skipped)
-        return "\n".join(lines + ([f"details: {report_path(self.out)}"] if self.skipped else []))
+        return "\n".join(lines + ([f"details: {report_location(self.out)}"] if self.skipped else []))
 
 
 def plan_preprocessing(config: PreprocessConfig, *, engine: Engine | None = None) -> PlanSummary:
@@ -214,11 +215,11 @@ def _plan(config: PreprocessConfig, engine: Engine) -> tuple[Scan, StorePlan]:
     return scan, plan
 
 
-def state_of(out: Path) -> str:
+def state_of(out: Where) -> str:
     """What is at `out`, for a PlanSummary."""
     if is_finished(out):
         return "finished"
-    progress = progress_of(work_path(out))
+    progress = progress_of(out)
     return "new" if progress is None else f"begun, {progress[0]} of {progress[1]} shards done"
 
 

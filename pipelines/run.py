@@ -117,7 +117,7 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
     subjects = [name for name in available if name not in known]
     if not subjects:
         raise AttenGaitError(
-            f"all {len(available)} subjects of {store.path} belong to the training set of {run}: name the ones to use "
+            f"all {len(available)} subjects of {store.location} belong to the training set of {run}: name the ones to use "
             "with --subjects"
         )
     return subjects
@@ -162,12 +162,12 @@ def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
         trained, here = _kind(read_record(model_path).store), _kind(store.attributes)
         if trained and here and trained != here:
             raise AttenGaitError(
-                f"{model_path} was trained on {_describe(trained)}, but {store.path} holds {_describe(here)}"
+                f"{model_path} was trained on {_describe(trained)}, but {store.location} holds {_describe(here)}"
             )
     channels = store.frame_shape[2]
     if model.config.channels != channels:
         raise AttenGaitError(
-            f"{model_path} takes frames of {model.config.channels} channels, but {store.path} has {channels}"
+            f"{model_path} takes frames of {model.config.channels} channels, but {store.location} has {channels}"
         )
 
 

@@ -19,7 +19,7 @@ from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_prepr
 from attengait.recipe import Recipe, flow_images
 from attengait.silhouettes import SilhouetteRecipe
 from attengait.store import open_store, summarise
-from attengait.store.layout import report_path
+from attengait.store.layout import report_location
 from attengait.store.verify import verify
 
 fakes, walks = import_module("store_fakes"), import_module("walks")
@@ -84,7 +84,7 @@ def test_the_attributes_hold_recipe_and_versions(made):
 
 def test_what_was_skipped_is_reported_and_counted(made):
     out, summary = made
-    lines = [json.loads(line) for line in report_path(out).read_text().splitlines()]
+    lines = [json.loads(line) for line in report_location(out).path.read_text().splitlines()]
     assert lines == summary.written.report
     reasons = {(line["where"], line["reason"]) for line in lines}
     assert reasons == {
@@ -104,7 +104,7 @@ def test_what_was_skipped_is_reported_and_counted(made):
     text = str(summary)
     assert f"{out}: 3 sequences, {summary.written.num_frames} frames (" in text
     assert "skipped, no matching frame number: 1 frame in 1 sequence" in text
-    assert f"details: {report_path(out)}" in text
+    assert f"details: {report_location(out).path}" in text
 
 
 @pytest.mark.parametrize("encoding", ["uv", "uvm"])
@@ -302,5 +302,5 @@ def test_input_of_which_nothing_can_be_used_is_an_error_with_reasons(tmp_path):
     write_walk(tmp_path / "walkers", "001", "nm-01", 4, seed=0)
     with pytest.raises(AttenGaitError, match="nothing came out of 1 sequences"):
         run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
-    assert json.loads(report_path(tmp_path / "w.zarr").read_text())["reason"] == "fewer than 5 frames"
+    assert json.loads(report_location(tmp_path / "w.zarr").path.read_text())["reason"] == "fewer than 5 frames"
     assert not (tmp_path / "w.zarr").exists()

@@ -17,7 +17,7 @@ from attengait.images import NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceRe
 from attengait.preprocess import PreprocessConfig, run_preprocessing
 from attengait.recipe import Recipe, flow_images
 from attengait.store import open_store
-from attengait.store.layout import report_path
+from attengait.store.layout import report_location
 from attengait.store.summary import summarise
 
 fakes, videos = import_module("store_fakes"), import_module("videos")
@@ -82,7 +82,7 @@ def config_of(root: Path, frames: str, out: str = "w.zarr") -> PreprocessConfig:
 
 
 def report_of(root: Path, out: str = "w.zarr") -> list[dict[str, object]]:
-    return [json.loads(line) for line in report_path(root / out).read_text().splitlines()]
+    return [json.loads(line) for line in report_location(root / out).path.read_text().splitlines()]
 
 
 def test_a_lossless_video_gives_the_store_of_the_same_pictures(walkers: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from attengait.errors import AttenGaitError
 from attengait.store import open_store
-from attengait.store.layout import report_path, work_path
+from attengait.store.layout import report_location, work_path
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 
@@ -132,4 +132,4 @@ def test_a_killed_run_that_yields_nothing_ends_in_the_same_error(tmp_path):
     run(out, compute="nothing", STORE_KILL="8 parent", STORE_KILL_COUNTER=str(tmp_path.with_suffix(".counter")))
     result = run(out, compute="nothing")
     assert re.match(r"AttenGaitError: nothing came out of 10 sequences: see .*\n$", result.stdout)
-    assert sorted(tmp_path.iterdir()) == [report_path(out)]
+    assert sorted(tmp_path.iterdir()) == [report_location(out).path]

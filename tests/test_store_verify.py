@@ -101,7 +101,7 @@ def test_a_missing_shard_is_found_though_zarr_takes_it_for_zeros(store):
     shard_path(store.path, 1).unlink()
     assert not zarr.open_array(store.path / "frames", mode="r")[36:72].any()
     (finding,) = found(store)
-    assert finding.startswith("frames/c/1/0/0/0: No such file or directory; it holds ")
+    assert finding.startswith("frames/c/1/0/0/0: missing; it holds ")
 
 
 def write_index(path, index):

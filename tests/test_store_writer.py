@@ -16,7 +16,7 @@ import zarr
 from attengait import files
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store import open_store, workfolder
-from attengait.store.layout import CODECS, report_path, work_path
+from attengait.store.layout import CODECS, report_location, work_path
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 
@@ -101,7 +101,7 @@ def test_the_attributes_say_how_it_was_made(finished):
 
 
 def test_what_was_skipped_stands_beside_the_store_in_the_order_of_the_input(finished):
-    lines = [json.loads(line) for line in report_path(finished / "none.zarr").read_text().splitlines()]
+    lines = [json.loads(line) for line in report_location(finished / "none.zarr").path.read_text().splitlines()]
     assert [line["sequence"] for line in lines] == [0, 3, 6, 9]
 
 
@@ -117,7 +117,10 @@ def test_two_workers_write_the_same_bytes_as_one(finished, tmp_path, codec):
     job = fakes.job_of(tmp_path / "s.zarr", fakes.plan_of(codec=codec), num_workers=2)
     summary = write_store(job, lambda done, total: progress.append((done, total)))
     assert fakes.tree(tmp_path / "s.zarr") == fakes.tree(finished / f"{codec}.zarr")
-    assert report_path(tmp_path / "s.zarr").read_bytes() == report_path(finished / f"{codec}.zarr").read_bytes()
+    assert (
+        report_location(tmp_path / "s.zarr").path.read_bytes()
+        == report_location(finished / f"{codec}.zarr").path.read_bytes()
+    )
     assert (summary.num_sequences, summary.num_frames) == (9, 87)
     assert (summary.num_shards, summary.num_shards_reused, summary.new_frames) == (3, 0, 87)
     assert progress[0] == (0, 91)
@@ -135,7 +138,7 @@ def test_problems_found_beforehand_head_the_report(finished, tmp_path):
     summary = write_store(fakes.job_of(tmp_path / "s.zarr", problems=problems))
     assert summary.report[0] == problems[0]
     assert len(summary.report) == 5
-    assert json.loads(report_path(tmp_path / "s.zarr").read_text().splitlines()[0]) == problems[0]
+    assert json.loads(report_location(tmp_path / "s.zarr").path.read_text().splitlines()[0]) == problems[0]
 
 
 def test_a_finished_store_is_left_as_it_is_and_nothing_is_computed(finished):
@@ -313,13 +316,13 @@ def test_a_run_that_yields_nothing_is_an_error_and_leaves_the_reasons(tmp_path):
     with pytest.raises(AttenGaitError, match=r"nothing came out of 10 sequences: see .*skipped\.jsonl"):
         write_store(fakes.job_of(tmp_path / "s.zarr", compute=fakes.nothing))
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr.skipped.jsonl"]
-    assert len(report_path(tmp_path / "s.zarr").read_text().splitlines()) == 10
+    assert len(report_location(tmp_path / "s.zarr").path.read_text().splitlines()) == 10
 
 
 def test_nothing_planned_is_an_error(tmp_path):
     with pytest.raises(AttenGaitError, match="nothing came out of 0 sequences"):
         write_store(fakes.job_of(tmp_path / "s.zarr", fakes.plan_of(()), problems=[{"reason": "empty"}]))
-    assert report_path(tmp_path / "s.zarr").read_text() == '{"reason": "empty"}\n'
+    assert report_location(tmp_path / "s.zarr").path.read_text() == '{"reason": "empty"}\n'
 
 
 @pytest.mark.parametrize(

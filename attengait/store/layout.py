@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.location import Location, Where
 
 FORMAT = "attengait-store"
 VERSION = 1
@@ -138,19 +139,29 @@ def _cname(codec: Any) -> str:
     return codec.cname.value if isinstance(codec, BloscCodec) else ""
 
 
+def shard_key(shard: int) -> str:
+    """The file that holds a shard's frames, within the store."""
+    return f"frames/c/{shard}/0/0/0"
+
+
 def shard_path(store: Path, shard: int) -> Path:
     """The file that holds a shard's frames."""
-    return store / "frames" / "c" / str(shard) / "0" / "0" / "0"
+    return store / shard_key(shard)
 
 
-def work_path(store: Path) -> Path:
-    """The folder beside an unfinished store, with its plan, records and temporary files."""
-    return store.parent / f"{store.name}.work"
+def work_path(store: Where) -> Path:
+    """The folder of an unfinished store, with its plan, records and temporary files.
+
+    It lies beside a store on this machine, and in the current folder for one behind a URL.
+    """
+    location = Location.parse(store)
+    return (location.path.parent if location.path is not None else Path()) / f"{location.name}.work"
 
 
-def report_path(store: Path) -> Path:
+def report_location(store: Where) -> Location:
     """The JSON lines beside a store that say what was skipped, and why."""
-    return store.parent / f"{store.name}.skipped.jsonl"
+    location = Location.parse(store)
+    return location.parent / f"{location.name}.skipped.jsonl"
 
 
 def index_bytes(chunks_per_shard: int) -> int:
@@ -164,20 +175,29 @@ def read_shard_index(path: Path, chunks_per_shard: int) -> NDArray[np.uint64]:
     Raises AttenGaitError when the file is missing or too short, when the index fails its checksum, or when it points
     outside the file.
     """
-    size = index_bytes(chunks_per_shard)
     try:
         with path.open("rb") as file:
             file_bytes = file.seek(0, os.SEEK_END)
-            file.seek(max(0, file_bytes - size))
+            file.seek(max(0, file_bytes - index_bytes(chunks_per_shard)))
             tail = file.read()
     except OSError as error:
         raise AttenGaitError(f"{path}: {error.strerror}") from error
+    try:
+        return parse_shard_index(tail, file_bytes, chunks_per_shard)
+    except AttenGaitError as error:
+        raise AttenGaitError(f"{path}: {error}") from error
+
+
+def parse_shard_index(tail: bytes, file_bytes: int, chunks_per_shard: int) -> NDArray[np.uint64]:
+    """The index in the last bytes of a shard file of `file_bytes`; see `read_shard_index`."""
+    size = index_bytes(chunks_per_shard)
+    tail = tail[-size:]
     if len(tail) < size:
-        raise AttenGaitError(f"{path}: truncated to {file_bytes} bytes, which is less than its index")
+        raise AttenGaitError(f"truncated to {file_bytes} bytes, which is less than its index")
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
-        raise AttenGaitError(f"{path}: truncated or damaged, its index fails its checksum")
+        raise AttenGaitError("truncated or damaged, its index fails its checksum")
     index = np.frombuffer(tail[:-4], dtype="<u8").reshape(chunks_per_shard, 2)
     present = index[(index != ABSENT).all(axis=1)].astype(object)
     if any(offset + length > file_bytes - size for offset, length in present):
-        raise AttenGaitError(f"{path}: its index points outside the file of {file_bytes} bytes")
+        raise AttenGaitError(f"its index points outside the file of {file_bytes} bytes")
     return index

@@ -165,11 +165,22 @@ class Location:
         except (ValueError, OSError, RuntimeError) as error:
             raise AttenGaitError(f"{self / key} {reason_of(error)}") from error
 
+    def remove_all(self) -> None:
+        """Delete all that lies in the store, behind a URL; AttenGaitError when that fails."""
+        assert self.is_remote
+        try:
+            self._open().delete_range(use_tensorstore().KvStore.KeyRange()).result()
+        except (ValueError, OSError, RuntimeError) as error:
+            raise AttenGaitError(f"{self} {reason_of(error)}") from error
+
     def _open(self) -> Any:
         try:
             return _open(json.dumps(self.kvstore()))
         except (ValueError, OSError, RuntimeError) as error:
             raise AttenGaitError(f"{self} {reason_of(error)}") from error
+
+
+Where = str | Path | Location
 
 
 @lru_cache(maxsize=16)

@@ -1,16 +1,17 @@
 """Opening a finished store, with one sentence for everything that may be wrong with it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import zarr
+import numpy as np
+from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
-from attengait.store.layout import FORMAT, VERSION, FrameLayout, frame_layout, work_path
-from attengait.store.location import Location
-from attengait.store.sequences import Sequences, read_sequences
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.layout import FORMAT, VERSION, FrameLayout, frame_layout
+from attengait.store.location import Location, Where
+from attengait.store.sequences import Sequences, array_in, read_files, read_sequences
 from attengait.store.workfolder import progress_of
 
 if TYPE_CHECKING:
@@ -19,13 +20,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """A finished store: what it holds and where; its frames are read through `reader()`."""
+    """A finished store: what it holds and where.
+
+    `store[i]` are the frames of sequence i, uint8 [T, H, W, C], and `store[i, 10:40]` those of a part of it, as an
+    array of one's own. So a store, which can be pickled, serves inside a torch Dataset: in spawned workers always, in forked
+    ones where it is a folder of uncompressed shards. Many clips at a time are read faster through `reader()`.
+    """
 
     location: Location
     attributes: dict[str, Any]
     """dataset, modality, encoding, recipe, versions, source; see the README."""
     layout: FrameLayout
     sequences: Sequences
+    _readers: "list[ClipReader]" = field(default_factory=list, init=False, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        """Sequences."""
+        return len(self.sequences)
+
+    def __getitem__(self, key: int | tuple[int, slice]) -> NDArray[np.uint8]:
+        """Frames of a sequence.
+
+        Raises IndexError, ParameterError for a step other than 1, AttenGaitError for damage.
+        """
+        index, part = key if isinstance(key, tuple) else (key, slice(None))
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        start, stop, step = part.indices(int(self.sequences.length[index]))
+        if step != 1:
+            raise ParameterError(f"the step of the frames is {step}, but must be 1")
+        if stop <= start:
+            return np.empty((0, *self.frame_shape), np.uint8)
+        if not self._readers:
+            self._readers.append(self.reader())
+        (frames,) = self._readers[0].read_clips([int(self.sequences.start[index]) + start], [stop - start])
+        return frames if frames.flags.writeable else frames.copy()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self.location, self.attributes, self.layout, self.sequences)
 
     @property
     def path(self) -> Path:
@@ -66,57 +98,75 @@ class Store:
         return open_reader(self)
 
 
-def is_finished(path: Path) -> bool:
-    """Whether `path` is a finished store of any version."""
+def _rebuild(location: Location, attributes: dict[str, Any], layout: FrameLayout, sequences: Sequences) -> Store:
+    return Store(location=location, attributes=attributes, layout=layout, sequences=sequences)
+
+
+def is_finished(where: Where) -> bool:
+    """Whether there is a finished store, of any version; AttenGaitError when a server does not answer."""
+    location = Location.parse(where)
     try:
-        return _root_attributes(path).get("format") == FORMAT
+        data = location.read("zarr.json")
+    except AttenGaitError:
+        if location.is_remote:
+            raise
+        return False
+    try:
+        return data is not None and _root_attributes(location, data).get("format") == FORMAT
     except AttenGaitError:
         return False
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a finished store.
+def open_store(where: Where) -> Store:
+    """Open a finished store: a folder, or an s3://, gs://, http:// or https:// URL.
 
-    Raises AttenGaitError when there is none, when it is not finished, of another version, not ours, or damaged in its
-    metadata or columns. Frames are not looked at: see `verify`.
+    From a server a fixed number of small files is read, whatever the size of the store. Raises AttenGaitError when
+    there is none, when it is not finished, of another version, not ours, or damaged in its metadata or columns, and
+    when a server cannot be reached. Frames are not looked at: see `verify`.
     """
-    path = Path(path)
-    progress = progress_of(work_path(path))
-    if progress is not None and not (path / "zarr.json").exists():
-        raise AttenGaitError(
-            f"{path} is not finished ({progress[0]} of {progress[1]} shards): "
-            "run the same `attengait preprocess` again to continue"
-        )
-    attributes = _root_attributes(path)
+    location = Location.parse(where)
+    head = read_files(location, ["zarr.json", "frames/zarr.json"])
+    if "zarr.json" not in head:
+        raise _nothing_there(location)
+    attributes = _root_attributes(location, head["zarr.json"])
     if attributes.get("format") != FORMAT:
-        raise AttenGaitError(f"{path} is a Zarr group, but not an AttenGait store (its format is not {FORMAT!r})")
+        raise AttenGaitError(f"{location} is a Zarr group, but not an AttenGait store (its format is not {FORMAT!r})")
     if attributes.get("version") != VERSION:
         raise AttenGaitError(
-            f"{path} is a store of version {attributes.get('version')}, but this attengait reads version {VERSION}"
+            f"{location} is a store of version {attributes.get('version')}, but this attengait reads version {VERSION}"
         )
     try:
-        layout = frame_layout(zarr.open_array(path / "frames", mode="r"))
+        layout = frame_layout(array_in(head, "frames"))
     except AttenGaitError as error:
-        raise AttenGaitError(f"{path}: {error}") from error
+        raise AttenGaitError(f"{location}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttenGaitError(f"{path}: the array frames cannot be opened: {error}") from error
-    return Store(location=Location.parse(path), attributes=attributes, layout=layout, sequences=read_sequences(path))
+        raise AttenGaitError(f"{location}: the array frames cannot be opened: {error}") from error
+    return Store(location=location, attributes=attributes, layout=layout, sequences=read_sequences(location))
 
 
-def _root_attributes(path: Path) -> dict[str, Any]:
+def _nothing_there(location: Location) -> AttenGaitError:
+    """What to say where there is no zarr.json."""
+    progress = progress_of(location)
+    if progress is not None:
+        return AttenGaitError(
+            f"{location} is not finished ({progress[0]} of {progress[1]} shards): "
+            "run the same `attengait preprocess` again to continue"
+        )
+    if location.path is None:
+        return AttenGaitError(f"{location} is not a store: there is no {location / 'zarr.json'}")
+    if location.path.is_file():
+        return AttenGaitError(f"{location} is a file, but a store is a folder")
+    if not location.path.exists():
+        return AttenGaitError(f"{location} does not exist")
+    return AttenGaitError(f"{location} is not a store: it has no zarr.json")
+
+
+def _root_attributes(location: Location, data: bytes) -> dict[str, Any]:
     try:
-        metadata = json.loads((path / "zarr.json").read_bytes())
-    except NotADirectoryError:
-        raise AttenGaitError(f"{path} is a file, but a store is a folder") from None
-    except FileNotFoundError:
-        if not path.exists():
-            raise AttenGaitError(f"{path} does not exist") from None
-        raise AttenGaitError(f"{path} is not a store: it has no zarr.json") from None
-    except OSError as error:
-        raise AttenGaitError(f"{path} cannot be read: {error.strerror}") from error
+        metadata = json.loads(data)
     except ValueError as error:
-        raise AttenGaitError(f"{path / 'zarr.json'} is damaged: {error}") from error
+        raise AttenGaitError(f"{location / 'zarr.json'} is damaged: {error}") from error
     attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
     if not isinstance(attributes, dict) or metadata.get("node_type") != "group":
-        raise AttenGaitError(f"{path} is not a Zarr v3 group")
+        raise AttenGaitError(f"{location} is not a Zarr v3 group")
     return attributes

@@ -1,16 +1,18 @@
 """The columns of a store: whose walk lies where in `frames`. One Zarr array per column in the group `sequences`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.buffer import cpu
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import MemoryStore
 
 from attengait.errors import AttenGaitError
+from attengait.store.location import Location
 
 DTYPES: dict[str, Any] = {
     "subject": np.dtypes.StringDType(),
@@ -87,20 +89,44 @@ def write_sequences(group: zarr.Group, sequences: Sequences) -> None:
         array[:] = column
 
 
-def read_sequences(store: Path) -> Sequences:
-    """Read the columns of the store at `store`; raises AttenGaitError, naming the column that is missing or damaged."""
+def read_sequences(location: Location) -> Sequences:
+    """Read the columns of a store; raises AttenGaitError, naming the column that is missing or damaged.
+
+    Their files are asked for all at once: two of each column, however many sequences there are.
+    """
     columns: dict[str, Any] = {}
+    files = read_files(location, [f"sequences/{name}/{file}" for name in DTYPES for file in ("zarr.json", "c/0")])
     for name, dtype in DTYPES.items():
         try:
-            array = zarr.open_array(store / "sequences" / name, mode="r")
-            if array.nchunks_initialized != array.nchunks:
+            array = array_in(files, f"sequences/{name}")
+            if array.shape > array.chunks:
+                raise ValueError(f"it has chunks of {array.chunks}, but must be one")
+            if array.size and f"sequences/{name}/c/0" not in files:
                 raise OSError("its values are missing")
             columns[name] = np.asarray(array[:])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise AttenGaitError(f"{store}: the column sequences/{name} cannot be read: {error}") from error
+            raise AttenGaitError(f"{location}: the column sequences/{name} cannot be read: {error}") from error
         if columns[name].dtype != dtype or columns[name].ndim != 1:
-            raise AttenGaitError(f"{store}: the column sequences/{name} is {columns[name].dtype}, but must be {dtype}")
+            raise AttenGaitError(
+                f"{location}: the column sequences/{name} is {columns[name].dtype}, but must be {dtype}"
+            )
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
-        raise AttenGaitError(f"{store}: the columns of sequences differ in length: {lengths}")
+        raise AttenGaitError(f"{location}: the columns of sequences differ in length: {lengths}")
     return Sequences(**columns)
+
+
+def read_files(location: Location, keys: Sequence[str]) -> dict[str, bytes]:
+    """Those of some files of a store that are there, by key."""
+    found = zip(keys, location.read_all([(key, None) for key in keys]), strict=True)
+    return {key: data for key, data in found if data is not None}
+
+
+def array_in(files: Mapping[str, bytes], path: str) -> zarr.Array[Any]:
+    """The array at `path` among files that were read already; raises what zarr-python does for damaged ones."""
+    return zarr.open_array(
+        MemoryStore({key: cpu.Buffer.from_bytes(data) for key, data in files.items()}, read_only=True),
+        path=path,
+        mode="r",
+        zarr_format=3,
+    )

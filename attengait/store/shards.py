@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pool import run_in_workers
-from attengait.store.layout import FrameLayout, shard_path
+from attengait.store.layout import FrameLayout, shard_key
+from attengait.store.location import Location
 from attengait.store.plan import PlannedSequence
 from attengait.store.sequences import SequenceRecord
-from attengait.store.workfolder import ShardRecord, WorkFolder, put_in_place
+from attengait.store.workfolder import ShardRecord, WorkFolder, put_in_store
 
 Compute = Callable[[Any], tuple[NDArray[np.uint8], list[dict[str, Any]]]]
 """From what describes a sequence's input to its frames, uint8 [n, H, W, C], and one entry for each thing skipped.
@@ -33,7 +34,7 @@ class ShardTask:
     sequences: list[tuple[PlannedSequence, Any]]
     """What was planned, and what describes its input."""
     layout: FrameLayout
-    store: Path
+    store: Location
     work: WorkFolder
     temporary: Path
     """The temporary folder of this run, a Zarr group with the array `frames`."""
@@ -97,9 +98,9 @@ class OpenShard:
         array = zarr.open_array(task.temporary / "frames", mode="r+").with_config({"write_empty_chunks": True})
         first = task.shard * task.layout.shard_frames
         array[first : first + task.layout.shard_frames] = self._frames
-        file, target = shard_path(task.temporary, task.shard), shard_path(task.store, task.shard)
+        file = task.temporary / shard_key(task.shard)
         shard_bytes = file.stat().st_size
-        put_in_place(file, target)
+        put_in_store(file, task.store, shard_key(task.shard))
         record = ShardRecord(shard=task.shard, shard_bytes=shard_bytes, sequences=self._records, report=self._report)
         task.work.write_record(record)
 

@@ -1,6 +1,7 @@
 """What a store holds, in numbers."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from attengait.store.opening import Store
@@ -9,12 +10,12 @@ from attengait.store.opening import Store
 def summarise(store: Store) -> dict[str, Any]:
     """A JSON-ready summary: counts, sizes in bytes on disk and unpacked, layout, recipe, versions.
 
-    `walks` and `views` give the number of sequences for each.
+    `walks` and `views` give the number of sequences for each; `bytes` is None for a store behind a URL.
     """
     sequences, layout, attributes = store.sequences, store.layout, store.attributes
     lengths = sequences.length.tolist()
     return {
-        "path": str(store.path),
+        "path": str(store.location),
         **{key: attributes.get(key) for key in ("format", "version", "dataset", "modality", "encoding")},
         **{key: value for key, value in attributes.items() if key.startswith("encoding_")},
         **{key: value for key, value in attributes.items() if key == "frames_from"},
@@ -30,7 +31,11 @@ def summarise(store: Store) -> dict[str, Any]:
         "chunk_frames": store.chunk_frames,
         "shard_frames": store.shard_frames,
         "shards": layout.num_shards,
-        "bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        "bytes": _bytes_of(store.location.path),
         "unpacked_bytes": store.num_frames * layout.frame_bytes,
         **{key: attributes.get(key) for key in ("recipe", "versions", "source")},
     }
+
+
+def _bytes_of(folder: Path | None) -> int | None:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder is not None else None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -11,8 +10,10 @@ import zarr
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
-from attengait.store.layout import ABSENT, read_shard_index, shard_path
+from attengait.store.layout import ABSENT, parse_shard_index, shard_key
+from attengait.store.location import Where
 from attengait.store.opening import Store, open_store
+from attengait.store.sequences import array_in, read_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,17 +28,17 @@ class Finding:
         return f"{self.place}: {self.problem}"
 
 
-def verify(path: str | Path, on_progress: Callable[[int, int], None] | None = None) -> list[Finding]:
-    """Read all of a store and return what is damaged, in the store's order; memory for one shard is needed.
+def verify(where: Where, on_progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Read all of a store and return what is damaged, in the store's order; memory for two shards is needed.
 
     `on_progress` is called with the shards read and the shards there are. Raises AttenGaitError like `open_store`, also
     for damaged metadata and columns. The unused tails of raw shards carry no checksum and no data.
     """
-    store = open_store(path)
+    store = open_store(where)
     findings = list(_check_records(store))
-    frames = zarr.open_array(store.path / "frames", mode="r")
+    metadata = read_files(store.location, ["frames/zarr.json"])
     for shard in range(store.layout.num_shards):
-        findings += _check_shard(store, frames, shard)
+        findings += _check_shard(store, metadata, shard)
         if on_progress:
             on_progress(shard + 1, store.layout.num_shards)
     return findings
@@ -65,18 +66,21 @@ def _is_within_a_shard(store: Store, start: int, length: int) -> bool:
     return length > 0 and 0 <= shard < store.layout.num_shards and start + length <= (shard + 1) * store.shard_frames
 
 
-def _check_shard(store: Store, array: zarr.Array[Any], shard: int) -> Iterator[Finding]:
-    file, first = shard_path(store.path, shard), shard * store.shard_frames
-    place = str(file.relative_to(store.path))
+def _check_shard(store: Store, metadata: dict[str, bytes], shard: int) -> Iterator[Finding]:
+    place, first = shard_key(shard), shard * store.shard_frames
     starts, lengths = store.sequences.start, store.sequences.length
     members = np.flatnonzero((starts >= first) & (starts < first + store.shard_frames)).tolist()
     try:
-        index = read_shard_index(file, store.layout.chunks_per_shard)
+        data = store.location.read(place)
+        if data is None:
+            raise AttenGaitError("missing")
+        index = parse_shard_index(data, len(data), store.layout.chunks_per_shard)
     except AttenGaitError as error:
         names = ", ".join(store.sequences.name(i) for i in members)
-        problem = str(error).removeprefix(f"{file}: ")
+        problem = str(error).removeprefix(f"{store.location / place}").lstrip(": ")
         yield Finding(place=place, problem=f"{problem}; it holds {names or 'no sequence'}")
         return
+    array = array_in({**metadata, place: data}, "frames")
     damaged = np.zeros(store.layout.chunks_per_shard, bool)
     for chunk in np.flatnonzero((index == ABSENT).any(axis=1)).tolist():
         damaged[chunk] = True

@@ -1,12 +1,14 @@
-"""The folder NAME.zarr.work beside an unfinished store: what makes a killed run resumable.
+"""The folder NAME.zarr.work of an unfinished store, beside it (of a store behind a URL in the current folder): what
+makes a killed run resumable.
 
     lock             held (flock) by the one run at work; the kernel lets go of it when that run dies
     plan.json        the plan, written before the first frame
+    target           the URL of a store that is not on this machine
     records/I.json   shard I is in its place and what it holds; written after the shard
     progress         one int64 per shard: frames done, for the progress bar only
-    run-XXXX/        temporary files of one run, on the same file system as the store
+    run-XXXX/        temporary files of one run, on the same file system as a local store
 
-Everything in the store itself is made in run-XXXX/, flushed to disk and renamed into place.
+Everything in the store itself is made in run-XXXX/, flushed to disk and renamed into place, or uploaded.
 """
 
 import json
@@ -23,7 +25,8 @@ import numpy as np
 
 from attengait.errors import AttenGaitError
 from attengait.files import lock, move_atomically, sync_folder, write_atomically
-from attengait.store.layout import shard_path
+from attengait.store.layout import shard_key, work_path
+from attengait.store.location import Location, Where
 from attengait.store.plan import StorePlan
 from attengait.store.sequences import SequenceRecord
 
@@ -61,7 +64,8 @@ class WorkFolder:
         if not self.path.is_dir():
             return self.path.exists()
         return not self.plan_file.is_file() and any(
-            entry.name != "lock" and not entry.name.startswith(".plan.json.") for entry in self.path.iterdir()
+            entry.name not in ("lock", "target") and not entry.name.startswith((".plan.json.", ".target."))
+            for entry in self.path.iterdir()
         )
 
     def read_plan(self) -> StorePlan | None:
@@ -75,9 +79,21 @@ class WorkFolder:
                 f"{self.plan_file} is damaged or of another version ({error}): delete {self.path} to start anew"
             ) from error
 
-    def write_plan(self, plan: StorePlan) -> None:
-        """Store the plan; from here on the run can be continued, and the folder is known to be ours."""
+    def write_plan(self, plan: StorePlan, store: Location | None = None) -> None:
+        """Store the plan of `store`; from here on the run can be continued, and the folder is known to be ours."""
+        if store is not None and store.is_remote:
+            write_atomically(self.path / "target", str(store).encode())
+        else:
+            (self.path / "target").unlink(missing_ok=True)
         write_atomically(self.plan_file, plan.to_json())
+
+    def is_of_another(self, store: Location) -> bool:
+        """Whether the run that the folder was left by makes another store, of the same name."""
+        try:
+            target = (self.path / "target").read_text()
+        except OSError:
+            target = None
+        return self.plan_file.is_file() and target != (str(store) if store.is_remote else None)
 
     def write_record(self, record: ShardRecord) -> None:
         """Commit a shard that is in its place."""
@@ -88,9 +104,9 @@ class WorkFolder:
         """Shards committed so far."""
         return sum(1 for _ in _record_files(self.path))
 
-    def read_records(self, store: Path) -> dict[int, ShardRecord]:
+    def read_records(self, store: Location) -> dict[int, ShardRecord]:
         """The committed shards whose files are still there in full."""
-        records = {}
+        records = []
         for file in _record_files(self.path):
             try:
                 content = json.loads(file.read_bytes())
@@ -98,10 +114,9 @@ class WorkFolder:
                 record = ShardRecord(**{**content, "sequences": rows})
             except (KeyError, TypeError, ValueError):
                 continue
-            shard_file = shard_path(store, record.shard)
-            if shard_file.is_file() and shard_file.stat().st_size == record.shard_bytes:
-                records[record.shard] = record
-        return records
+            records.append(record)
+        are_there = store.has([(shard_key(record.shard), record.shard_bytes) for record in records])
+        return {record.shard: record for record, is_there in zip(records, are_there, strict=True) if is_there}
 
     def begin(self, frames_done: list[int]) -> None:
         """Make room for the records and the progress of a run; `frames_done` has one entry per shard."""
@@ -130,7 +145,7 @@ class WorkFolder:
 
     def remove(self) -> None:
         """Delete the folder: the plan late, as it says whose folder it is, the lock last, as it keeps others out."""
-        last = ("plan.json", "lock")
+        last = ("plan.json", "target", "lock")
         for entry in [entry for entry in self.path.iterdir() if entry.name not in last]:
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -165,13 +180,30 @@ def locked(work: WorkFolder) -> Iterator[None]:
         yield
 
 
-def progress_of(work_folder: Path) -> tuple[int, int] | None:
+def progress_of(store: Where) -> tuple[int, int] | None:
     """Shards committed and shards planned of an unfinished store; None where there is no plan."""
+    work = WorkFolder(work_path(store))
+    if work.is_of_another(Location.parse(store)):
+        return None
     try:
-        num_shards = json.loads((work_folder / "plan.json").read_bytes())["num_shards"]
+        num_shards = json.loads(work.plan_file.read_bytes())["num_shards"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return WorkFolder(work_folder).num_records(), num_shards
+    return work.num_records(), num_shards
+
+
+def put_in_store(source: Path, store: Location, key: str) -> None:
+    """Put a finished file or folder in its place in a store: rename it, or upload it, file by file, and delete it.
+
+    Raises AttenGaitError when a server does not take it.
+    """
+    if store.path is not None:
+        put_in_place(source, store.path / key)
+        return
+    files = [source] if source.is_file() else sorted(file for file in source.rglob("*") if file.is_file())
+    for file in files:
+        store.write("/".join([key, *file.relative_to(source).parts]), file.read_bytes())
+        file.unlink()
 
 
 def put_in_place(source: Path, target: Path) -> None:

@@ -1,9 +1,9 @@
 """Writing a store: shards made by other processes, committed one by one, and put together at the end.
 
 A shard is the unit of work, of resume and of commit. Who makes it has zarr-python write it in the run's temporary
-folder, renames it into the store, and writes its record. When all records are there, the columns and metadata follow in
-the same way; the root zarr.json comes last and marks the store finished. A run killed at any instant is continued by
-the same call; the bytes depend neither on the number of processes nor on kills.
+folder, renames it into the store (or uploads it), and writes its record. When all records are there, the columns and
+metadata follow in the same way; the root zarr.json comes last and marks the store finished. A run killed at any instant
+is continued by the same call; the bytes depend neither on the number of processes nor on kills.
 """
 
 import json
@@ -17,12 +17,13 @@ from typing import Any
 import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.store.layout import report_path, work_path
+from attengait.store.layout import report_location, work_path
+from attengait.store.location import Location, Where
 from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
-from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_place
+from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
 
 OnProgress = Callable[[int, int], None]
 """Called with the frames done, those of earlier runs included, and the frames to do, both counted as planned."""
@@ -54,7 +55,8 @@ class WriteSummary:
 class StoreJob:
     """A store to be written."""
 
-    path: Path
+    path: Where
+    """A folder, or an s3:// or gs:// URL."""
     plan: StorePlan
     inputs: Sequence[Any]
     """For each planned sequence, what describes its input to `run_shards`."""
@@ -67,25 +69,38 @@ class StoreJob:
         assert len(self.inputs) == len(self.plan.sequences)
 
     @property
+    def location(self) -> Location:
+        """Where the store is to be."""
+        return Location.parse(self.path)
+
+    @property
     def work(self) -> WorkFolder:
-        """The folder beside the store."""
+        """The folder beside the store, or, for a URL, in the current folder."""
         return WorkFolder(work_path(self.path))
 
 
-def check_path(path: Path) -> None:
-    """Raise AttenGaitError when `path` is neither free, nor a finished store, nor begun by an interrupted run."""
-    work = WorkFolder(work_path(path))
-    if path.name in ("", ".."):
+def check_path(store: Where) -> None:
+    """Raise AttenGaitError when the path or URL is neither free, nor a finished store, nor begun by a former run."""
+    location = Location.parse(store)
+    work, path = WorkFolder(work_path(location)), location.path
+    location.check_writable()
+    if location.name in ("", ".."):
         raise AttenGaitError(
-            f"{path} is a folder that exists already: name the store to make, such as {path / 'w.zarr'}"
+            f"{location} is a {'folder that exists already' if path else 'bucket'}: name the store to make, such as "
+            f"{location / 'w.zarr'}"
         )
-    if not path.parent.is_dir():
+    if path is not None and not path.parent.is_dir():
         raise AttenGaitError(f"{path.parent}, the folder to make {path.name} in, does not exist")
     if work.is_foreign():
         raise AttenGaitError(f"{work.path} is in the way: no interrupted run left it there")
-    if not path.exists() or is_finished(path) or work.plan_file.is_file():
+    if work.is_of_another(location):
+        raise AttenGaitError(f"{work.path} belongs to another unfinished store, not to {location}: finish that first")
+    if is_finished(location) or work.plan_file.is_file():
         return
-    if not path.is_dir() or any(path.iterdir()):
+    if path is None:
+        if location.read("zarr.json") is not None:
+            raise AttenGaitError(f"{location} is a Zarr group or array already, not an AttenGait store: choose another")
+    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         kind = "a folder that is not an AttenGait store" if path.is_dir() else "a file"
         raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")
 
@@ -98,7 +113,7 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
     and when writing fails. A KeyboardInterrupt is passed on with a sentence that says what is kept.
     """
     started = time.monotonic()
-    path, plan, work = job.path, job.plan, job.work
+    path, plan, work = job.location, job.plan, job.work
     check_path(path)
     if is_finished(path) and not work.path.exists():
         return _nothing_to_do(path, plan, started)
@@ -112,7 +127,7 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
             _refuse_other_circumstances(path, begun, plan)
         try:
             if begun is None:
-                work.write_plan(plan)
+                work.write_plan(plan, path)
             kept = work.read_records(path)
             records = _write(job, kept, on_progress)
         except KeyboardInterrupt as stop:
@@ -122,12 +137,15 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
         except AttenGaitError as error:
             raise AttenGaitError(f"{error}; {_kept(work, plan)}") from error
         if not any(record.sequences for record in records):
-            shutil.rmtree(path)
+            if path.path is not None:
+                shutil.rmtree(path.path)
+            else:
+                path.remove_all()
         work.remove()
     lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
     num_sequences = sum(len(record.sequences) for record in records)
     if not num_sequences:
-        raise AttenGaitError(f"nothing came out of {len(plan.sequences)} sequences: see {report_path(path)}")
+        raise AttenGaitError(f"nothing came out of {len(plan.sequences)} sequences: see {report_location(path)}")
     return WriteSummary(
         num_sequences=num_sequences,
         num_frames=sum(lengths.values()),
@@ -145,7 +163,8 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
     plan, work = job.plan, job.work
     planned = [sum(plan.sequences[i].max_frames for i in shard) for shard in plan.shards]
     work.begin([frames if shard in kept else 0 for shard, frames in enumerate(planned)])
-    job.path.mkdir(exist_ok=True)
+    if job.location.path is not None:
+        job.location.path.mkdir(exist_ok=True)
 
     def report_progress() -> None:
         if on_progress:
@@ -159,7 +178,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
                 shard=shard,
                 sequences=[(plan.sequences[i], job.inputs[i]) for i in members],
                 layout=plan.layout,
-                store=job.path,
+                store=job.location,
                 work=work,
                 temporary=temporary,
             )
@@ -168,7 +187,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
         ]
         if tasks:
             job.run_shards(tasks, report_progress)
-        committed = work.read_records(job.path)
+        committed = work.read_records(job.location)
         if lost := [shard for shard in range(plan.layout.num_shards) if shard not in committed]:
             raise AttenGaitError(f"shard {lost[0]} was removed during the run")
         records = [committed[shard] for shard in range(plan.layout.num_shards)]
@@ -180,14 +199,14 @@ def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
     """Report, columns, metadata and last the root attributes, which mark the store finished."""
     lines = [json.dumps(entry) + "\n" for entry in _whole_report(job, records)]
     (temporary / "report").write_text("".join(lines), encoding="utf-8")
-    put_in_place(temporary / "report", report_path(job.path))
+    report = report_location(job.location)
+    put_in_store(temporary / "report", report.parent, report.name)
     rows = [row for record in records for row in record.sequences]
     if not rows:
         return
     write_sequences(zarr.create_group(temporary / "sequences", zarr_format=3), columns_of(rows))
-    put_in_place(temporary / "sequences", job.path / "sequences")
-    put_in_place(temporary / "frames" / "zarr.json", job.path / "frames" / "zarr.json")
-    put_in_place(temporary / "zarr.json", job.path / "zarr.json")
+    for name in ("sequences", "frames/zarr.json", "zarr.json"):
+        put_in_store(temporary / name, job.location, name)
 
 
 def _whole_report(job: StoreJob, records: list[ShardRecord]) -> list[dict[str, Any]]:
@@ -198,7 +217,7 @@ def _kept(work: WorkFolder, plan: StorePlan) -> str:
     return f"{work.num_records()} of {plan.layout.num_shards} shards are kept: run the same command again to continue"
 
 
-def _nothing_to_do(path: Path, plan: StorePlan, started: float) -> WriteSummary:
+def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSummary:
     """The summary for a finished store, after making sure that it is the one asked for."""
     store = open_store(path)
     attributes = {key: store.attributes.get(key) for key in plan.parameters}
@@ -210,14 +229,11 @@ def _nothing_to_do(path: Path, plan: StorePlan, started: float) -> WriteSummary:
             f"the input is not what {path} was made from: {_describe(theirs)} then, {_describe(ours)} now, "
             "and names or sizes of files differ; choose another path"
         )
+    place = report_location(path)
     try:
-        report = [json.loads(line) for line in report_path(path).read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        report = []
-    except (OSError, ValueError) as error:
-        raise AttenGaitError(
-            f"{report_path(path)} cannot be read ({error}): the store needs no report, delete it"
-        ) from None
+        report = [json.loads(line) for line in (place.parent.read(place.name) or b"").decode().splitlines()]
+    except ValueError as error:
+        raise AttenGaitError(f"{place} cannot be read ({error}): the store needs no report, delete it") from None
     return WriteSummary(
         num_sequences=len(store.sequences),
         num_frames=store.num_frames,
@@ -236,14 +252,14 @@ def _describe(source: Any) -> str:
     return f"{source.get('sequences')} sequences of {source.get('max_frames')} frames"
 
 
-def _refuse_other_settings(path: Path, theirs: dict[str, Any], plan: StorePlan) -> None:
+def _refuse_other_settings(path: Location, theirs: dict[str, Any], plan: StorePlan) -> None:
     difference = first_difference(theirs, json.loads(json.dumps(plan.settings)))
     if difference:
         name, old, new = difference
         raise ParameterError(f"{path} was begun with {name} {old!r}, but {name} is now {new!r}: choose another path")
 
 
-def _refuse_other_circumstances(path: Path, begun: StorePlan, plan: StorePlan) -> None:
+def _refuse_other_circumstances(path: Location, begun: StorePlan, plan: StorePlan) -> None:
     work = work_path(path)
     difference = first_difference(begun.versions, plan.versions)
     if difference:
