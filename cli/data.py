@@ -15,7 +15,8 @@ from attengait.machine import usable_cores
 if TYPE_CHECKING:
     from attengait.engines import Engine
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")]
+STORE_HELP = "A store made by `attengait preprocess`: a folder, or an s3://, gs:// or http(s):// URL."
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
 WorkersOption = Annotated[int | None, typer.Option(help="Processes; by default one for each usable core.")]
 
 
@@ -57,7 +58,13 @@ def preprocess(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="How the folders are laid out: casia-b.")],
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
-    out: Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Store to write, for example casia-b.zarr or s3://bucket/casia-b.zarr (also gs://). For a URL, the "
+            "folder NAME.zarr.work, with which a killed run continues, is made in the current folder."
+        ),
+    ],
     frames: Annotated[
         Path | None, typer.Option(help="Folder of the videos, or of pictures made from them; needed for flow.")
     ] = None,
@@ -231,4 +238,6 @@ def _plain(value: object, separator: str = "\n") -> str:
         return separator.join(f"{key}: {_plain(item, ', ')}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
+    if value is None:
+        return "unknown"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from attengait.cli.data import StoreArgument
 from attengait.cli.progress import ProgressLine
 from attengait.errors import ParameterError
 
@@ -24,7 +25,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 def embed(
     run: ModelArgument,
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")],
+    store: StoreArgument,
     out: Annotated[Path, typer.Option(help="NPZ file to write: features [n, parts, D], subjects, views, sequences.")],
     subjects: SubjectsOption = None,
     device: DeviceOption = "auto",
@@ -41,7 +42,9 @@ def embed(
 
 def evaluate(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder or a file of weights.")] = None,
-    store: Annotated[Path | None, typer.Argument(metavar="[STORE]", help="The store to recognise people in.")] = None,
+    store: Annotated[
+        str | None, typer.Argument(metavar="[STORE]", help="The store to recognise people in: a folder or a URL.")
+    ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
     ] = None,
@@ -83,7 +86,7 @@ def evaluate(
         write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
 
 
-def embed_with_progress(run: Path, store: Path, subjects: str | None, device: str) -> "Embeddings":
+def embed_with_progress(run: Path, store: str, subjects: str | None, device: str) -> "Embeddings":
     """Embed a store's sequences, with a live line."""
     from attengait.pipelines.run import embed_run
 
