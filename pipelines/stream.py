@@ -33,6 +33,9 @@ Batch = list[Frames] | tuple[list[Frames], NDArray[np.int32]]
 RequestBatch = Callable[[int], Callable[[], Batch]]
 """From the index of a batch, from 0, on: begins to read it and returns what waits for it."""
 
+READ_AHEAD = 4
+"""Batches asked of the disk, the network or the decoder beyond those that DALI prefetches."""
+
 GPU_COPY_THREADS = 2
 """Threads that copy clips into pinned memory, for each GPU."""
 
@@ -62,7 +65,7 @@ class ClipStream:
         rank: int = 0,
         world_size: int = 1,
         prefetch: int = 2,
-        read_ahead: int = 2,
+        read_ahead: int = READ_AHEAD,
     ) -> None:
         if start_step < 0:
             raise ParameterError(f"start_step is {start_step}, but must not be negative")
@@ -144,7 +147,7 @@ class SequenceStream:
         batch_frames: int,
         device: str = "cpu",
         prefetch: int = 2,
-        read_ahead: int = 2,
+        read_ahead: int = READ_AHEAD,
     ) -> None:
         indices = np.asarray(indices, np.int64)
         starts, lengths = sequences.start[indices], sequences.length[indices]

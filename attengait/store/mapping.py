@@ -25,7 +25,7 @@ from attengait.store.layout import FrameLayout, index_bytes, read_shard_index, s
 RECHECK_SECONDS = 1.0
 """How long the size of a shard's file is taken to be what it was."""
 
-PROBES = 8
+PROBES = 3
 """Clips of each request that are looked up in the page cache, to find out whether the disk must be asked ahead."""
 COLD_REQUESTS = 64
 """Requests that are asked ahead after one of which a part was not in memory."""

@@ -153,6 +153,8 @@ def _nothing_there(location: Location) -> AttenGaitError:
             "run the same `attengait preprocess` again to continue"
         )
     if location.path is None:
+        if location.lacks_bucket():
+            return AttenGaitError(f"{location} does not exist: there is no such bucket")
         return AttenGaitError(f"{location} is not a store: there is no {location / 'zarr.json'}")
     if location.path.is_file():
         return AttenGaitError(f"{location} is a file, but a store is a folder")
