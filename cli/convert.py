@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 import_app = typer.Typer(help="Make a store from other programs' files; killed, it continues.", no_args_is_help=True)
 export_app = typer.Typer(help="Write a store as other programs' files; killed, it continues.", no_args_is_help=True)
 
-OutOption = Annotated[Path, typer.Option(help="Store to write, for example casia-b.zarr.")]
+OutOption = Annotated[str, typer.Option(help="Store to write, for example casia-b.zarr, or an s3:// or gs:// URL.")]
 DatasetOption = Annotated[
     str | None, typer.Option(help="Name of the data set that the store gives.", show_default="imported")
 ]

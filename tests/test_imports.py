@@ -178,6 +178,8 @@ def test_loading_torch_would_be_seen():
         "attengait.datasets",
         "attengait.synth",
         "attengait.evaluation",
+        "attengait.interchange.exporting",
+        "attengait.interchange.importing",
     ],
 )
 def test_the_light_parts_load_no_torch(module: str):

@@ -28,6 +28,7 @@ from attengait.interchange.description import FILE_NAME, Description, descriptio
 from attengait.pool import run_in_workers
 from attengait.store import Store, open_store
 from attengait.store.layout import work_path
+from attengait.store.location import Where
 from attengait.store.reader import ClipReader
 from attengait.store.workfolder import WorkFolder, locked, put_in_place
 
@@ -64,14 +65,14 @@ class ExportSummary:
 
 
 def export_pickles(
-    where: str | Path,
+    where: Where,
     out: Path,
     *,
     workers: int = 1,
     dry_run: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ExportSummary:
-    """Write the store at `where` into the folder `out`, which must not exist or be empty.
+    """Write the store at `where`, a folder or a URL, into the folder `out`, which must not exist or be empty.
 
     Continues a run that was stopped, and does nothing when `out` is a finished export of the same store. `on_progress`
     gets the frames done and the frames to do. Raises ParameterError for bad `workers`; AttenGaitError when the store
@@ -131,7 +132,7 @@ def pickle_array(array: NDArray[np.uint8]) -> bytes:
 class _Task:
     """Some sequences to be written by one worker."""
 
-    where: str | Path
+    where: Where
     targets: list[str]
     names: list[str]
     starts: list[int]
@@ -142,7 +143,7 @@ class _Task:
 
 def _write(
     store: Store,
-    where: str | Path,
+    where: Where,
     paths: list[str],
     present: set[str],
     tree: Path,
@@ -196,7 +197,7 @@ def _export(task: _Task) -> int:
 
 
 @lru_cache(maxsize=1)
-def _reader(where: str | Path) -> ClipReader:
+def _reader(where: Where) -> ClipReader:
     """One for all tasks of a worker process, which ends with them."""
     return open_store(where).reader()
 
@@ -211,7 +212,7 @@ def _kept(tree: Path, paths: list[str]) -> str:
     return f"{num_kept:,} of {len(paths):,} sequences are kept: run the same command again to continue"
 
 
-def _paths(store: Store, where: str | Path) -> list[str]:
+def _paths(store: Store, where: Where) -> list[str]:
     """Where each sequence goes, relative to the folder; raises AttenGaitError for names that are no folders'."""
     columns = (store.sequences.subject, store.sequences.walk, store.sequences.view)
     names = list(zip(*(column.tolist() for column in columns), strict=True))

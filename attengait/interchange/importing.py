@@ -26,6 +26,7 @@ from attengait.interchange.hdf5 import HDF5
 from attengait.interchange.pickles import PICKLES
 from attengait.preprocess import PlanSummary, PreprocessSummary, count_skipped, state_of
 from attengait.store.layout import check_chunk_frames, check_codec
+from attengait.store.location import Where
 from attengait.store.plan import PlannedSequence, StorePlan
 from attengait.store.shards import WorkerPool
 from attengait.store.writer import OnProgress, StoreJob, check_path, write_store
@@ -41,8 +42,8 @@ class ImportConfig:
     source: str
     """A key of `SOURCES`."""
     folder: Path
-    out: Path
-    """The store."""
+    out: Where
+    """The store: a folder, or an s3:// or gs:// URL."""
     file: str | None = None
     """Pattern that chooses among several files of a sequence by their names; for pickles only."""
     dataset: str | None = None

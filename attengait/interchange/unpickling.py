@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,7 @@ def read_array(path: str | Path) -> NDArray[Any]:
     header = _header(path, found)
     data = found.data.encode("latin-1") if isinstance(found.data, str) else found.data
     expected_bytes = math.prod(header.shape) * header.dtype.itemsize
-    if not isinstance(data, bytes | bytearray) or len(data) != expected_bytes:
+    if not isinstance(data, bytes) or len(data) != expected_bytes:
         raise PickleError(f"{path} is damaged: its values do not fill an array of shape {list(header.shape)}")
     return np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if found.is_fortran else "C")
 
@@ -135,8 +135,18 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+def _load_bytearray(unpickler: Any) -> None:
+    """What protocol 5 has for the values of an array, as bytes: Python's own makes room for them before it reads."""
+    unpickler.append(unpickler.read(int.from_bytes(unpickler.read(8), "little")))
+
+
 class _Unpickler(pickle._Unpickler):
     """Knows the names of `_FUNCTIONS` and `numpy.ndarray`, which is only ever handed on."""
+
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: _load_bytearray,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name that the file uses; raises RefusedPickleError for others."""
@@ -160,27 +170,16 @@ class _File:
 
     def read(self, size: int) -> bytes:
         """The next `size` bytes, or zeros in their place where only the header is wanted."""
-        if self._passes_over(size):
-            return bytes(size)
-        return self._file.read(size)
-
-    def readinto(self, buffer: Any) -> int:
-        """Fill a buffer, which may keep what it holds where only the header is wanted."""
-        if self._passes_over(len(buffer)):
-            return len(buffer)
-        return self._file.readinto(buffer)
-
-    def readline(self) -> bytes:
-        """The next line."""
-        return self._file.readline()
-
-    def _passes_over(self, size: int) -> bool:
         if size > self._size_bytes - self._file.tell():
             raise EOFError("it ends too early")
         if self._is_header_wanted and size > _SKIPPED_BYTES:
             self._file.seek(size, io.SEEK_CUR)
-            return True
-        return False
+            return bytes(size)
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        """The next line."""
+        return self._file.readline()
 
 
 def _load(path: str | Path, *, is_header_wanted: bool) -> _Array:

@@ -1,0 +1,112 @@
+"""`attengait import` and `attengait export` as a user meets them."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import foreign_files
+import pytest
+import typer
+
+from attengait.cli.main import app, main
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def attengait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command in this process and in the test's folder: its exit status and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["attengait", *map(str, words)])
+        status: object = 0
+        try:
+            main()
+        except SystemExit as exit:
+            status = exit.code or 0
+        assert isinstance(status, int)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> None:
+    foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(64, 44))
+    words = ("import", "pickles", "in", "--out", "s.zarr", "--workers", 1)
+    status, out, _ = attengait(*words, "--dry-run")
+    assert (status, out.splitlines()[0]) == (0, "s.zarr (new): 4 sequences, at most 69 frames,")
+    status, out, err = attengait(*words)
+    assert (status, err) == (0, "")
+    assert out.startswith("s.zarr: 4 sequences, 69 frames (")
+    status, out, _ = attengait(*words)
+    assert "nothing was done" in out
+    status, _, err = attengait(*words, "--no-pad")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "begun with recipe.pad 'square', but recipe.pad is now 'none'" in err
+    status, out, _ = attengait("export", "pickles", "s.zarr", "--out", "out", "--workers", 1, "--dry-run")
+    assert (status, (tmp_path / "out").exists()) == (0, False)
+    status, out, _ = attengait("export", "pickles", "s.zarr", "--out", "out", "--workers", 1)
+    assert status == 0
+    assert out.startswith("out: 4 sequences, 69 frames, uint8 T x 64 x 64, ")
+    assert (tmp_path / "out/002/nm-01/090/090.pkl").is_file()
+
+
+def test_published_files_to_a_store(attengait: Command, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for (subject, walk, view), array in foreign_files.arrays(64, 64, 3).items():
+        foreign_files.write_hdf5(tmp_path / "in" / f"{subject}_{walk}_{view}.h5", array)
+    options = ("--dataset", "casia-b", "--codec", "lz4", "--chunk-frames", 8, "--workers", 1)
+    status, _, err = attengait("import", "h5", "in", "--out", "s.zarr", *options)
+    assert (status, err) == (0, "")
+    known = json.loads(attengait("info", "s.zarr", "--json")[1])
+    assert [known[key] for key in ("dataset", "modality", "codec", "chunk_frames", "frames")] == [
+        *("casia-b", "flow", "lz4", 8, 69)
+    ]
+    assert attengait("verify", "s.zarr")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "part"),
+    [
+        (("import", "pickles", "nowhere", "--out", "x"), 1, "the folder nowhere does not exist"),
+        (("import", "pickles", "in", "--out", "x", "--file", "y*"), 1, "with names like 'y*'"),
+        (("import", "pickles", "in", "--out", "x", "--modality", "depth"), 2, "modality must be one of"),
+        (("import", "pickles", "in", "--out", "x", "--encoding", "uv"), 2, "only flow takes it, not silhouette"),
+        (("import", "pickles", "in", "--out", "x", "--workers", "0"), 2, "workers is 0"),
+        (("import", "pickles", "in", "--out", "x", "--chunk-frames", "0"), 2, "chunk_frames is 0"),
+        (("import", "pickles", "in", "--out", "in"), 1, "in exists already"),
+        (("import", "h5", "in", "--out", "x"), 1, "does not hold one .h5 file for each sequence"),
+        (("export", "pickles", "nowhere.zarr", "--out", "x"), 1, "nowhere.zarr does not exist"),
+        (("export", "pickles", "in", "--out", "x"), 1, "in is not a store"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    attengait: Command, tmp_path: Path, words: tuple[str, ...], status: int, part: str
+) -> None:
+    foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(8, 8))
+    ended, out, err = attengait(*words)
+    assert (ended, out) == (status, "")
+    assert part in err
+    assert err.startswith("attengait: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_set_of_converters_is_the_documented_one() -> None:
+    groups = typer.main.get_command(app).commands
+    shared = ["--chunk-frames", "--codec", "--dataset", "--dry-run", "--encoding"]
+    options = {
+        (group, name): sorted(option for parameter in command.params for option in parameter.opts if "--" in option)
+        for group in ("import", "export")
+        for name, command in groups[group].commands.items()
+    }
+    assert options == {
+        ("import", "pickles"): [*shared, "--file", "--modality", "--out", "--pad", "--workers"],
+        ("import", "h5"): [*shared, "--modality", "--out", "--pad", "--workers"],
+        ("export", "pickles"): ["--dry-run", "--out", "--workers"],
+    }
