@@ -17,6 +17,7 @@ import torch
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation.embeddings import Embeddings, embed_store
 from attengait.files import lock
+from attengait.model.config import FRAME_PIXELS
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
 from attengait.pipelines.stream import ClipStream, SequenceStream
@@ -50,6 +51,7 @@ def train_run(
     device, precision = resolve_device(config.device, config.precision)
     config = dataclasses.replace(config, precision=precision)
     store = open_store(store_path)
+    _check_size(store)
     plan = batch_plan(store, config)
     if plan.dropped_subjects:
         on_warning(
@@ -117,8 +119,8 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
     subjects = [name for name in available if name not in known]
     if not subjects:
         raise AttenGaitError(
-            f"all {len(available)} subjects of {store.location} belong to the training set of {run}: name the ones to use "
-            "with --subjects"
+            f"all {len(available)} subjects of {store.location} belong to the training set of {run}: name the ones to "
+            "use with --subjects"
         )
     return subjects
 
@@ -154,6 +156,16 @@ def embed_run(
         ) as stream,
     ):
         return embed_store(model, stream, store.sequences, on_progress=lambda done: on_progress(done, len(indices)))
+
+
+def _check_size(store: Store) -> None:
+    """Raise AttenGaitError for a store whose pictures no model takes."""
+    height, width, _ = store.frame_shape
+    if (height, width) != (FRAME_PIXELS, FRAME_PIXELS):
+        raise AttenGaitError(
+            f"{store.location} has frames of {height} x {width} pixels, but the model takes {FRAME_PIXELS} x "
+            f"{FRAME_PIXELS}"
+        )
 
 
 def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:

@@ -56,6 +56,14 @@ def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> No
     assert (tmp_path / "out/002/nm-01/090/090.pkl").is_file()
 
 
+def test_frames_that_no_model_takes_come_in_and_are_refused_for_training(attengait: Command, tmp_path: Path) -> None:
+    foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(64, 44))
+    assert attengait("import", "pickles", "in", "--out", "s.zarr", "--workers", 1, "--no-pad")[0] == 0
+    status, _, err = attengait("train", "s.zarr", "--out", "run", "--preset", "demo")
+    assert (status, err) == (1, "attengait: s.zarr has frames of 64 x 44 pixels, but the model takes 64 x 64\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_published_files_to_a_store(attengait: Command, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for (subject, walk, view), array in foreign_files.arrays(64, 64, 3).items():

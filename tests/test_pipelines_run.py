@@ -17,7 +17,7 @@ from attengait.training.config import TrainingConfig
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Five subjects, 001 to 005, of two sequences each."""
-    made: Store = make_store(tmp_path_factory.mktemp("stores") / "s.zarr")
+    made: Store = make_store(tmp_path_factory.mktemp("stores") / "s.zarr", frame_shape=(64, 64, 3))
     return made
 
 
