@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, h5py_module, write_files
 from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
-from attengait.benchmarks.ways import GatherWay, StreamWay, TensorStoreWay, Way, ZarrPythonWay
+from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.machine import usable_cores
 from attengait.sampling import BatchPlan, PlannedBatch
@@ -71,20 +72,21 @@ def benchmark_loader(
     with ExitStack() as stack:
         ways: list[Way] = [
             GatherWay(frames, clip_frames),
-            StreamWay(store, plan),
+            *stream_ways(store, plan, frames),
             TensorStoreWay(store, clip_frames),
-            ZarrPythonWay(store, clip_frames),
         ]
+        if not store.location.is_remote:
+            ways.append(ZarrPythonWay(store, clip_frames))
         if baselines:
             ways += stack.enter_context(_baselines(frames, sequences, clip_frames, workers, default_workers))
         for way in ways:
             stack.enter_context(closing(way))
         counts = {way.name: way.num_batches(num_batches) for way in ways}
-        planned = [plan.batch(step) for step in range((repeats + 1) * num_batches + max(counts.values()) + 1)]
+        planned = [plan.batch(step) for step in range((repeats + 1) * max(counts.values()) + 1)]
         _compare_first_batch(store, ways, planned[0])
 
         def run(way: Way, count: int, repeat: int) -> int:
-            first = 1 + repeat * num_batches
+            first = 1 + repeat * count
             return sum(len(clips) for clips in way.batches(planned[first : first + count]))
 
         runs = {way.name: partial(run, way, counts[way.name]) for way in ways}
@@ -154,20 +156,31 @@ def check_positive(**parameters: int) -> None:
 def about_store(store: Store) -> Report:
     """What a report says of a store."""
     layout = {"codec": store.codec, "chunk_frames": store.chunk_frames, "shard_frames": store.shard_frames}
-    return {"path": str(store.path), **layout, "frame_shape": list(store.frame_shape)}
+    return {"path": str(store.location), **layout, "frame_shape": list(store.frame_shape)}
 
 
-def clip_plan(store: Store, sequences: Sequences, batch_size: int, clip_frames: int) -> BatchPlan:
-    """Batches of `batch_size` clips from as many subjects as divide it; AttenGaitError where no sequence is enough."""
+def clip_plan(
+    store: Store, sequences: Sequences, batch_size: int, clip_frames: int, *, world_size: int = 1
+) -> BatchPlan:
+    """Batches of `batch_size` clips, which `world_size` divides, from as many subjects as divide it.
+
+    Raises AttenGaitError when no sequence is long enough, or fewer subjects than `world_size` have one.
+    """
     usable = sequences.length >= clip_frames
     if not usable.any():
         longest = int(store.sequences.length.max(initial=0))
         raise AttenGaitError(
-            f"{store.path}: none of {len(sequences)} sequences has the {clip_frames} frames of a clip, the longest has "
-            f"{longest}"
+            f"{store.location}: none of {len(sequences)} sequences has the {clip_frames} frames of a clip, the longest "
+            f"has {longest}"
         )
     subjects = sorted({str(name) for name in sequences.subject[usable]})
-    per_batch = max(n for n in range(1, min(len(subjects), batch_size) + 1) if batch_size % n == 0)
+    if len(subjects) < world_size:
+        raise AttenGaitError(
+            f"{store.location}: {world_size} processes need as many subjects, but only {len(subjects)} have a sequence "
+            f"of {clip_frames} frames"
+        )
+    most = min(len(subjects), batch_size)
+    per_batch = max(n for n in range(world_size, most + 1, world_size) if batch_size % n == 0)
     return BatchPlan(
         sequences,
         subjects,
@@ -204,13 +217,13 @@ def _compare_first_batch(store: Store, ways: Sequence[Way], planned: PlannedBatc
 
     def first(way: Way) -> NDArray[Any]:
         (batch,) = way.batches([planned])
-        clips = np.asarray(batch)
+        clips = batch.numpy(force=True) if isinstance(batch, torch.Tensor) else np.asarray(batch)
         return clips if clips.dtype == np.uint8 else np.rint(255 * clips)
 
     expected = first(ways[0]).copy()
     for way in ways[1:]:
         if not np.array_equal(first(way), expected):
-            raise AttenGaitError(f"{store.path}: {way.name} gives other clips than were read at first")
+            raise AttenGaitError(f"{store.location}: {way.name} gives other clips than were read at first")
 
 
 def _first_sequences(store: Store, max_bytes: int) -> Sequences:

@@ -18,7 +18,7 @@ Report = dict[str, Any]
 
 
 def measure_in_turns(
-    runs: Mapping[str, Callable[[int], int]],
+    runs: Mapping[str, Callable[[int], float]],
     *,
     repeats: int,
     warm_up: bool = True,

@@ -1,16 +1,19 @@
 """Ways to the same clips that the benchmark of the loader compares, each as an iterator of batches.
 
-    stream       ClipStream: from the store through DALI to a torch tensor
-    gather       numpy.take of the clips, from frames in memory into an array that is ready: one thread, no files
-    tensorstore  one batched read per batch, into numpy arrays
-    zarr-python  one slice per clip
+    gather              numpy.take of the clips, from frames in memory into an array that is ready: one thread, no files
+    stream              ClipStream: from the store through DALI to a torch tensor
+    stream, cache host  the same from frames that are kept in memory
+    stream, to the GPU  ClipStream to a GPU, where there is one
+    stream, cache gpu   ResidentStream: gathered on the GPU, whose memory has the frames
+    tensorstore         one batched read per batch, into numpy arrays
+    zarr-python         one slice per clip
 
-Those that begin with another format are in `attengait.benchmarks.baselines`. Only `stream` plans its batches within the
-measured time.
+Those that begin with another format are in `attengait.benchmarks.baselines`. Only streams plan their batches within the
+measured time; they go on from one measurement to the next, so that what they read ahead counts in the end.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,13 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
+from attengait.pipelines.resident import ResidentStream, to_device
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling import BatchPlan, PlannedBatch
 from attengait.store import Store
 from attengait.store.layout import shard_path
+from attengait.store.location import use_tensorstore
+from attengait.store.reader import ResidentReader
 
 Batch = NDArray[np.uint8] | torch.Tensor | list[NDArray[np.uint8]]
 """N clips [T, H, W, C], uint8 or float32 of 0 to 1."""
@@ -32,12 +38,12 @@ class Way(ABC):
     """One way to the clips."""
 
     share = 1.0
-    """Of the batches of one measurement: slow ways get fewer."""
+    """Of the batches of one measurement: slow ways get fewer, the fastest more."""
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         self.name = name
         self.files = files
-        """What it reads: without these in the page cache it is cold. None for what is in memory anyway."""
+        """What it reads: without these in the page cache it is cold. None for what is in memory, or remote."""
 
     @abstractmethod
     def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
@@ -75,28 +81,57 @@ class GatherWay(Way):
 
 
 class StreamWay(Way):
-    """Our stream, which goes on from one measurement to the next."""
+    """One of our streams, which `open_stream` opens at a step of the plan."""
 
-    def __init__(self, store: Store, plan: BatchPlan) -> None:
-        super().__init__("stream", shard_files(store))
-        self._store, self._plan = store, plan
-        self._stream: ClipStream | None = None
+    def __init__(
+        self,
+        name: str,
+        files: Sequence[Path],
+        open_stream: Callable[[int], ClipStream | ResidentStream],
+        *,
+        share: float = 1.0,
+    ) -> None:
+        super().__init__(name, files)
+        self.share = share
+        self._open_stream = open_stream
+        self._stream: ClipStream | ResidentStream | None = None
         self._next_step = 0
 
     def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
         """See Way."""
         if self._stream is None or self._next_step != planned[0].step:
             self.let_go()
-            self._stream = ClipStream(self._store, self._plan, start_step=planned[0].step)
+            self._stream = self._open_stream(planned[0].step)
         self._next_step = planned[-1].step + 1
         for _ in planned:
-            yield next(self._stream).clips
+            clips = next(self._stream).clips
+            yield clips
+        if clips.is_cuda:
+            torch.cuda.synchronize(clips.device)
 
     def let_go(self) -> None:
         """See Way."""
         if self._stream is not None:
             self._stream.close()
         self._stream = None
+
+
+def stream_ways(store: Store, plan: BatchPlan, frames: NDArray[np.uint8]) -> list[Way]:
+    """Our streams; `frames` [F, H, W, C] are the store's from its beginning, as far as the plan goes."""
+    files = shard_files(store)
+    ways: list[Way] = [
+        StreamWay("stream", files, lambda at: ClipStream(store, plan, start_step=at)),
+        StreamWay("stream, cache host", (), lambda at: ClipStream(ResidentReader(frames), plan, start_step=at)),
+    ]
+    if torch.cuda.is_available():
+        on_gpu = to_device(frames, torch.device("cuda"))
+        ways += [
+            StreamWay(
+                "stream, to the GPU", files, lambda step: ClipStream(store, plan, start_step=step, device="cuda")
+            ),
+            StreamWay("stream, cache gpu", (), lambda at: ResidentStream(on_gpu, plan, start_step=at), share=10),
+        ]
+    return ways
 
 
 class TensorStoreWay(Way):
@@ -106,15 +141,14 @@ class TensorStoreWay(Way):
 
     def __init__(self, store: Store, clip_frames: int) -> None:
         super().__init__("tensorstore", shard_files(store))
-        self._folder, self._clip_frames = store.path / "frames", clip_frames
+        self._folder, self._clip_frames = store.location / "frames", clip_frames
         self._array: Any = None
 
     def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
         """See Way."""
-        import tensorstore
-
+        tensorstore = use_tensorstore()
         if self._array is None:
-            spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{self._folder.absolute()}/"}}
+            spec = {"driver": "zarr3", "kvstore": self._folder.kvstore()}
             self._array = tensorstore.open(spec, read=True, open=True).result()
         for batch in planned:
             with tensorstore.Batch() as reads:
@@ -127,7 +161,7 @@ class TensorStoreWay(Way):
 
 
 class ZarrPythonWay(Way):
-    """zarr-python as anybody would use it."""
+    """zarr-python as anybody would use it on a local store."""
 
     share = 0.1
 
@@ -149,5 +183,6 @@ class ZarrPythonWay(Way):
 
 
 def shard_files(store: Store) -> list[Path]:
-    """The files of a local store that hold its frames."""
-    return [shard_path(store.path, shard) for shard in range(store.layout.num_shards)]
+    """The files of a store that hold its frames; none of a remote one."""
+    path = store.location.path
+    return [] if path is None else [shard_path(path, shard) for shard in range(store.layout.num_shards)]

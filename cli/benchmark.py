@@ -7,21 +7,25 @@ from typing import Annotated
 
 import typer
 
-from attengait.cli.data import parse_numbers
-from attengait.errors import ParameterError
+from attengait.cli.data import STORE_HELP, StoreArgument, parse_numbers
+from attengait.cli.progress import ProgressLine
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.machine import usable_cores
 
 app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)
 
+BatchSizeOption = Annotated[int, typer.Option(help="Clips of a batch.")]
+ClipFramesOption = Annotated[int, typer.Option(help="Frames of a clip.")]
+BatchesOption = Annotated[int, typer.Option(help="Batches of one measurement.")]
 RepeatsOption = Annotated[int, typer.Option(help="Measurements; the median counts.")]
 PlotOption = Annotated[Path | None, typer.Option(help="Draw it there too (PNG).")]
 
 
 @app.command("loader")
 def loader(
-    stores: Annotated[list[Path], typer.Argument(metavar="STORE...", help="Stores made by `attengait preprocess`.")],
-    batch_size: Annotated[int, typer.Option(help="Clips of a batch.")] = 64,
-    clip_frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 30,
+    stores: Annotated[list[str], typer.Argument(metavar="STORE...", help=STORE_HELP)],
+    batch_size: BatchSizeOption = 64,
+    clip_frames: ClipFramesOption = 30,
     batches: Annotated[int, typer.Option(help="Batches of one measurement; slow ways get fewer.")] = 40,
     repeats: RepeatsOption = 5,
     baselines: Annotated[
@@ -38,7 +42,7 @@ def loader(
     ] = False,
     plot: PlotOption = None,
 ) -> None:
-    """Training clips per second: the stream, beside a plain gather in memory, TensorStore, zarr-python and baselines.
+    """Training clips per second: our streams, beside a plain gather in memory, TensorStore, zarr-python and baselines.
 
     The last line is one JSON object, or a list of them for several stores.
     """
@@ -141,6 +145,110 @@ def agreement(
     if out is not None:
         write_atomically(out, (table + "\n").encode())
     print(json.dumps(report))
+
+
+@app.command("scale")
+def scale(
+    sequences: Annotated[str, typer.Option(help="How many, with commas.")] = "1000,10000,100000,128671,1000000",
+    files: Annotated[int, typer.Option(help="Open files that a process may have.")] = 256,
+    batches: BatchesOption = 40,
+    repeats: RepeatsOption = 3,
+    plot: PlotOption = None,
+) -> None:
+    """Time to open, memory, time to plan a batch and clips per second of ever larger stores, up to GREW's and beyond.
+
+    The stores are generated; their shards are all links to one file.
+    """
+    from attengait.benchmarks.plots import check_plot, plot_curves
+    from attengait.benchmarks.scale import CURVES, benchmark_scale, format_table
+
+    if plot is not None:
+        check_plot(plot)
+    sizes = parse_numbers("sequences", sequences)
+    report = benchmark_scale(sizes, max_files=files, num_batches=batches, repeats=repeats)
+    print(format_table(report))
+    if plot is not None:
+        plot_curves(report, plot, x="sequences", curves=CURVES)
+    print(json.dumps(report))
+
+
+@app.command("layout")
+def layout(
+    store: StoreArgument,
+    codecs: Annotated[
+        str, typer.Option(help="none, lz4, zstd, lz4-bytes, lz4-bits (shuffled by Blosc), with commas.")
+    ] = "none,lz4,zstd,lz4-bytes,lz4-bits",
+    chunks: Annotated[str, typer.Option(help="Frames of a chunk, with commas.")] = "8,16,32",
+    shards: Annotated[str, typer.Option(help="Frames of a shard, with commas; 0 is as stores are planned.")] = "0",
+    clip_frames: ClipFramesOption = 30,
+    batches: BatchesOption = 40,
+    repeats: RepeatsOption = 5,
+    out: Annotated[Path | None, typer.Option(help="Write the table there too (Markdown).")] = None,
+) -> None:
+    """Size on disk and clips per second, at random and in sequence, of a store's frames written in other layouts."""
+    from itertools import product
+
+    from attengait.benchmarks.layout import Layout, benchmark_layout, format_table
+    from attengait.files import check_target, write_atomically
+
+    if out is not None:
+        check_target(out)
+    lengths = product(codecs.split(","), parse_numbers("chunks", chunks), parse_numbers("shards", shards))
+    layouts = [Layout(codec=codec, chunk_frames=chunk, shard_frames=shard) for codec, chunk, shard in lengths]
+    report = benchmark_layout(store, layouts, clip_frames=clip_frames, num_batches=batches, repeats=repeats)
+    table = format_table(report)
+    print(table)
+    if out is not None:
+        write_atomically(out, (table + "\n").encode())
+    print(json.dumps(report))
+
+
+@app.command("ranks")
+def ranks(
+    store: StoreArgument,
+    processes: Annotated[str, typer.Option(help="Numbers of processes, with commas.")] = "1,2",
+    one_core_each: Annotated[
+        bool, typer.Option("--one-core-each/--all-cores", help="What a process may run on.")
+    ] = True,
+    batch_size: Annotated[int, typer.Option(help="Clips of a batch of one process.")] = 64,
+    clip_frames: ClipFramesOption = 30,
+    batches: BatchesOption = 40,
+    repeats: RepeatsOption = 5,
+) -> None:
+    """Clips per second of several processes together, each of which streams its slice of the batches."""
+    from attengait.benchmarks.ranks import benchmark_ranks, format_table
+
+    report = benchmark_ranks(
+        store,
+        processes=parse_numbers("processes", processes),
+        one_core_each=one_core_each,
+        batch_size=batch_size,
+        clip_frames=clip_frames,
+        num_batches=batches,
+        repeats=repeats,
+    )
+    print(format_table(report))
+    print(json.dumps(report))
+
+
+@app.command("soak")
+def soak(
+    store: StoreArgument,
+    clips: Annotated[int, typer.Option(help="Clips to stream.")] = 10_000_000,
+    batch_size: BatchSizeOption = 64,
+    clip_frames: ClipFramesOption = 30,
+) -> None:
+    """Memory, threads and open files while millions of clips are streamed; exit status 1 where any of them grows."""
+    from attengait.benchmarks.soak import benchmark_soak, format_table
+
+    with ProgressLine("Streaming", "clips") as line:
+        report = benchmark_soak(
+            store, num_clips=clips, batch_size=batch_size, clip_frames=clip_frames, on_progress=line.update
+        )
+    print(format_table(report))
+    print(json.dumps(report))
+    if report["growth"]:
+        raise AttenGaitError(f"streaming does not keep what it takes: {'; '.join(report['growth'])}")
 
 
 def _parse_size(name: str, text: str) -> tuple[int, int]:

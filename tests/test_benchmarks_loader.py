@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from attengait.benchmarks import ways
 from attengait.benchmarks.loader import benchmark_loader, format_table
@@ -17,13 +18,17 @@ from attengait.store.layout import CODECS
 
 make_store = import_module("small_stores").make_store
 
+STREAMS = ["stream", "stream, cache host"]
+if torch.cuda.is_available():
+    STREAMS += ["stream, to the GPU", "stream, cache gpu"]
+
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_report_has_every_way_with_median_and_spread(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
     report = benchmark_loader(store.path, batch_size=6, clip_frames=10, num_batches=3, repeats=2)
     assert json.loads(json.dumps(report)) == report
-    assert [row["name"] for row in report["results"]] == ["gather", "stream", "tensorstore", "zarr-python"]
+    assert [row["name"] for row in report["results"]] == ["gather", *STREAMS, "tensorstore", "zarr-python"]
     for row in report["results"]:
         assert 0 < row["min"] <= row["clips_per_s"] <= row["max"]
     assert report["store"]["codec"] == codec
@@ -51,11 +56,11 @@ def test_baselines_deliver_the_same_clips_warm_and_cold_and_leave_nothing_behind
     report = benchmark_loader(
         store.path, baselines=True, workers=(0, 1), cold=True, batch_size=4, clip_frames=10, num_batches=1, repeats=1
     )
-    own = ["stream", "tensorstore", "zarr-python"]
+    own = ["tensorstore", "zarr-python"]
     formats = ["pickle-dataloader", "pickle-dataloader, uint8", "h5py", "npy-dataloader"]
     loaders = [name for each in formats for name in (f"{each}, 0 workers", each)]
-    cold = [f"{name}, cold" for name in own + loaders]
-    assert [row["name"] for row in report["results"]] == ["gather", *own, *loaders, *cold]
+    cold = [f"{name}, cold" for name in ["stream", *STREAMS[2:3], *own, *loaders]]
+    assert [row["name"] for row in report["results"]] == ["gather", *STREAMS, *own, *loaders, *cold]
     assert 0 <= report["store"]["pages_that_stayed"] <= 1
     assert report["store"]["dataloader_workers"] == 1
     assert "workers 1" in format_table(report)

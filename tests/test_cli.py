@@ -320,6 +320,11 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("doctor", "--folder", "nowhere"), 1, "nowhere is no folder"),
         (("preprocess", "casia-b", "--frames", "a", "--silhouettes", "b", "--out", "c", "--encoding", "h"), 2, "uvm"),
         (("benchmark", "loader", "w.zarr", "--clip-frames", "100"), 1, "100"),
+        (("benchmark", "loader", "w.zarr", "--plot", "x.pdf"), 2, ".png"),
+        (("benchmark", "layout", "w.zarr", "--codecs", "rar"), 2, "'rar'"),
+        (("benchmark", "ranks", "w.zarr", "--processes", "0"), 2, "processes"),
+        (("benchmark", "soak", "w.zarr", "--clips", "5"), 2, "at least ten batches"),
+        (("benchmark", "scale", "--sequences", "5"), 2, "at least 80"),
         (("benchmark", "flow", "--sizes", "320x240,big"), 2, "320x240 (width x height, in pixels), got 'big'"),
         (("benchmark", "flow", "--flow", "raft"), 2, "raft"),
         (("benchmark", "agreement", "--frames", "w.zarr/sequences"), 1, "w.zarr/sequences"),
@@ -353,6 +358,28 @@ def test_benchmarks_end_in_a_line_of_json(journey: Path) -> None:
     done = attengait("benchmark", *words, cwd=journey)
     assert done.returncode == 0, done.stderr
     assert [row["batch"] for row in json.loads(done.stdout.splitlines()[-1])["results"]] == [1, 2]
+
+
+def test_benchmarks_of_a_store_draw_and_write_what_they_print(
+    journey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = ("--batches", 1, "--repeats", 1)
+    plot, table = tmp_path / "rates.png", tmp_path / "layout.md"
+    words = ("loader", "w.zarr", "--clip-frames", 16, "--batch-size", 4, "--cold", "--plot", plot, *few)
+    done = attengait("benchmark", *words, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert "stream, cold" in done.stdout
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    words = ("layout", "w.zarr", "--codecs", "zstd", "--chunks", 4, "--clip-frames", 16, "--out", table, *few)
+    done = attengait("benchmark", *words, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(table.read_text())
+    words = ("soak", "w.zarr", "--clip-frames", 16, "--batch-size", 4, "--clips", 80)
+    done = attengait("benchmark", *words, cwd=journey)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["growth"] == []
+    monkeypatch.setattr("attengait.benchmarks.soak.growth", lambda early, late: ["files from 1 to 2"])
+    refused(attengait("benchmark", *words, cwd=journey), 1, "files from 1 to 2")
 
 
 def test_the_set_of_commands_is_the_documented_one() -> None:

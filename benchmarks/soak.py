@@ -1,0 +1,92 @@
+"""Whether a stream keeps what it takes: memory, threads and file handles while millions of clips go by.
+
+Looked at after the first batch and then after every tenth of the clips. By the first tenth all that is opened once is
+open; what grows from there to the end grows for ever.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
+from attengait.benchmarks.process import usage
+from attengait.benchmarks.report import Report, machine, versions
+from attengait.errors import ParameterError
+from attengait.pipelines.stream import ClipStream
+from attengait.store import open_store
+
+ALLOWED_GROWTH_BYTES = 16 * 2**20
+"""Of memory: allocators round and keep; two bytes lost for each of ten million clips are more."""
+ALLOWED_GROWTH_THREADS = 8
+"""TensorStore begins and ends threads as it needs them."""
+
+
+def benchmark_soak(
+    store_path: str | Path,
+    *,
+    num_clips: int = 10_000_000,
+    batch_size: int = 64,
+    clip_frames: int = 30,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Stream `num_clips` clips; the report's "growth" lists what grew, in words, and is empty when all is well.
+
+    `on_progress` is called with the clips done and all of them. Raises ParameterError for a parameter out of range,
+    AttenGaitError when no sequence is long enough.
+    """
+    check_positive(batch_size=batch_size, clip_frames=clip_frames)
+    num_batches = -(-num_clips // batch_size)
+    if num_batches < 10:
+        raise ParameterError(f"clips is {num_clips}, but must be at least ten batches of {batch_size}")
+    store = open_store(store_path)
+    looks = {1: "first batch"} | {num_batches * tenth // 10: f"{tenth}0 %" for tenth in range(1, 11)}
+    results = []
+    started = time.perf_counter()
+    with ClipStream(store, clip_plan(store, store.sequences, batch_size, clip_frames), num_steps=num_batches) as stream:
+        for done, batch in enumerate(stream, start=1):
+            del batch
+            if done in looks:
+                seconds = round(time.perf_counter() - started, 1)
+                results.append({"name": looks[done], "clips": done * batch_size, "seconds": seconds, **asdict(usage())})
+                on_progress(done * batch_size, num_batches * batch_size)
+    return {
+        "machine": machine(),
+        "versions": versions(*PACKAGES),
+        "store": {**about_store(store), "batch_size": batch_size, "clip_frames": clip_frames},
+        "results": results,
+        "growth": growth(*(next(row for row in results if row["name"] == name) for name in ("10 %", "100 %"))),
+    }
+
+
+def growth(early: Report, late: Report) -> list[str]:
+    """What one look shows more of than an earlier one, in words."""
+    grown = [
+        f"{kind} from {early[kind]} to {late[kind]}"
+        for kind, allowed in (("threads", ALLOWED_GROWTH_THREADS), ("files", 0))
+        if late[kind] > early[kind] + allowed
+    ]
+    if late["own_bytes"] > early["own_bytes"] + ALLOWED_GROWTH_BYTES:
+        grown.append(f"memory from {_mib(early['own_bytes'])} to {_mib(late['own_bytes'])}")
+    return grown
+
+
+def format_table(report: Report) -> str:
+    """The report for people."""
+    about = report["store"]
+    lines = [
+        f"{about['path']} (codec {about['codec']}): batches of {about['batch_size']} clips of {about['clip_frames']} "
+        "frames",
+        f"{'':11}  {'clips':>12}  {'seconds':>8}  {'memory':>9}  {'mapped':>9}  threads  files",
+    ]
+    lines += [
+        f"{row['name']:11}  {row['clips']:12,}  {row['seconds']:8,.1f}  {_mib(row['own_bytes']):>9}  "
+        f"{_mib(row['mapped_bytes']):>9}  {row['threads']:7}  {row['files']:5}"
+        for row in report["results"]
+    ]
+    lines.append(f"from 10 % to 100 %: {'; '.join(report['growth']) or 'nothing grew'}")
+    return "\n".join(lines)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB"
