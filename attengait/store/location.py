@@ -31,7 +31,7 @@ FIRST_RETRY_SECONDS = 0.25
 """Doubled from one attempt to the next, up to `LAST_RETRY_SECONDS`: a host that is gone is given up after 16 s."""
 LAST_RETRY_SECONDS = 8.0
 
-_WAITING = {"CONNECT_TIMEOUT_SECONDS": "10", "LOW_SPEED_TIME_SECONDS": "30", "LOW_SPEED_LIMIT_BYTES": "1"}
+_WAITING = {"CONNECT_TIMEOUT_SECONDS": "10", "LOW_SPEED_TIME_SECONDS": "15", "LOW_SPEED_LIMIT_BYTES": "1"}
 """By default tensorstore waits for ever for a server that has gone silent; set in the environment, these stay."""
 
 Range = tuple[int, int | None]
@@ -148,6 +148,18 @@ class Location:
         lasts = self.read_all([(key, (num_bytes - 1, num_bytes)) for key, num_bytes in files])
         return [bool(last) for last in lasts]
 
+    def lacks_bucket(self) -> bool:
+        """Whether the server knows no such bucket; a missing object alone does not tell."""
+        spec = self.kvstore()
+        if "bucket" not in spec:
+            return False
+        keys = use_tensorstore().KvStore.KeyRange("\0", "\1")
+        try:
+            _open(json.dumps(spec | {"path": ""})).list(keys).result()
+        except (ValueError, OSError, RuntimeError) as error:
+            return "no such bucket" in reason_of(error)
+        return False
+
     def check_writable(self) -> None:
         """Raise AttenGaitError where nothing can be written by the nature of the URL."""
         if self.is_remote and self.kvstore()["driver"] == "http":
@@ -260,15 +272,17 @@ def _may_have_credentials() -> bool:
 def reason_of(error: Exception) -> str:
     """What tensorstore's error means, as the end of a sentence that begins with a URL."""
     text = str(error).splitlines()[0]
-    if "HTTP code 401" in text or "HTTP code 403" in text or "PERMISSION_DENIED" in text:
-        return "is refused by the server: it takes other credentials (or, where it is missing, does not say so)"
-    if "HTTP code 301" in text or "HTTP code 307" in text:
-        return "is in another region: set AWS_REGION to it"
-    if "NoSuchBucket" in text or "HTTP code 404" in text:
-        return "cannot be reached: there is no such bucket"
-    text = re.sub(r"^[A-Z_]+: |All \d+ retry attempts failed: | ?\[.*", "", text)
-    return (
-        f"cannot be reached, the last of {MAX_RETRIES + 1} attempts ended so: {text}"
-        if "retry" in str(error)
-        else (f"cannot be read or written: {text}")
-    )
+    status = re.search(r"(?:HTTP code |http_response_code=')(\d+)", text)
+    attempts = re.search(r"All (\d+) retry attempts failed: ", text)
+    said = re.sub(r"^[A-Z_]+: |All \d+ retry attempts failed: |CURL error |^Unknown\b| ?\[.*", "", text)
+    if status is not None:
+        said = f"HTTP {status[1]}{': ' if said else ''}{said}"
+        if status[1] in ("401", "403"):
+            return f"is refused by the server ({said}): check its name and the credentials"
+        if status[1] in ("301", "307"):
+            return f"lies in another region ({said}): set AWS_REGION to that, or unset it"
+        if status[1] == "404":
+            return f"cannot be reached: there is no such bucket ({said})"
+    if attempts is not None:
+        return f"cannot be reached, the last of {int(attempts[1]) + 1} attempts ended so: {said}"
+    return f"cannot be read or written: {said}"

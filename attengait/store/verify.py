@@ -70,15 +70,22 @@ def _check_shard(store: Store, metadata: dict[str, bytes], shard: int) -> Iterat
     place, first = shard_key(shard), shard * store.shard_frames
     starts, lengths = store.sequences.start, store.sequences.length
     members = np.flatnonzero((starts >= first) & (starts < first + store.shard_frames)).tolist()
+    names = ", ".join(store.sequences.name(i) for i in members) or "no sequence"
     try:
         data = store.location.read(place)
         if data is None:
-            raise AttenGaitError("missing")
+            yield Finding(place=place, problem=f"missing; it holds {names}")
+            return
+    except AttenGaitError as error:
+        # A disk that cannot be read is damage, a server that cannot be reached is none.
+        if store.location.is_remote:
+            raise
+        yield Finding(place=place, problem=f"{error}; it holds {names}")
+        return
+    try:
         index = parse_shard_index(data, len(data), store.layout.chunks_per_shard)
     except AttenGaitError as error:
-        names = ", ".join(store.sequences.name(i) for i in members)
-        problem = str(error).removeprefix(f"{store.location / place}").lstrip(": ")
-        yield Finding(place=place, problem=f"{problem}; it holds {names or 'no sequence'}")
+        yield Finding(place=place, problem=f"{error}; it holds {names}")
         return
     array = array_in({**metadata, place: data}, "frames")
     damaged = np.zeros(store.layout.chunks_per_shard, bool)

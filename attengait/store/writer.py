@@ -100,6 +100,8 @@ def check_path(store: Where) -> None:
     if path is None:
         if location.read("zarr.json") is not None:
             raise AttenGaitError(f"{location} is a Zarr group or array already, not an AttenGait store: choose another")
+        if location.lacks_bucket():
+            raise AttenGaitError(f"{location} cannot be written: there is no such bucket")
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         kind = "a folder that is not an AttenGait store" if path.is_dir() else "a file"
         raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")

@@ -107,7 +107,7 @@ def job_of(path, plan=None, compute=frames_of, *, num_workers=1, problems=()):
     plan = plan or plan_of()
     inputs = [(i, sequence.max_frames) for i, sequence in enumerate(plan.sequences)]
     pool = WorkerPool(compute=compute, num_workers=num_workers)
-    return StoreJob(path=Path(path), plan=plan, inputs=inputs, run_shards=pool, problems=problems)
+    return StoreJob(path=path, plan=plan, inputs=inputs, run_shards=pool, problems=problems)
 
 
 def tree(folder):
