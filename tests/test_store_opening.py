@@ -89,7 +89,7 @@ def test_an_unfinished_store_says_how_far_it_is(tmp_path):
     work.path.mkdir()
     work.write_plan(fakes.plan_of())
     with pytest.raises(
-        AttenGaitError, match=r"s\.zarr is not finished \(0 of 3 shards\): run the same `attengait preproc"
+        AttenGaitError, match=r"s\.zarr is not finished \(0 of 3 shards\): run the command that began it again"
     ):
         open_store(tmp_path / "s.zarr")
 

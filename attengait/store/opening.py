@@ -23,8 +23,8 @@ class Store:
     """A finished store: what it holds and where.
 
     `store[i]` are the frames of sequence i, uint8 [T, H, W, C], and `store[i, 10:40]` those of a part of it, as an
-    array of one's own. So a store, which can be pickled, serves inside a torch Dataset: in spawned workers always, in forked
-    ones where it is a folder of uncompressed shards. Many clips at a time are read faster through `reader()`.
+    array of one's own. So a store, which can be pickled, serves inside a torch Dataset: in spawned workers always, in
+    forked ones where it is a folder of uncompressed shards. Many clips at a time are read faster through `reader()`.
     """
 
     location: Location
@@ -150,7 +150,7 @@ def _nothing_there(location: Location) -> AttenGaitError:
     if progress is not None:
         return AttenGaitError(
             f"{location} is not finished ({progress[0]} of {progress[1]} shards): "
-            "run the same `attengait preprocess` again to continue"
+            "run the command that began it again to continue"
         )
     if location.path is None:
         if location.lacks_bucket():
