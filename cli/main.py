@@ -14,6 +14,7 @@ import typer
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
 from attengait.errors import AttenGaitError
+from attengait.memory import keep_freed_memory
 
 
 class Terminated(KeyboardInterrupt):
@@ -68,6 +69,8 @@ def main() -> None:
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # Before any library has threads, each of which would keep the heap that it began with.
+    keep_freed_memory()
     try:
         app()
     except AttenGaitError as error:

@@ -13,12 +13,11 @@ until their batch is handed out."""
 def _frames(source: Source, on_gpu: bool) -> Any:
     """Clips as they are, uint8 [T, H, W, C], on the CPU or copied to the GPU.
 
-    The source gives views of the store; DALI copies them, once. For the CPU it does so at once, into the memory of the
-    batch that it hands out. For a GPU it keeps the views, and its threads copy them into pinned memory, from which the
-    batch goes to the GPU while the host does something else.
+    The source gives views of the store. DALI's threads copy them, once, while the caller does something else: for the
+    CPU into the memory of the batch that is handed out, for a GPU into pinned memory, from which the batch goes there.
     """
-    frames = fn.external_source(source=source, batch=True, batch_info=True, dtype=types.UINT8, ndim=4, no_copy=on_gpu)
-    return frames.gpu() if on_gpu else frames
+    frames = fn.external_source(source=source, batch=True, batch_info=True, dtype=types.UINT8, ndim=4, no_copy=True)
+    return frames.gpu() if on_gpu else fn.copy(frames)
 
 
 def _ordered_frames(source: Source, on_gpu: bool) -> Any:

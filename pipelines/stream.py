@@ -36,8 +36,8 @@ RequestBatch = Callable[[int], Callable[[], Batch]]
 READ_AHEAD = 4
 """Batches asked of the disk, the network or the decoder beyond those that DALI prefetches."""
 
-GPU_COPY_THREADS = 2
-"""Threads that copy clips into pinned memory, for each GPU."""
+COPY_THREADS = 1
+"""DALI's threads that copy clips, beside the one that calls; one fills half of the memory's bandwidth here."""
 
 DALI_MISSING = (
     "NVIDIA DALI is not installed: pip install 'attengait[cpu]' (or attengait[cuda12], attengait[cuda13] for a GPU)"
@@ -218,9 +218,7 @@ class _FrameStream:
         if self._gpu is None:
             keep_freed_memory()
         self._requests = _Requests(request_batch, num_batches, read_ahead)
-        # Views that DALI may still copy from; for the CPU it copies at once, or else picks frames out of them later.
-        self._in_use = deque[Batch]()
-        keeps_views = ordered or self._gpu is not None
+        self._in_use = deque[Batch]()  # views that DALI may still copy from
         # DALI's graph refers to itself, and would keep a reader and its files until the next garbage collection.
         this = weakref.ref(self)
 
@@ -229,14 +227,14 @@ class _FrameStream:
             if stream is None:
                 raise StopIteration
             batch = stream._requests.take(info.iteration)
-            stream._in_use.append(batch if keeps_views else [])
+            stream._in_use.append(batch)
             return batch
 
         self._pipeline: Any = (ordered_frames_pipeline if ordered else frames_pipeline)(
             source,
             on_gpu=self._gpu is not None,
             batch_size=batch_size,
-            num_threads=1 if self._gpu is None else GPU_COPY_THREADS,
+            num_threads=COPY_THREADS,
             device_id=self._gpu,
             prefetch_queue_depth=prefetch,
         )
