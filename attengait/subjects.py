@@ -1,13 +1,27 @@
-"""Choosing subjects: "001-074", "00001-10305/2" (every second one), "100", or any name the data set has."""
+"""Choosing subjects and views: "001-074", "00001-10305/2" (every second one), "100", or any name the data set has; and
+walks: nm-01, or all of their kind, nm.
 
+Where several stores are trained on together, a subject's name is the store's and its own: casia-b:001.
+"""
+
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
 
+STORE_MARK = ":"
+"""Between the name of a store and that of a subject in it."""
+
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})(?:/(\d{1,18}))?", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+_WALK = re.compile(r"(.+)-\d+", re.ASCII)
 _NUM_EXAMPLES = 5
+_NUM_CHOICES = 20
 
 
 def parse_subjects(spec: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -15,39 +29,132 @@ def parse_subjects(spec: Sequence[str], available: Sequence[str]) -> list[str]:
 
     Each string holds one or more of these, separated by commas: a name as it stands in `available`; a number, which
     matches names made of digits by value ("5" is "005"); a range with both ends included, "/2" for every second number
-    counted from its beginning. A name that happens to look like a range is taken as a name.
+    counted from its beginning. A name that happens to look like a range is taken as a name. With several stores all
+    three begin with the store's, casia-b:001-074, which alone, casia-b:, asks for all of its subjects.
 
     Raises ParameterError for a piece that is not understood or that matches no subject.
     """
+    return _chosen("subjects", spec, available)
+
+
+def subjects_among(spec: Iterable[str], available: Sequence[str]) -> set[str]:
+    """The subjects that `spec` asks for as far as there are any: a piece that matches nobody is no mistake."""
+    names = _Names("subjects", available)
+    found: set[str] = set()
+    for piece in _pieces(spec):
+        # A name there may look like a range that goes nowhere here.
+        with contextlib.suppress(ParameterError):
+            found |= names.matching(piece)
+    return found
+
+
+def parse_views(spec: Sequence[str], available: Sequence[str]) -> list[str]:
+    """The views that `spec` asks for: names, numbers and ranges, as for subjects (90, 090, 000-090).
+
+    Raises ParameterError for a piece that is not understood or that matches no view.
+    """
+    return _chosen("train_views", spec, available)
+
+
+def parse_walks(spec: Sequence[str], available: Sequence[str]) -> list[str]:
+    """The walks that `spec` asks for, by name or kind. Raises ParameterError for a piece that matches no walk."""
     names = list(dict.fromkeys(available))
-    if not spec:
-        return names
-    known = set(names)
-    numbers = {name: int(name) for name in names if _NUMBER.fullmatch(name)}
-    chosen: set[str] = set()
-    for piece in (piece.strip() for text in spec for piece in text.split(",")):
-        found = {piece} if piece in known else _by_number(piece, numbers)
-        if not found:
-            raise ParameterError(f"subjects {piece!r} matches none of the {len(names)} subjects{_examples(names)}")
-        chosen |= found
-    return [name for name in names if name in chosen]
+    kinds = walk_kinds(names)
+    known = {*names, *kinds}
+    for piece in _pieces(spec):
+        if piece not in known:
+            choices = [*dict.fromkeys(kinds), *(name for name, kind in zip(names, kinds, strict=True) if name != kind)]
+            raise ParameterError(
+                f"train_walks {piece!r} is none of the walks (there are {some_of(choices, _NUM_CHOICES)})"
+            )
+    pieces = set(_pieces(spec))
+    return [name for name, kind in zip(names, kinds, strict=True) if name in pieces or kind in pieces]
 
 
-def _by_number(piece: str, numbers: dict[str, int]) -> set[str]:
-    """The names whose value lies in the number or range `piece`; none if it is neither."""
-    if _NUMBER.fullmatch(piece):
-        first, last, step = int(piece), int(piece), 1
-    elif match := _RANGE.fullmatch(piece):
+def walk_kinds(walks: Iterable[str]) -> list[str]:
+    """What each walk is one of: its name without the number, nm for nm-01; a name without one is its own kind."""
+    return [match[1] if (match := _WALK.fullmatch(walk)) else walk for walk in walks]
+
+
+def distinct(column: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The distinct texts of a column [n] in order, and the index [n] of each entry's.
+
+    Sorting texts takes most of the time, so that only the first of equal neighbours is sorted: subjects come in runs.
+    """
+    is_first = np.ones(len(column), bool)
+    is_first[1:] = column[1:] != column[:-1]
+    firsts = np.flatnonzero(is_first)
+    names, codes = np.unique(column[firsts], return_inverse=True)
+    return names, np.repeat(codes.astype(np.int64), np.diff(np.append(firsts, len(column))))
+
+
+def some_of(names: Sequence[str], most: int = _NUM_EXAMPLES) -> str:
+    """At most so many names, such as: 001, 002, ..."""
+    return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])
+
+
+class _Names:
+    """Names of one sort, to be asked for by name, number or range."""
+
+    def __init__(self, what: str, available: Sequence[str]) -> None:
+        self.what = what
+        self.names = list(dict.fromkeys(available))
+        self._known = set(self.names)
+        self._stores: dict[str, None] = {}  # an ordered set
+        self._by_value: dict[str, dict[int, list[str]]] = {}
+        for name in self.names:
+            store, mark, rest = name.rpartition(STORE_MARK)
+            if mark:
+                self._stores[store + mark] = None
+            if _NUMBER.fullmatch(rest):
+                self._by_value.setdefault(store, {}).setdefault(int(rest), []).append(name)
+
+    def matching(self, piece: str) -> set[str]:
+        """The names that one piece asks for; ParameterError for a range that goes nowhere."""
+        if piece in self._known:
+            return {piece}
+        store, _, wanted = piece.rpartition(STORE_MARK)
+        if store and not wanted:
+            return {name for name in self.names if name.startswith(piece)}
+        by_value = self._by_value.get(store, {})
+        if _NUMBER.fullmatch(wanted):
+            return set(by_value.get(int(wanted), ()))
+        if not (match := _RANGE.fullmatch(wanted)):
+            return set()
         first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
         if last < first or step < 1:
-            raise ParameterError(f"subjects {piece!r} is empty: a range goes upwards and its step is at least 1")
-    else:
-        return set()
-    return {name for name, value in numbers.items() if first <= value <= last and (value - first) % step == 0}
+            raise ParameterError(f"{self.what} {piece!r} is empty: a range goes upwards and its step is at least 1")
+        values = (value for value in by_value if first <= value <= last and (value - first) % step == 0)
+        return {name for value in values for name in by_value[value]}
+
+    def examples(self) -> str:
+        """Which names there are and how to write them."""
+        if not self.names:
+            return ""
+        if self._stores:
+            stores = list(self._stores)
+            return (
+                f" (there are {some_of(self.names, 2)} of the stores {some_of(stores)}; ranges are written "
+                f"{stores[0]}001-074, all subjects of a store {stores[0]})"
+            )
+        if self.what == "subjects":
+            return f" (there are {some_of(self.names)}; ranges are written 001-074 or 001-074/2)"
+        return f" (there are {some_of(self.names, _NUM_CHOICES)})"
 
 
-def _examples(names: list[str]) -> str:
-    if not names:
-        return ""
-    shown = ", ".join([*names[:_NUM_EXAMPLES], *(["..."] if len(names) > _NUM_EXAMPLES else [])])
-    return f" (there are {shown}; ranges are written 001-074 or 001-074/2)"
+def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[str]:
+    names = _Names(what, available)
+    if not spec:
+        return names.names
+    chosen: set[str] = set()
+    for piece in _pieces(spec):
+        found = names.matching(piece)
+        if not found:
+            noun = what.removeprefix("train_")
+            raise ParameterError(f"{what} {piece!r} matches none of the {len(names.names)} {noun}{names.examples()}")
+        chosen |= found
+    return [name for name in names.names if name in chosen]
+
+
+def _pieces(spec: Iterable[str]) -> list[str]:
+    return [piece.strip() for text in spec for piece in text.split(",")]

@@ -103,6 +103,7 @@ def batch_plan(store: Store, config: TrainingConfig) -> BatchPlan:
         clips_per_subject=config.clips_per_subject,
         clip_frames=config.clip_frames,
         seed=config.seed,
+        rules=config.clip_rules,
     )
 
 

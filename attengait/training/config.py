@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from attengait.clip_rules import BALANCES, FRAME_ORDERS, ClipRules
 from attengait.errors import ParameterError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -32,6 +33,17 @@ class TrainingConfig:
     All others are test subjects."""
     exclude_subjects: tuple[str, ...] = ()
     """Subjects left out of training that are nevertheless no test subjects."""
+    train_views: tuple[str, ...] = ()
+    """Views trained on: names, numbers or ranges such as 090 or 000-090; empty: all."""
+    train_walks: tuple[str, ...] = ()
+    """Walks trained on: names such as nm-01, or kinds such as nm; empty: all."""
+    min_frames: int = 0
+    """Sequences of fewer frames are not trained on."""
+    repeat_short: bool = False
+    """Train on sequences shorter than a clip, too, with each frame shown several times in a row until there are enough:
+    the published program's option repeat."""
+    balance: str = "none"
+    """How one of a subject's sequences is drawn: none, each alike; walks or views, each kind of walk or view alike."""
 
     size: str = "small"
     """tiny, small, medium or large: the widths of the model (attengait.model.config.SIZES)."""
@@ -51,7 +63,10 @@ class TrainingConfig:
     clips_per_subject: int = 8
     """K of the P x K batch."""
     clip_frames: int = 30
-    """Consecutive frames of a training clip, at least 16; shorter sequences are not used."""
+    """Frames of a training clip, at least 16; shorter sequences are not used, unless repeat_short."""
+    frame_order: str = "consecutive"
+    """Which frames of a sequence: consecutive from a random start; subset, random ones in order; shuffled, random ones
+    in random order."""
 
     epochs: int = 8000
     """Epochs with both losses; an epoch visits each subject once."""
@@ -98,7 +113,17 @@ class TrainingConfig:
         _require("clip_frames", self.clip_frames, self.clip_frames >= 16, "16 or more (the longest temporal window)")
         for name in ("blocks_per_stage", "clips_per_subject", "epochs", "checkpoint_every_steps"):
             _require(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        for name in ("num_classes", "epochs_without_cross_entropy", "warmup_epochs", "stop_after_steps", "seed"):
+        orders = ", ".join(FRAME_ORDERS)
+        _require("frame_order", self.frame_order, self.frame_order in FRAME_ORDERS, f"one of {orders}")
+        _require("balance", self.balance, self.balance in BALANCES, f"one of {', '.join(BALANCES)}")
+        for name in (
+            "epochs_without_cross_entropy",
+            "min_frames",
+            "num_classes",
+            "seed",
+            "stop_after_steps",
+            "warmup_epochs",
+        ):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         for name in ("margin", "cross_entropy_weight", "l2_penalty"):
             _require(name, getattr(self, name), 0 <= getattr(self, name) < float("inf"), "0 or more")
@@ -111,6 +136,11 @@ class TrainingConfig:
     def total_epochs(self) -> int:
         """Epochs with and without cross entropy."""
         return self.epochs + self.epochs_without_cross_entropy
+
+    @property
+    def clip_rules(self) -> ClipRules:
+        """What clips are drawn from, and how."""
+        return ClipRules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ClipRules)})
 
     def to_json(self) -> str:
         """The settings as a JSON object."""
