@@ -8,17 +8,19 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 
+from attengait.clip_rules import ClipRules
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.stream import ClipStream, SequenceStream
 from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
+from attengait.store.reader import ClipReader, Frames, Indices, TakeClips
 
 small_stores = import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
@@ -80,7 +82,74 @@ def test_the_ranks_batches_together_are_the_global_batch(store: Store) -> None:
 
 
 def test_how_much_is_prefetched_changes_nothing(store: Store) -> None:
-    assert_same(read(store, 6, prefetch=1), read(store, 6, prefetch=5))
+    expected = read(store, 6, prefetch=1, read_ahead=0)
+    for settings in ({"prefetch": 5}, {"read_ahead": 9}, {"prefetch": 3, "read_ahead": 1}):
+        assert_same(read(store, 6, **settings), expected)
+
+
+class Recorder:
+    """A reader that notes what is requested and what is taken."""
+
+    def __init__(self, reader: ClipReader) -> None:
+        self.reader, self.events = reader, list[tuple[str, int]]()
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        number = sum(kind == "requested" for kind, _ in self.events)
+        self.events.append(("requested", number))
+        take = self.reader.request_clips(starts, lengths)
+
+        def noted() -> list[Frames]:
+            self.events.append(("taken", number))
+            return take()
+
+        return noted
+
+
+def test_batches_are_requested_before_they_are_needed_and_none_beyond_the_last(store: Store) -> None:
+    with store.reader() as reader:
+        recorder = Recorder(reader)
+        with ClipStream(cast(ClipReader, recorder), make_plan(store), num_steps=7, prefetch=1, read_ahead=3) as stream:
+            assert len(list(stream)) == 7
+    kinds = {kind: [number for each, number in recorder.events if each == kind] for kind in ("requested", "taken")}
+    assert kinds == {"requested": list(range(7)), "taken": list(range(7))}
+    for number in range(4):
+        assert recorder.events.index(("requested", number + 3)) < recorder.events.index(("taken", number))
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+@pytest.mark.parametrize(
+    "rules",
+    [ClipRules(frame_order="subset"), ClipRules(frame_order="shuffled"), ClipRules(repeat_short=True)],
+    ids=["subset", "shuffled", "repeated"],
+)
+def test_frames_come_in_the_order_of_the_plan_also_from_a_later_step_and_on_ranks(
+    tmp_path: Path, codec: str, rules: ClipRules
+) -> None:
+    store = make_store(tmp_path / "s.zarr", codec, lengths=LENGTHS)
+    names = sorted(set(store.sequences.subject.tolist()))
+    plan = BatchPlan(
+        store.sequences,
+        names,
+        subjects_per_batch=4,
+        clips_per_subject=2,
+        clip_frames=14,
+        seed=3,
+        rules=rules,
+    )
+    frames = zarr_frames(store)
+    with ClipStream(store, plan, num_steps=6) as stream:
+        batches = list(stream)
+    for batch in batches:
+        planned = plan.batch(batch.step)
+        assert planned.frames is not None
+        assert np.array_equal(batch.clips.numpy(), frames[planned.frames])
+    with ClipStream(store, plan, start_step=4, num_steps=2, prefetch=3) as stream:
+        assert_same(list(stream), batches[4:])
+    halves = []
+    for rank in range(2):
+        with ClipStream(store, plan, num_steps=1, rank=rank, world_size=2) as stream:
+            halves += [batch.clips for batch in stream]
+    assert torch.equal(torch.cat(halves), batches[0].clips)
 
 
 def test_a_batch_keeps_its_memory_while_the_stream_goes_on_and_after_it_is_closed(store: Store) -> None:
@@ -212,6 +281,7 @@ def test_evaluation_of_no_sequence_is_empty(store: Store) -> None:
         ({"start_step": -1}, "start_step is -1"),
         ({"num_steps": -1}, "num_steps is -1"),
         ({"prefetch": 0}, "prefetch is 0"),
+        ({"read_ahead": -1}, "read_ahead is -1"),
         ({"device": "gpu"}, "device is 'gpu', but must be cpu, cuda or cuda:INDEX"),
         ({"rank": 0, "world_size": 3}, "multiple of the 3 processes"),
     ],
@@ -239,6 +309,7 @@ def test_without_dali_the_streams_can_be_imported_and_say_what_to_install(store:
     code = f"""
 import sys
 sys.modules["nvidia.dali"] = None
+from attengait.clip_rules import ClipRules
 from attengait.errors import AttenGaitError
 from attengait.pipelines.stream import SequenceStream
 from attengait.store import open_store
