@@ -16,6 +16,7 @@ from pathlib import Path
 from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.memory import keep_freed_memory
 from attengait.store import open_store
 
 _context = get_context("spawn")
@@ -132,6 +133,7 @@ def _serve(rank: _Rank, connection: Connection) -> None:
     """Stream as many batches as asked for, again and again, and say how many clips they were."""
     if rank.core is not None:
         os.sched_setaffinity(0, {rank.core})
+    keep_freed_memory()  # as the command line does, before any library has threads
     import torch
 
     from attengait.pipelines.stream import ClipStream
