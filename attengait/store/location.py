@@ -34,6 +34,9 @@ LAST_RETRY_SECONDS = 8.0
 _WAITING = {"CONNECT_TIMEOUT_SECONDS": "10", "LOW_SPEED_TIME_SECONDS": "15", "LOW_SPEED_LIMIT_BYTES": "1"}
 """By default tensorstore waits for ever for a server that has gone silent; set in the environment, these stay."""
 
+VENDOR = Path("/sys/class/dmi/id/sys_vendor")
+"""Where Linux says who built the machine."""
+
 Range = tuple[int, int | None]
 """First byte and the one after the last, None for the end; from a negative first byte on as in Python's slices."""
 
@@ -261,11 +264,10 @@ def _may_have_credentials() -> bool:
     """
     roles = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ROLE_ARN")
     files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}
-    vendor = Path("/sys/class/dmi/id/sys_vendor")
     return (
         any(name in os.environ for name in roles)
         or any(Path(os.environ.get(name) or Path.home() / ".aws" / file).is_file() for name, file in files.items())
-        or (vendor.is_file() and vendor.read_text(errors="replace").strip() == "Amazon EC2")
+        or (VENDOR.is_file() and VENDOR.read_text(errors="replace").strip() == "Amazon EC2")
     )
 
 

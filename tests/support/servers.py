@@ -24,6 +24,10 @@ class Server:
         """What befalls the next requests, one after the other: a status, "close", "half", or None for nothing."""
         self.broken = {}
         """The same for every request whose path contains the key."""
+        self.queries, self.authorisations = [], set()
+        """What came behind question marks, and in the header Authorization."""
+        self.after_put = lambda: None
+        """Called when an object has been stored and before that is answered."""
         self._lock = threading.Lock()
 
     def __enter__(self):
@@ -178,10 +182,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.headers["path"] = self.path
+        self.owner.queries.append(url.query)
+        self.owner.authorisations.add(self.headers.get("Authorization"))
         query = parse_qs(url.query, keep_blank_values=True)
-        status, headers, data = self.owner.respond(self.command, path, query, self.headers, body)
         if isinstance(fault, int):
             status, headers, data = fault, {}, b"<p>out of order</p>"
+        else:
+            status, headers, data = self.owner.respond(self.command, path, query, self.headers, body)
+        if self.command == "PUT":
+            self.owner.after_put()
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range") or "")
         if status == 200 and wanted:
             size = len(data)

@@ -50,6 +50,11 @@ def frames_of(source):
     return frames, [{"sequence": index, "frame": frame, "reason": "dropped"} for frame in dropped]
 
 
+def zeros(source):
+    """As many frames of zeros as were planned."""
+    return np.zeros((source[1], *SHAPE), np.uint8), []
+
+
 def environment_of(source):
     """No frames, but what a worker finds itself in."""
     frames, _ = frames_of(source)
