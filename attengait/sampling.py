@@ -94,6 +94,8 @@ class BatchPlan:
         self.seed = seed
 
         self.rules = rules = rules or ClipRules()
+        self.requirement = rules.requirement(clip_frames)
+        """What sequences are used, such as: of at least 30 frames."""
 
         usable = rules.usable(sequences, clip_frames)
         names, codes = distinct(sequences.subject)
@@ -106,7 +108,7 @@ class BatchPlan:
         if subjects_per_batch > len(self.subjects):
             raise ParameterError(
                 f"subjects_per_batch is {subjects_per_batch}, but only {len(self.subjects)} subjects have a sequence "
-                f"{rules.requirement(clip_frames)}{_what_there_is(sequences, subjects, rules)}"
+                f"{self.requirement}{_what_there_is(sequences, subjects, rules)}"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
         labels = np.array([label_of.get(name, -1) for name in names.tolist()], np.int64)[codes]

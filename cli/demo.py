@@ -79,7 +79,7 @@ def demo(
     contact_sheet(open_store(store), sheet, num_rows=12, num_frames=12)
 
     resume = (run / "checkpoint.pt").exists()
-    train_with_line(store, run, config, resume=resume, how_to_continue="the same command continues")
+    train_with_line([store], run, config, resume=resume, how_to_continue="the same command continues")
     with ProgressLine("Embedding", "sequences") as line:
         embeddings = embed_run(run, store, on_progress=line.update)
     save_embeddings(out / "embeddings.npz", embeddings)

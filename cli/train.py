@@ -10,12 +10,21 @@ import typer
 from attengait.cli.progress import ProgressLine, duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from attengait.training.config import TrainingConfig
     from attengait.training.trainer import Progress, TrainingResult
 
 
 def train(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="A store made by `attengait preprocess`.")],
+    stores: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STORE...",
+            help="Stores made by `attengait preprocess`, folders or URLs. Several are trained on together, their "
+            "subjects called after the stores: casia-b:001.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run: settings, checkpoints, weights, TensorBoard scalars.")],
     preset: Annotated[
         str | None, typer.Option(help="Settings to start from: demo, casia-b, grew or oumvlp.", show_default="none")
@@ -28,7 +37,7 @@ def train(
         bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
     ] = False,
 ) -> None:
-    """Train AttenGait on a store.
+    """Train AttenGait on a store, or several.
 
     Ctrl-C or SIGTERM leaves a checkpoint; the same command with --resume continues with the very same numbers.
     """
@@ -45,20 +54,20 @@ def train(
     if show_settings:
         print(config.to_json())
         return
-    result = train_with_line(store, out, config, resume=resume, how_to_continue="continue with --resume")
+    result = train_with_line(stores, out, config, resume=resume, how_to_continue="continue with --resume")
     rest = "" if result.steps == result.num_steps else " (as stop_after_steps says; continue with --resume)"
     print(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 
 def train_with_line(
-    store: Path, run: Path, config: "TrainingConfig", *, resume: bool, how_to_continue: str
+    stores: "Sequence[str | Path]", run: Path, config: "TrainingConfig", *, resume: bool, how_to_continue: str
 ) -> "TrainingResult":
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.run import train_run
 
     with ProgressLine("Training", "steps") as line:
         result = train_run(
-            store,
+            stores,
             run,
             config,
             resume=resume,

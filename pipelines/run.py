@@ -3,10 +3,9 @@
 These are the library calls behind `attengait train`, `attengait embed` and `attengait evaluate`.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from attengait.model.net import AttenGait
 from attengait.pipelines.stream import ClipStream, SequenceStream
 from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store import Store, open_store
-from attengait.subjects import parse_subjects
+from attengait.store.joined import JoinedStores, describe_kind, join_stores, picture_kind, prefix_of, store_name
+from attengait.store.location import Location, Where
+from attengait.subjects import distinct, parse_subjects, some_of, subjects_among
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, differences
 from attengait.training.trainer import Progress, Trainer, TrainingResult, resolve_device
@@ -32,7 +33,7 @@ EMBED_BATCH_FRAMES = 1024
 
 
 def train_run(
-    store_path: str | Path,
+    store_path: Where | Sequence[Where],
     run: Path,
     config: TrainingConfig,
     *,
@@ -40,7 +41,8 @@ def train_run(
     on_warning: Callable[[str], None] = lambda text: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainingResult:
-    """Train on a store into the folder `run`, which is made; with `resume`, continue what is there.
+    """Train on a store, or several together, into the folder `run`, which is made; with `resume`, continue what is
+    there.
 
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
     (without `resume`) or something else, that another process trains in, or whose run differs in a setting or in its
@@ -50,13 +52,12 @@ def train_run(
         read_record(run)
     device, precision = resolve_device(config.device, config.precision)
     config = dataclasses.replace(config, precision=precision)
-    store = open_store(store_path)
-    _check_size(store)
+    store = open_stores(store_path)
     plan = batch_plan(store, config)
     if plan.dropped_subjects:
         on_warning(
-            f"{len(plan.dropped_subjects)} subjects have no sequence of {config.clip_frames} frames and are left out: "
-            + _some(plan.dropped_subjects)
+            f"{len(plan.dropped_subjects)} subjects have no sequence {plan.requirement} and are left out: "
+            + some_of(plan.dropped_subjects)
         )
     record = RunRecord(config=config, subjects=list(plan.subjects), store=_identity(store))
     if not resume and run.exists() and not _is_begun(run):
@@ -91,8 +92,20 @@ def train_run(
             return trainer.train(resume=resume)
 
 
-def batch_plan(store: Store, config: TrainingConfig) -> BatchPlan:
-    """Return the plan of a run's batches over a store."""
+def open_stores(where: Where | Sequence[Where]) -> Store | JoinedStores:
+    """Open what is trained on: a store, or several as one.
+
+    Raises AttenGaitError for stores that cannot be opened or joined, or whose pictures no model takes.
+    """
+    places = [where] if isinstance(where, (str, Path, Location)) else list(where)
+    stores = [open_store(place) for place in places]
+    for store in stores:
+        _check_size(store)
+    return stores[0] if len(stores) == 1 else join_stores(stores)
+
+
+def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan:
+    """Return the plan of a run's batches over a store, or several."""
     available = _subjects_of(store)
     excluded = set(parse_subjects(config.exclude_subjects, available)) if config.exclude_subjects else set()
     subjects = [name for name in parse_subjects(config.train_subjects, available) if name not in excluded]
@@ -108,16 +121,17 @@ def batch_plan(store: Store, config: TrainingConfig) -> BatchPlan:
 
 
 def unseen_subjects(run: Path, store: Store) -> list[str]:
-    """Return the store's subjects that a run neither trained on nor set aside; AttenGaitError where there are none."""
+    """Return the store's subjects that a run neither trained on nor set aside.
+
+    Raises AttenGaitError where there are none, and for a run on several stores of which this is none.
+    """
     record = read_record(run)
     available = _subjects_of(store)
+    prefix = _prefix_in(run, record, store)
     specs = [*(record.config.train_subjects or record.subjects), *record.config.exclude_subjects]
-    known: set[str] = set()
-    for piece in (piece for spec in specs for piece in spec.split(",")):
-        # A part of the training set may have nobody in this store, which is no mistake here.
-        with contextlib.suppress(ParameterError):
-            known.update(parse_subjects([piece], available))
-    subjects = [name for name in available if name not in known]
+    # A part of the training set may have nobody in this store, which is no mistake here.
+    known = subjects_among(specs, [prefix + name for name in available])
+    subjects = [name for name in available if prefix + name not in known]
     if not subjects:
         raise AttenGaitError(
             f"all {len(available)} subjects of {store.location} belong to the training set of {run}: name the ones to "
@@ -172,10 +186,11 @@ def _check_size(store: Store) -> None:
 def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
     """Raise AttenGaitError for a store whose pictures are not of the kind that the model was trained on."""
     if (model_path / "config.json").exists():
-        trained, here = _kind(read_record(model_path).store), _kind(store.attributes)
+        trained, here = picture_kind(read_record(model_path).store), picture_kind(store.attributes)
         if trained and here and trained != here:
             raise AttenGaitError(
-                f"{model_path} was trained on {_describe(trained)}, but {store.location} holds {_describe(here)}"
+                f"{model_path} was trained on {describe_kind(trained)}, but {store.location} holds "
+                f"{describe_kind(here)}"
             )
     channels = store.frame_shape[2]
     if model.config.channels != channels:
@@ -184,31 +199,43 @@ def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
         )
 
 
-def _kind(attributes: dict[str, Any]) -> dict[str, Any]:
-    """What the pictures of a store show and how: its modality and encoding; empty where it does not say."""
-    return {
-        key: value
-        for key, value in attributes.items()
-        if key in ("modality", "encoding") or key.startswith("encoding_")
-    }
+def _subjects_of(store: Store | JoinedStores) -> list[str]:
+    names: list[str] = distinct(store.sequences.subject)[0].tolist()
+    return names
 
 
-def _describe(kind: dict[str, Any]) -> str:
-    """Such as: modality flow, encoding uv, encoding steps per px 8."""
-    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in kind.items())
+def _identity(store: Store | JoinedStores) -> dict[str, Any]:
+    """What a run notes of its store; of several, their names and what identifies each."""
+    if isinstance(store, JoinedStores):
+        stores = [{"name": store_name(one.location), **_contents(one)} for one in store.stores]
+        return {"stores": stores, **picture_kind(store.stores[0].attributes)}
+    return {**_contents(store), **picture_kind(store.attributes)}
 
 
-def _subjects_of(store: Store) -> list[str]:
-    return sorted(set(store.sequences.subject.tolist()))
-
-
-def _identity(store: Store) -> dict[str, Any]:
-    sequences = store.sequences
+def _contents(store: Store) -> dict[str, Any]:
+    columns = (getattr(store.sequences, name).tolist() for name in ("subject", "walk", "view", "length", "crc32c"))
     digest = hashlib.sha256()
-    for i in range(len(sequences)):
-        digest.update(f"{sequences.name(i)} {sequences.length[i]} {sequences.crc32c[i]}\n".encode())
-    counts = {"sequences": len(sequences), "frames": store.num_frames, "sha256": digest.hexdigest()}
-    return {**counts, **_kind(store.attributes)}
+    for subject, walk, view, length, crc32c in zip(*columns, strict=True):
+        digest.update(f"{subject}/{walk}/{view} {length} {crc32c}\n".encode())
+    return {"sequences": len(store.sequences), "frames": store.num_frames, "sha256": digest.hexdigest()}
+
+
+def _prefix_in(run: Path, record: RunRecord, store: Store) -> str:
+    """What the names of a store's subjects begin with in a run: empty, unless that was on several stores."""
+    stores: list[dict[str, Any]] = record.store.get("stores", [])
+    if not stores:
+        return ""
+    digest = _contents(store)["sha256"]
+    names = [one["name"] for one in stores]
+    same = [one["name"] for one in stores if one["sha256"] == digest]
+    if not same and (name := store_name(store.location)) in names:
+        same = [name]
+    if not same:
+        raise AttenGaitError(
+            f"{run} was trained on the stores {', '.join(names)}, of which {store.location} is none, so that it cannot "
+            "be said whom it has seen: name the subjects to use with --subjects"
+        )
+    return prefix_of(same[0])
 
 
 def _is_begun(run: Path) -> bool:
@@ -246,7 +273,3 @@ def _memory_errors(advice: str) -> Iterator[None]:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
             raise AttenGaitError(f"the device has too little memory: {advice}") from None
         raise
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

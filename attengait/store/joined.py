@@ -1,0 +1,121 @@
+"""Several stores as one, to train on all of their people together, such as CASIA-B's and one's own.
+
+People of different stores are different people: each store's subjects are named after it, casia-b:001 for subject 001
+of casia-b.zarr. Stores are ordered by name, so that the order in which they are given says nothing. Their frames are
+counted on from one to the next, including the unused tails of shards.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.location import Location
+from attengait.store.opening import Store
+from attengait.store.reader import ClipReader, JoinedReader
+from attengait.store.sequences import DTYPES, Sequences
+from attengait.subjects import STORE_MARK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JoinedStores:
+    """Stores whose pictures are of one kind; made by `join_stores`."""
+
+    stores: tuple[Store, ...]
+    sequences: Sequences
+    """Of all stores: subjects as casia-b:001, `start` counted over all of them."""
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Height, width, channels."""
+        return self.stores[0].frame_shape
+
+    def reader(self) -> ClipReader:
+        """The fastest readers of the stores as one; close it after use."""
+        return JoinedReader([s.reader() for s in self.stores], [s.layout.num_frames for s in self.stores])
+
+
+def join_stores(stores: Sequence[Store]) -> JoinedStores:
+    """Join stores.
+
+    Raises ParameterError for none, AttenGaitError for a store given twice, two of one name, a name that is empty or has
+    a comma or colon (these part subjects), and for pictures of different kinds or sizes.
+    """
+    if not stores:
+        raise ParameterError("stores is empty, but must name at least one")
+    ordered = sorted(stores, key=lambda store: store_name(store.location))
+    for one, other in pairwise(ordered):
+        if _place(one) == _place(other):
+            raise AttenGaitError(f"{one.location} is given twice: name each store once")
+        if (name := store_name(one.location)) == store_name(other.location):
+            raise AttenGaitError(
+                f"{one.location} and {other.location} are both named {name!r}, after which their subjects would be "
+                "called: give one another name"
+            )
+    for store in ordered:
+        name = store_name(store.location)
+        if not name or "," in name or STORE_MARK in name:
+            raise AttenGaitError(
+                f"{store.location} cannot be joined with other stores, as subjects are called after their store and "
+                f"its name is {name!r}: it needs one without a comma and a colon"
+            )
+    first = stores[0]
+    for store in stores[1:]:
+        here, there = describe_pictures(first), describe_pictures(store)
+        if here != there:
+            raise AttenGaitError(
+                f"{first.location} holds {here}, but {store.location} holds {there}: a model is trained on one kind"
+            )
+    return JoinedStores(stores=tuple(ordered), sequences=_join_sequences(ordered))
+
+
+def store_name(location: Location) -> str:
+    """What the subjects of a store are called after: casia-b for s3://bucket/casia-b.zarr."""
+    whole = location.name if location.path is None else location.path.resolve().name
+    return whole.removesuffix(".zarr").strip()
+
+
+def prefix_of(name: str) -> str:
+    """What the names of a store's subjects begin with where several stores are joined."""
+    return name + STORE_MARK
+
+
+def picture_kind(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What the pictures of a store show and how: its modality and encoding; empty where it does not say."""
+    return {
+        key: value
+        for key, value in attributes.items()
+        if key in ("modality", "encoding") or key.startswith("encoding_")
+    }
+
+
+def describe_kind(kind: dict[str, Any]) -> str:
+    """Such as: modality flow, encoding uv, encoding steps per px 8."""
+    return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in kind.items())
+
+
+def describe_pictures(store: Store) -> str:
+    """Such as: frames of 64 x 64 x 3, modality flow, encoding colour."""
+    shape = " x ".join(map(str, store.frame_shape))
+    kind = dict(sorted(picture_kind(store.attributes).items(), reverse=True))
+    return f"frames of {shape}, {describe_kind(kind) or 'of unknown modality and encoding'}"
+
+
+def _join_sequences(stores: Sequence[Store]) -> Sequences:
+    columns: dict[str, Any] = {}
+    for column, dtype in DTYPES.items():
+        columns[column] = np.concatenate([np.asarray(getattr(store.sequences, column), dtype) for store in stores])
+    counts = [len(store.sequences) for store in stores]
+    frames = [store.layout.num_frames for store in stores]
+    columns["start"] += np.repeat(np.cumsum(frames) - frames, counts)
+    prefixes = np.array([prefix_of(store_name(store.location)) for store in stores], DTYPES["subject"])
+    columns["subject"] = np.repeat(prefixes, counts) + columns["subject"]
+    return Sequences(**columns)
+
+
+def _place(store: Store) -> str:
+    """The same for every way of naming one store."""
+    return str(store.location if store.location.path is None else store.location.path.resolve())
