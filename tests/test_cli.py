@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import typer
+from servers import S3Server, Server
+from store_fakes import tree
 
 from attengait.cli import demo
 from attengait.cli.main import app, main
@@ -461,3 +463,48 @@ def test_a_signal_ends_preprocessing_with_what_is_kept(
     assert process.returncode == status, err
     assert err.startswith("attengait: stopped; ")
     assert len(err.splitlines()) == 1
+
+
+def test_every_command_reads_a_store_behind_a_url(journey: Path, tmp_path: Path) -> None:
+    with Server() as web:
+        web.serve_folder(journey / "w.zarr", "gait/w.zarr")
+        url = f"{web.url}/gait/w.zarr"
+        local, remote = (json.loads(attengait("info", where, "--json").stdout) for where in (journey / "w.zarr", url))
+        assert remote == local | {"path": url, "bytes": None}
+        assert "unknown" in attengait("info", url).stdout
+        assert attengait("verify", url).stdout == f"{url}: every checksum and every index record is right\n"
+        for where in ("w.zarr", url):
+            out = tmp_path / ("remote" if where == url else "local")
+            for words in (
+                ("show", where, "--out", out.with_suffix(".png")),
+                ("embed", "run", where, "--out", out.with_suffix(".npz"), "--device", "cpu"),
+                ("evaluate", "run", where, "--json", out.with_suffix(".json"), "--device", "cpu"),
+                ("train", where, "--out", out, *TRAINING, "--set", "stop_after_steps=2", "--set", "device=cpu"),
+            ):
+                done = attengait(*words, cwd=journey)
+                assert done.returncode == 0, done.stderr
+    for name in ("remote.png", "remote.json", "remote/model.safetensors"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / name.replace("remote", "local")).read_bytes()
+    features = [np.load(tmp_path / name)["features"] for name in ("remote.npz", "local.npz")]
+    np.testing.assert_array_equal(*features)
+
+
+def test_preprocessing_writes_to_a_bucket_what_it_writes_to_a_folder(
+    journey: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("preprocess", "casia-b", "--silhouettes", journey / "walkers/silh", "--modality", "silhouette", "--out")
+    with S3Server() as s3:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3.url)
+        where = "s3://bucket/gait/s.zarr"
+        assert f"{where} (new): 40 sequences" in attengait(*words, where, "--dry-run", cwd=tmp_path).stdout
+        assert not s3.objects
+        done = attengait(*words, where, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"{where}: 40 sequences, 720 frames")
+        assert f"{where} (finished)" in attengait(*words, where, "--dry-run", cwd=tmp_path).stdout
+        assert not list(tmp_path.iterdir())
+        assert attengait(*words, tmp_path / "s.zarr").returncode == 0
+        assert s3.tree("bucket/gait/s.zarr") == tree(tmp_path / "s.zarr")
+        refused(attengait("info", "s3://bucket/x.zarr"), 1, "s3://bucket/x.zarr is not a store")
+        refused(attengait(*words, f"{s3.url}/s.zarr"), 1, "can only be read")
+        refused(attengait("info", "ftp://host/x.zarr"), 2, "ftp://host/x.zarr", "s3://, gs://, http://")

@@ -6,6 +6,7 @@ tensorstore sends; S3 checks signatures (version 4) where it is given keys.
 
 import hashlib
 import hmac
+import os
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +32,7 @@ class Server:
         self._lock = threading.Lock()
 
     def __enter__(self):
+        os.environ["no_proxy"] = "127.0.0.1"
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
