@@ -42,11 +42,14 @@ def test_files_that_are_left_open_are_growth(tmp_path: Path, monkeypatch: pytest
     assert "files from " in format_table(report)
 
 
-def test_growth_is_of_threads_files_and_memory_beyond_rounding() -> None:
+def test_growth_is_what_even_the_least_of_the_later_looks_has_more_of() -> None:
     early = {"threads": 3, "files": 9, "own_bytes": 2**30}
-    assert growth(early, early | {"threads": 11, "own_bytes": 2**30 + ALLOWED_GROWTH_BYTES}) == []
+    busy = {"threads": 20, "files": 12, "own_bytes": 2**31}
+    allowed = early | {"threads": 11, "own_bytes": 2**30 + ALLOWED_GROWTH_BYTES + 100}
+    assert growth([busy, early, allowed, busy], 100) == []
     late = {"threads": 12, "files": 10, "own_bytes": 2**30 + ALLOWED_GROWTH_BYTES + 2**20}
-    assert growth(early, late) == ["threads from 3 to 12", "files from 9 to 10", "memory from 1,024 MiB to 1,041 MiB"]
+    words = ["threads from 3 to 12", "files from 9 to 10", "memory from 1,024 MiB to 1,041 MiB"]
+    assert growth([early, busy, busy, late], 100) == words
 
 
 def test_too_few_clips_to_look_at_ten_times_are_refused(tmp_path: Path) -> None:

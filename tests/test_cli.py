@@ -380,7 +380,7 @@ def test_benchmarks_of_a_store_draw_and_write_what_they_print(
     done = attengait("benchmark", *words, cwd=journey)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["growth"] == []
-    monkeypatch.setattr("attengait.benchmarks.soak.growth", lambda early, late: ["files from 1 to 2"])
+    monkeypatch.setattr("attengait.benchmarks.soak.growth", lambda looks, batches_bytes: ["files from 1 to 2"])
     refused(attengait("benchmark", *words, cwd=journey), 1, "files from 1 to 2")
 
 
