@@ -145,6 +145,25 @@ def test_a_missing_shard_is_one_error_of_its_reader(http):
         _ = store[0]
 
 
+def test_a_forked_process_is_told_to_be_spawned(http):
+    program = (
+        "import os, sys, warnings\n"
+        "from attengait.store import open_store\n"
+        "open_store(sys.argv[1])\n"
+        "warnings.simplefilter('ignore')\n"
+        "if not os.fork():\n"
+        "    try:\n"
+        "        open_store(sys.argv[1])\n"
+        "    except Exception as error:\n"
+        "        print(f'{type(error).__name__}: {error}', flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    url = f"{http.url}/gait/lz4.zarr"
+    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.startswith("AttenGaitError: this process was forked from one that had read compressed or remote")
+
+
 # Servers that fail
 
 

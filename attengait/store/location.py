@@ -4,12 +4,13 @@ Everything that is done to the objects of a store (read whole or in part, look w
 here: for folders by plain files, for URLs by tensorstore's key-value stores, which are loaded at the first use.
 
     s3://BUCKET/PATH     the endpoint of AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, the region of AWS_REGION or
-                         AWS_DEFAULT_REGION; credentials where all AWS tools find them, without any anonymous access,
-                         which public buckets allow
+                         AWS_DEFAULT_REGION, else the bucket's own; credentials where all AWS tools find them (the
+                         environment, ~/.aws, the role of a machine), without any anonymous access, which public
+                         buckets allow
     gs://BUCKET/PATH     Google's default credentials, else anonymous access
     http(s)://HOST/PATH  to read only; a query such as ?token=... is sent along and left out of messages
 
-A lost connection, a server that is busy and one that refuses are tried again for about `MAX_RETRIES` doubled delays.
+Nobody at the port, a lost connection and a server that is busy or silent are tried again, `MAX_RETRIES` times.
 """
 
 import json
@@ -189,6 +190,7 @@ class Location:
             raise AttenGaitError(f"{self} {reason_of(error)}") from error
 
     def _open(self) -> Any:
+        use_tensorstore()  # also where the store is open already, for processes that were forked
         try:
             return _open(json.dumps(self.kvstore()))
         except (ValueError, OSError, RuntimeError) as error:
