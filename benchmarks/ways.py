@@ -14,6 +14,7 @@ measured time; they go on from one measurement to the next, so that what they re
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Way(ABC):
 
     share = 1.0
     """Of the batches of one measurement: slow ways get fewer, the fastest more."""
+    goes_on = True
+    """Whether measurements follow one another, so that reading ahead of one is of use to the next."""
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         self.name = name
@@ -81,13 +84,13 @@ class GatherWay(Way):
 
 
 class StreamWay(Way):
-    """One of our streams, which `open_stream` opens at a step of the plan."""
+    """One of our streams, which `open_stream` opens at a step of the plan, for some number of steps or without end."""
 
     def __init__(
         self,
         name: str,
         files: Sequence[Path],
-        open_stream: Callable[[int], ClipStream | ResidentStream],
+        open_stream: Callable[[int, int | None], ClipStream | ResidentStream],
         *,
         share: float = 1.0,
     ) -> None:
@@ -101,7 +104,7 @@ class StreamWay(Way):
         """See Way."""
         if self._stream is None or self._next_step != planned[0].step:
             self.let_go()
-            self._stream = self._open_stream(planned[0].step)
+            self._stream = self._open_stream(planned[0].step, None if self.goes_on else len(planned))
         self._next_step = planned[-1].step + 1
         for _ in planned:
             clips = next(self._stream).clips
@@ -119,18 +122,22 @@ class StreamWay(Way):
 def stream_ways(store: Store, plan: BatchPlan, frames: NDArray[np.uint8]) -> list[Way]:
     """Our streams; `frames` [F, H, W, C] are the store's from its beginning, as far as the plan goes."""
     files = shard_files(store)
-    ways: list[Way] = [
-        StreamWay("stream", files, lambda at: ClipStream(store, plan, start_step=at)),
-        StreamWay("stream, cache host", (), lambda at: ClipStream(ResidentReader(frames), plan, start_step=at)),
-    ]
+
+    def streamed(step: int, num_steps: int | None, device: str = "cpu") -> ClipStream:
+        return ClipStream(store, plan, start_step=step, num_steps=num_steps, device=device)
+
+    def resident(step: int, num_steps: int | None) -> ClipStream:
+        return ClipStream(ResidentReader(frames), plan, start_step=step, num_steps=num_steps)
+
+    ways: list[Way] = [StreamWay("stream", files, streamed), StreamWay("stream, cache host", (), resident)]
     if torch.cuda.is_available():
         on_gpu = to_device(frames, torch.device("cuda"))
-        ways += [
-            StreamWay(
-                "stream, to the GPU", files, lambda step: ClipStream(store, plan, start_step=step, device="cuda")
-            ),
-            StreamWay("stream, cache gpu", (), lambda at: ResidentStream(on_gpu, plan, start_step=at), share=10),
-        ]
+
+        def gathered(step: int, num_steps: int | None) -> ResidentStream:
+            return ResidentStream(on_gpu, plan, start_step=step, num_steps=num_steps)
+
+        ways.append(StreamWay("stream, to the GPU", files, partial(streamed, device="cuda")))
+        ways.append(StreamWay("stream, cache gpu", (), gathered, share=10))
     return ways
 
 
