@@ -1,7 +1,8 @@
 """An uncompressed local store as one array: its shards mapped side by side into one range of addresses.
 
 The range is reserved first, for the frames of all shards, and a shard's file is mapped into its place when it is first
-needed. So a clip is plain indexing of one numpy array, no file is held open, and the number of shards is bounded only
+needed, with all of its pages if they are in memory: page by page, the first touch costs as much as the copy of a clip.
+So a clip is plain indexing of one numpy array, no file is held open, and the number of shards is bounded only
 by the kernel's number of maps (65,530 by default). What is not mapped reads as zeros. The range is given back when the
 last array that shows a part of it is gone.
 
@@ -10,6 +11,7 @@ index say that its chunks lie back to back from its first byte, and its size is 
 while it is used; whoever truncates a store between two looks still does harm.
 """
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -31,6 +33,7 @@ COLD_REQUESTS = 64
 """Requests that are asked ahead after one of which a part was not in memory."""
 
 _NEW, _MAPPED, _OTHER = 0, 1, 2
+_MADV_POPULATE_READ = 22
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
 
@@ -124,6 +127,11 @@ class MappedFrames:
             found = self._libc.mmap(place, self._shard_bytes, mmap.PROT_READ, flags, file.fileno(), 0)
         # A failure leaves the range as it was; such as beyond the kernel's number of maps.
         self._state[shard] = _MAPPED if found == place else _OTHER
+        first_byte = shard * self._stride
+        if found == place and self._may_look and self._is_in_memory(first_byte, self._shard_bytes):
+            # Kernels before 5.14 do not know it.
+            with contextlib.suppress(OSError):
+                self._range.madvise(_MADV_POPULATE_READ, first_byte, self._stride)
 
     def _stat(self, shard: int) -> os.stat_result:
         path = shard_path(self._path, shard)
