@@ -32,7 +32,8 @@ class ClipRules:
     min_frames: int = 0
     """Sequences of fewer frames are not used."""
     repeat_short: bool = False
-    """Show each frame of a sequence shorter than a clip ceil(T / length) times in a row, instead of not using it."""
+    """Show each frame of a sequence shorter than a clip ceil(T / length) times in a row, instead of not using it: the
+    option repeat of the published program, which does so for T = 30."""
     frame_order: str = "consecutive"
     """consecutive frames from a random start; a random subset of the frames (none twice) in order; shuffled: the same
     in random order."""

@@ -128,18 +128,19 @@ class _Names:
         return {name for value in values for name in by_value[value]}
 
     def examples(self) -> str:
-        """Which names there are and how to write them."""
+        """What to say of a piece that matches none: which names there are, and how to write them."""
+        if self.what != "subjects":
+            return f"is none of the views (there are {some_of(self.names, _NUM_CHOICES)})"
+        none = f"matches none of the {len(self.names)} subjects"
         if not self.names:
-            return ""
+            return none
         if self._stores:
             stores = list(self._stores)
             return (
-                f" (there are {some_of(self.names, 2)} of the stores {some_of(stores)}; ranges are written "
+                f"{none} (there are {some_of(self.names, 2)} of the stores {some_of(stores)}; ranges are written "
                 f"{stores[0]}001-074, all subjects of a store {stores[0]})"
             )
-        if self.what == "subjects":
-            return f" (there are {some_of(self.names)}; ranges are written 001-074 or 001-074/2)"
-        return f" (there are {some_of(self.names, _NUM_CHOICES)})"
+        return f"{none} (there are {some_of(self.names)}; ranges are written 001-074 or 001-074/2)"
 
 
 def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -150,8 +151,7 @@ def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[st
     for piece in _pieces(spec):
         found = names.matching(piece)
         if not found:
-            noun = what.removeprefix("train_")
-            raise ParameterError(f"{what} {piece!r} matches none of the {len(names.names)} {noun}{names.examples()}")
+            raise ParameterError(f"{what} {piece!r} {names.examples()}")
         chosen |= found
     return [name for name in names.names if name in chosen]
 

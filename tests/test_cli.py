@@ -336,6 +336,8 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("show", "w.zarr", "--out", "."), 1, "is a folder"),
         (("train", "w.zarr", "--out", "w.zarr", *TRAINING), 1, "no folder of a training run"),
         (("train", "w.zarr", "--out", "x", *TRAINING, "--set", "exclude_subjects=009"), 2, "'009'"),
+        (("train", "w.zarr", "w.zarr", "--out", "x", *TRAINING), 1, "w.zarr is given twice"),
+        (("train", "w.zarr", "--out", "x", *TRAINING, "--set", "train_walks=xx"), 2, "train_walks 'xx'"),
         (("train", "w.zarr", "--out", "x", *TRAINING, "--set", "exclude_subjects=1-2"), 2, "only 1 subjects"),
         (("train", "w.zarr", "--out", "norun", "--resume", "--preset", "demo"), 1, "norun"),
         (("train", "w.zarr", "--out", "x", "--set", "device=gpu"), 2, "cuda:N"),

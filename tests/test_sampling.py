@@ -1,12 +1,14 @@
 """The plan of training batches: complete, pure, divisible, the same with every version of numpy."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import pytest
 
+from attengait.clip_rules import ClipRules
 from attengait.errors import ParameterError
-from attengait.sampling import BatchPlan, ragged_batches
+from attengait.sampling import BatchPlan, PlannedBatch, argsort_stable, ragged_batches
 from attengait.store import Sequences
 
 
@@ -66,22 +68,44 @@ def test_an_epoch_visits_each_subject_once_and_fills_its_last_batch_from_its_sta
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_the_ranks_slices_together_are_the_global_batch() -> None:
-    plan = make_plan()
-    for world_size in (2, 4):
-        parts = [plan.batch(5, rank, world_size) for rank in range(world_size)]
-        for name in ("sequences", "starts", "labels"):
-            whole = getattr(plan.batch(5), name)
-            assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), whole)
+RULES = [
+    ClipRules(),
+    ClipRules(frame_order="subset"),
+    ClipRules(frame_order="shuffled", balance="walks"),
+    ClipRules(balance="views", train_walks=("nm-01", "nm-02"), min_frames=22),
+    ClipRules(repeat_short=True),
+    ClipRules(repeat_short=True, frame_order="shuffled"),
+]
 
 
-def test_a_step_is_planned_alike_in_any_order_and_by_any_process() -> None:
-    forward, backward = make_plan(), make_plan()
-    ahead = [forward.batch(step) for step in range(12)]
-    for step in reversed(range(12)):
-        again = backward.batch(step)
-        assert np.array_equal(again.starts, ahead[step].starts)
-        assert np.array_equal(again.labels, ahead[step].labels)
+def arrays_of(batch: PlannedBatch) -> dict[str, Any]:
+    names = ("sequences", "starts", "labels", *([] if batch.frames is None else ["frames"]))
+    return {name: getattr(batch, name) for name in names}
+
+
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_ranks_slices_together_are_the_batch_of_one_rank(world_size: int, rules: ClipRules) -> None:
+    alone = make_plan(clip_frames=25, rules=rules)
+    plans = [make_plan(clip_frames=25, rules=rules) for _ in range(world_size)]  # as each process makes its own
+    for step in (0, 5, 10**9):
+        parts = [arrays_of(plan.batch(step, rank, world_size)) for rank, plan in enumerate(plans)]
+        whole = arrays_of(alone.batch(step))
+        assert len({frozenset(part) for part in [whole, *parts]}) == 1
+        for name, expected in whole.items():
+            assert np.array_equal(np.concatenate([part[name] for part in parts]), expected)
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_a_step_is_planned_alike_whatever_was_planned_before_it(rules: ClipRules) -> None:
+    undisturbed = make_plan(clip_frames=25, rules=rules)
+    ahead = [arrays_of(undisturbed.batch(step)) for step in range(12)]
+    for start_step in (11, 7, 1):  # epochs have three steps
+        resumed = make_plan(clip_frames=25, rules=rules)
+        for step in range(start_step, 12):
+            again = arrays_of(resumed.batch(step))
+            assert set(again) == set(ahead[step])
+            assert all(np.array_equal(again[name], ahead[step][name]) for name in again)
 
 
 def test_another_seed_gives_other_subjects_and_other_clips() -> None:
@@ -95,6 +119,41 @@ def test_the_plan_stays_what_it_was_when_it_was_first_pinned() -> None:
     assert batch.labels.tolist() == [7, 7, 7, 0, 0, 0, 6, 6, 6, 8, 8, 8]
     assert batch.sequences.tolist() == [21, 21, 23, 2, 2, 1, 20, 20, 19, 25, 25, 26]
     assert batch.starts.tolist() == [612, 618, 674, 63, 48, 21, 593, 590, 558, 731, 730, 758]
+
+
+@pytest.mark.parametrize(
+    ("rules", "clip_frames", "pinned"),
+    [
+        (ClipRules(), 16, "17a34bf5df1a3407d33b9b16db828ef5a1bf861e3a35b59c81c9239afc40c95e"),
+        (ClipRules(frame_order="subset"), 16, "e9b84d398bd02a9bfcb62220eb353599ff97ead2a0857afb4ea559accf69b6af"),
+        (
+            ClipRules(frame_order="shuffled", balance="walks"),
+            16,
+            "ad5b14081b797c11f9b34b16c3817e3c621912931b683054026684df61815463",
+        ),
+        (
+            ClipRules(repeat_short=True, balance="views"),
+            30,
+            "8a1d9d24b1a9ae3beea2147febb8b8e23968b0ae68c057da563a4efb891405d5",
+        ),
+    ],
+)
+def test_the_plans_of_runs_that_were_begun_stay_what_they_were(rules: ClipRules, clip_frames: int, pinned: str) -> None:
+    sequences = make_sequences(500, 4)
+    names = sorted(set(sequences.subject.tolist()))
+    settings = {"subjects_per_batch": 8, "clips_per_subject": 4, "seed": 11}
+    plan = BatchPlan(sequences, names, **settings, clip_frames=clip_frames, rules=rules)
+    digest = hashlib.sha256()
+    for step in range(200):
+        for array in arrays_of(plan.batch(step)).values():
+            digest.update(array.astype("<i8").tobytes())
+    assert digest.hexdigest() == pinned
+
+
+def test_a_permutation_is_that_of_a_stable_sort_of_random_words_also_where_they_are_equal() -> None:
+    words = np.random.Philox(key=5).random_raw(1000)
+    for equal in (words, words % 7, words << np.uint64(40), words >> np.uint64(50), words[:0]):
+        assert np.array_equal(argsort_stable(equal), np.argsort(equal, kind="stable"))
 
 
 def test_sequences_shorter_than_a_clip_are_not_used_and_subjects_without_any_are_dropped() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from attengait.clip_rules import ClipRules
 from attengait.errors import ParameterError
 from attengait.training.config import (
     TrainingConfig,
@@ -45,6 +46,29 @@ def test_assignments_are_read_as_the_settings_type() -> None:
     }
 
 
+def test_settings_of_sampling_make_the_rules_of_the_plan() -> None:
+    assert TrainingConfig().clip_rules == ClipRules()
+    words = ["train_views=0-90,180", "train_walks=nm,bg-01", "min_frames=20", "repeat_short=true"]
+    config = make_config(parse_assignments([*words, "frame_order=shuffled", "balance=views"]))
+    assert config.clip_rules == ClipRules(
+        train_views=("0-90", "180"),
+        train_walks=("nm", "bg-01"),
+        min_frames=20,
+        repeat_short=True,
+        frame_order="shuffled",
+        balance="views",
+    )
+    assert make_config(settings_of(config)) == config
+
+
+def test_settings_recorded_before_there_were_such_of_sampling_are_those_of_now() -> None:
+    config = TrainingConfig(size="tiny")
+    names = {field.name for field in dataclasses.fields(ClipRules)}
+    older = {key: value for key, value in settings_of(config).items() if key not in names}
+    assert len(older) == len(settings_of(config)) - 6
+    assert differences(make_config(older), config) == []
+
+
 def test_settings_survive_a_round_trip() -> None:
     config = make_config({"size": "tiny", "exclude_subjects": ["005"]})
     assert make_config(settings_of(config)) == config
@@ -67,6 +91,10 @@ def test_settings_survive_a_round_trip() -> None:
         ("spatial_reduction=max", "both or mean"),
         ("epochs=0", "1 or more"),
         ("margin=-1", "0 or more"),
+        ("min_frames=-1", "0 or more"),
+        ("frame_order=random", "consecutive, subset, shuffled"),
+        ("balance=subjects", "none, walks, views"),
+        ("repeat_short=yes", "true or false"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(word: str, part: str) -> None:

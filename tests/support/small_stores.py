@@ -18,6 +18,7 @@ def make_store(
     frame_shape=(6, 5, 3),
     write_empty_chunks=True,
     attributes=(),
+    seed=0,
 ):
     """A finished store; the first 16 frames of shard 1 are zeros. Returns it opened."""
     starts = []
@@ -34,7 +35,7 @@ def make_store(
         frame_shape=frame_shape,
         codec=codec,
     )
-    frames = np.random.default_rng(0).integers(0, 256, (layout.num_frames, *frame_shape), np.uint8)
+    frames = np.random.default_rng(seed).integers(0, 256, (layout.num_frames, *frame_shape), np.uint8)
     frames[shard_frames : shard_frames + 16] = 0
     head = {"format": "attengait-store", "version": 1}
     group = zarr.create_group(path, zarr_format=3, attributes=head | dict(attributes))
