@@ -23,4 +23,5 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     settings = ((_M_TRIM_THRESHOLD, _LARGEST), (_M_MMAP_MAX, 0), (_M_ARENA_MAX, 1))
-    return all([bool(mallopt(name, value)) for name, value in settings])
+    results = [mallopt(name, value) for name, value in settings]
+    return all(results)

@@ -132,6 +132,11 @@ class BatchPlan:
         self._last_permutation: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     @property
+    def sequences(self) -> NDArray[np.int64]:
+        """Indices into the store's sequences of those that clips are drawn from, by subject."""
+        return self._sequences
+
+    @property
     def steps_per_epoch(self) -> int:
         """Batches that visit each subject once."""
         return -(-len(self.subjects) // self.subjects_per_batch)

@@ -2,8 +2,9 @@
 
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -32,6 +33,14 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
+    cache: Annotated[
+        Literal["auto", "none", "host", "gpu"] | None,
+        typer.Option(
+            help="Keep all frames in the memory of the host or the GPU; auto does so with what fits into half of it, "
+            "and says what it decided. The same as --set cache=...",
+            show_default="auto",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT from its checkpoint.")] = False,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
@@ -50,7 +59,8 @@ def train(
         settings = settings_of(read_record(out).config) | {"stop_after_steps": 0}
     if preset is not None:
         settings |= load_preset(preset)
-    config = make_config(settings | parse_assignments(assignments or []))
+    settings |= parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
+    config = make_config(settings)
     if show_settings:
         print(config.to_json())
         return
@@ -65,14 +75,28 @@ def train_with_line(
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.run import train_run
 
-    with ProgressLine("Training", "steps") as line:
+    with ExitStack() as stack:
+        lines: dict[str, ProgressLine] = {}
+
+        def line(title: str, unit: str) -> ProgressLine:
+            """The one line there is at a time."""
+            if title not in lines:
+                stack.close()
+                lines[title] = stack.enter_context(ProgressLine(title, unit))
+            return lines[title]
+
+        def show(progress: "Progress") -> None:
+            line("Training", "steps").update(progress.step, progress.num_steps, progress_text(progress))
+
         result = train_run(
             stores,
             run,
             config,
             resume=resume,
             on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-            on_progress=lambda progress: line.update(progress.step, progress.num_steps, progress_text(progress)),
+            on_note=lambda text: print(f"cache: {text}", file=sys.stderr),
+            on_loading=lambda done, total: line("Loading", "frames").update(done, total),
+            on_progress=show,
         )
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name

@@ -7,7 +7,7 @@ system's page cache is one already; compressed and remote stores are unpacked on
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, get_args
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.machine import available_memory_bytes
+from attengait.pipelines.stream import ClipStream
 from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store.opening import Store
-from attengait.store.reader import ClipReader, Frames, TakeClips
+from attengait.store.reader import ClipReader, Frames, ResidentReader, TakeClips
+from attengait.store.sequences import Sequences
 
-Cache = Literal["auto", "none", "host", "gpu"]
-CACHES: tuple[str, ...] = get_args(Cache)
+Cache = Literal["none", "host", "gpu"]
 
 LOAD_FRAMES = 512
 """Frames asked for at once while a store is loaded."""
@@ -34,26 +35,28 @@ OnProgress = Callable[[int, int], None]
 class CacheChoice:
     """Where frames are kept, and why, as a sentence."""
 
-    cache: Literal["none", "host", "gpu"]
+    cache: Cache
     reason: str
 
 
 def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> CacheChoice:
-    """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for the model); the host
+    """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for training); the host
     keeps compressed and remote stores that fit into half of its available memory.
 
     Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one.
     """
-    if cache not in CACHES:
-        raise ParameterError(f"cache is {cache!r}, but must be one of {', '.join(CACHES)}")
     num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
-    size = f"{num_bytes / 1e9:,.3g} GB of frames"
+    size = f"{_gb(num_bytes)} of frames"
     if cache == "gpu" and device.type != "cuda":
         raise ParameterError(f"cache is gpu, but the device is {device}")
     if cache == "none":
-        return CacheChoice(cache="none", reason="frames are read from the store, as asked for")
-    if cache == "gpu" or cache == "host":
-        return CacheChoice(cache=cache, reason=f"{size} are kept in the memory of the {cache}, as asked for")  # type: ignore[arg-type]
+        return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
+    if cache == "host":
+        return CacheChoice(cache="host", reason=f"{size} are kept in memory, as asked for")
+    if cache == "gpu":
+        return CacheChoice(cache="gpu", reason=f"{size} are kept on the GPU, as asked for")
+    if cache != "auto":
+        raise ParameterError(f"cache is {cache!r}, but must be one of auto, none, host, gpu")
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if num_bytes <= free_bytes // 2:
@@ -74,6 +77,31 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
 
 def _gb(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:,.3g} GB"
+
+
+def open_clips(
+    cache: Cache,
+    reader: ClipReader,
+    sequences: Sequences,
+    plan: BatchPlan,
+    *,
+    start_step: int,
+    num_steps: int,
+    device: torch.device,
+    on_loading: OnProgress | None = None,
+) -> "ClipStream | ResidentStream":
+    """The batches of a plan from where its frames are kept, loaded there first; the reader is left open.
+
+    Raises what `load_frames`, `to_device` and the streams do.
+    """
+    if cache == "none":
+        return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
+    used = plan.sequences
+    frames = load_frames(reader, sequences.start[used], sequences.length[used], on_loading)
+    if cache == "host":
+        resident = ResidentReader(frames)
+        return ClipStream(resident, plan, start_step=start_step, num_steps=num_steps, device=str(device))
+    return ResidentStream(to_device(frames, device), plan, start_step=start_step, num_steps=num_steps)
 
 
 def load_frames(

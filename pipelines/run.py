@@ -19,7 +19,8 @@ from attengait.files import lock
 from attengait.model.config import FRAME_PIXELS
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
-from attengait.pipelines.stream import ClipStream, SequenceStream
+from attengait.pipelines.resident import choose_cache, open_clips
+from attengait.pipelines.stream import SequenceStream
 from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store import Store, open_store
 from attengait.store.joined import JoinedStores, describe_kind, join_stores, picture_kind, prefix_of, store_name
@@ -39,6 +40,8 @@ def train_run(
     *,
     resume: bool = False,
     on_warning: Callable[[str], None] = lambda text: None,
+    on_note: Callable[[str], None] = lambda text: None,
+    on_loading: Callable[[int, int], None] = lambda done, total: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> TrainingResult:
     """Train on a store, or several together, into the folder `run`, which is made; with `resume`, continue what is
@@ -46,13 +49,15 @@ def train_run(
 
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
     (without `resume`) or something else, that another process trains in, or whose run differs in a setting or in its
-    store, and when memory does not suffice. The precision `auto` is settled here and recorded.
+    store, and when memory does not suffice. The precision `auto` is settled here and recorded. `on_note` receives where
+    frames are kept, and why, which is settled when the model is in its place; `on_loading` (frames loaded, to load).
     """
     if resume:
         read_record(run)
     device, precision = resolve_device(config.device, config.precision)
     config = dataclasses.replace(config, precision=precision)
     store = open_stores(store_path)
+    stores = store.stores if isinstance(store, JoinedStores) else [store]
     plan = batch_plan(store, config)
     if plan.dropped_subjects:
         on_warning(
@@ -78,7 +83,18 @@ def train_run(
         with store.reader() as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
-                return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
+                choice = choose_cache(config.cache, stores, device)
+                on_note(choice.reason)
+                return open_clips(
+                    choice.cache,
+                    reader,
+                    store.sequences,
+                    plan,
+                    start_step=start_step,
+                    num_steps=num_steps,
+                    device=device,
+                    on_loading=on_loading,
+                )
 
             trainer = Trainer(
                 config=config,

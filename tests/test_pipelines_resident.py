@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines import resident
-from attengait.pipelines.resident import ResidentStream, choose_cache, load_frames, to_device
+from attengait.pipelines.resident import ResidentStream, choose_cache, load_frames, open_clips, to_device
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling import BatchPlan
 from attengait.store import Store
@@ -64,6 +65,27 @@ def test_ranks_gather_their_share(tmp_path: Path) -> None:
     whole = next(ResidentStream(frames, plan, start_step=5))
     halves = [next(ResidentStream(frames, plan, start_step=5, rank=rank, world_size=2)) for rank in range(2)]
     assert torch.equal(torch.cat([half.clips for half in halves]), whole.clips)
+
+
+@pytest.mark.parametrize("cache", ["none", "host"])
+def test_a_run_gets_the_same_batches_wherever_frames_are_kept(tmp_path: Path, cache: Literal["none", "host"]) -> None:
+    store = make_store(tmp_path / "s.zarr", "lz4", lengths=LENGTHS)
+    plan, loaded = make_plan(store), []
+    with store.reader() as reader:
+        opened = open_clips(
+            cache,
+            reader,
+            store.sequences,
+            plan,
+            start_step=3,
+            num_steps=2,
+            device=CPU,
+            on_loading=lambda done, total: loaded.append((done, total)),
+        )
+        with opened as stream, ClipStream(store, plan, start_step=3, num_steps=2) as expected:
+            assert all(torch.equal(a.clips, b.clips) for a, b in zip(stream, expected, strict=True))
+    used = sum(length for length in LENGTHS if length >= 12)
+    assert loaded[-1:] == ([(used, used)] if cache == "host" else [])
 
 
 def test_damage_is_found_while_loading(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from attengait.clip_rules import BALANCES, FRAME_ORDERS, ClipRules
 from attengait.errors import ParameterError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CACHES = ("auto", "none", "host", "gpu")
 
 # A resumed run may change these: they say where and how long it runs, not what is computed.
-RUNTIME_SETTINGS = frozenset({"checkpoint_every_steps", "device", "stop_after_steps"})
+RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -93,6 +94,8 @@ class TrainingConfig:
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    cache: str = "auto"
+    """Keep all frames in the memory of the host or the gpu, or none; auto decides by what fits, and says so."""
     precision: str = "auto"
     """fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the device computes in it, else fp32."""
     seed: int = 0
@@ -107,6 +110,7 @@ class TrainingConfig:
 
         _require("size", self.size, self.size in SIZES, f"one of {', '.join(SIZES)}")
         _require("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        _require("cache", self.cache, self.cache in CACHES, f"one of {', '.join(CACHES)}")
         accepted = ("both", "mean")
         _require("spatial_reduction", self.spatial_reduction, self.spatial_reduction in accepted, "both or mean")
         _require("subjects_per_batch", self.subjects_per_batch, self.subjects_per_batch >= 2, "2 or more (triplets)")
