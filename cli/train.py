@@ -94,7 +94,7 @@ def train_with_line(
             config,
             resume=resume,
             on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-            on_note=lambda text: print(f"cache: {text}", file=sys.stderr),
+            on_note=lambda text: print(f"cache: {text}"),
             on_loading=lambda done, total: line("Loading", "frames").update(done, total),
             on_progress=show,
         )

@@ -240,8 +240,10 @@ def test_a_run_stopped_and_resumed_equals_the_undisturbed_one(journey: Path, tmp
         attengait("train", "w.zarr", "--out", stopped, *TRAINING, "--set", "stop_after_steps=3", cwd=journey).returncode
         == 0
     )
-    done = attengait("train", "w.zarr", "--out", stopped, "--resume", cwd=journey)
+    # Where frames are kept changes nothing, and is no setting that a run must keep.
+    done = attengait("train", "w.zarr", "--out", stopped, "--resume", "--cache", "host", cwd=journey)
     assert done.returncode == 0, done.stderr
+    assert "GB of frames are kept in memory, as asked for" in done.stdout
     assert (stopped / "model.safetensors").read_bytes() == (journey / "run" / "model.safetensors").read_bytes()
 
 
@@ -337,6 +339,7 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("train", "w.zarr", "--out", "w.zarr", *TRAINING), 1, "no folder of a training run"),
         (("train", "w.zarr", "--out", "x", *TRAINING, "--set", "exclude_subjects=009"), 2, "'009'"),
         (("train", "w.zarr", "w.zarr", "--out", "x", *TRAINING), 1, "w.zarr is given twice"),
+        (("train", "w.zarr", "--out", "x", *TRAINING, "--cache", "disk"), 2, "'disk'"),
         (("train", "w.zarr", "--out", "x", *TRAINING, "--set", "train_walks=xx"), 2, "train_walks 'xx'"),
         (("train", "w.zarr", "--out", "x", *TRAINING, "--set", "exclude_subjects=1-2"), 2, "only 1 subjects"),
         (("train", "w.zarr", "--out", "norun", "--resume", "--preset", "demo"), 1, "norun"),
@@ -401,7 +404,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "info": ["--json"],
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
-        "train": ["--out", "--preset", "--resume", "--set", "--show-settings"],
+        "train": ["--cache", "--out", "--preset", "--resume", "--set", "--show-settings"],
         "evaluate": ["--device", "--distance", "--embeddings", "--json", "--protocol", "--subjects"],
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
