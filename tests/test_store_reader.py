@@ -20,6 +20,7 @@ from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
 from attengait.store.mapping import MappedFrames
 from attengait.store.reader import (
+    ChunkReader,
     ClipReader,
     JoinedReader,
     MappedReader,
@@ -55,13 +56,40 @@ def raw(tmp_path: Path) -> Store:
 def test_the_reader_of_a_store_gives_every_frame_as_zarr_python_does(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
     with store.reader() as reader:
-        assert isinstance(reader, MappedReader if codec == "none" else TensorStoreReader)
+        assert isinstance(reader, MappedReader if codec == "none" else ChunkReader)
         assert_equals_zarr(reader, store)
 
 
-def test_tensorstore_reads_an_uncompressed_store_alike(raw: Store) -> None:
-    with TensorStoreReader(raw.location, raw.layout) as reader:
-        assert_equals_zarr(reader, raw)
+@pytest.mark.parametrize("codec", CODECS)
+def test_tensorstore_reads_every_store_alike(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    with TensorStoreReader(store.location, store.layout) as reader:
+        assert_equals_zarr(reader, store)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_chunks_that_a_compressed_shard_leaves_out_are_zeros(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec, write_empty_chunks=False)
+    with store.reader() as reader:
+        assert_equals_zarr(reader, store)
+        (clip,) = reader.read_clips([SHARD_FRAMES], [20])
+    assert not clip[:16].any()
+    assert clip[16:].any()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 7])
+def test_few_compressed_shards_are_open_at_a_time_and_none_after_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_threads: int
+) -> None:
+    monkeypatch.setattr("attengait.store.chunks.MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("attengait.store.chunks.usable_cores", lambda: num_threads)
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    before = open_files()
+    with store.reader() as reader:
+        for _ in range(3):
+            assert_equals_zarr(reader, store)
+            assert open_files() == before + 2
+    assert open_files() == before
 
 
 def test_a_mapped_clip_is_a_read_only_view_without_a_copy(raw: Store) -> None:
@@ -188,22 +216,27 @@ FORK = """
 import os, sys
 from attengait.errors import AttenGaitError
 from attengait.store import open_store
+from attengait.store.reader import TensorStoreReader
 
 raw, packed = (open_store(path) for path in sys.argv[1:])
-readers = [store.reader() for store in (raw, packed)]
+readers = [raw.reader(), packed.reader(), TensorStoreReader(raw.location, raw.layout)]
 before = [reader.read_clips([0], [5])[0] for reader in readers]
 if os.fork():
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
-assert (readers[0].read_clips([0], [5])[0] == before[0]).all()
+for reader, clip in zip(readers[:2], before):
+    for _ in range(3):
+        assert (reader.read_clips([0, 7], [5, 5])[0] == clip).all()
 try:
-    readers[1].read_clips([0], [5])
+    readers[2].read_clips([0], [5])
 except AttenGaitError as error:
     assert "forked" in str(error) and "spawn" in str(error) and len(str(error).splitlines()) == 1
     os._exit(7)
 """
 
 
-def test_a_fork_after_tensorstore_was_used_reads_mapped_stores_and_else_says_what_to_do(tmp_path: Path) -> None:
+def test_a_forked_process_reads_local_stores_and_says_what_to_do_for_those_that_tensorstore_reads(
+    tmp_path: Path,
+) -> None:
     stores = [make_store(tmp_path / f"{codec}.zarr", codec) for codec in ("none", "lz4")]
     done = subprocess.run([sys.executable, "-c", FORK, *[str(store.path) for store in stores]], capture_output=True)
     assert done.returncode == 7, done.stderr.decode()

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from attengait.store.layout import CODECS
 
 small_stores = import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
+Server = import_module("servers").Server
 
 LENGTHS = (20, 11, 30, 7)
 
@@ -58,36 +60,39 @@ class Walks(Dataset):
         return self.store[index, :7], index
 
 if __name__ == "__main__":
-    path, method, parent_reads = sys.argv[1:]
+    path, method = sys.argv[1:]
     walks = Walks(path)
-    expected = [walks[i][0] for i in range(len(walks))] if parent_reads == "yes" else None
+    expected = [walks[i][0] for i in range(len(walks))]
     loader = DataLoader(walks, batch_size=2, num_workers=2, multiprocessing_context=method)
     batches = [(clips.numpy(), indices.tolist()) for clips, indices in loader]
-    if expected is None:
-        expected = [walks[i][0] for i in range(len(walks))]
     assert [i for _, indices in batches for i in indices] == [0, 1, 2, 3]
     assert np.array_equal(np.concatenate([clips for clips, _ in batches]), np.stack(expected))
 """
 
 
 @pytest.mark.parametrize(
-    ("codec", "method", "parent_reads", "problem"),
+    ("codec", "method", "served", "problem"),
     [
-        ("none", "fork", "yes", None),
-        ("none", "spawn", "yes", None),
-        ("lz4", "spawn", "yes", None),
-        ("lz4", "fork", "no", None),
-        ("lz4", "fork", "yes", "start workers by spawning"),
+        ("none", "fork", False, None),
+        ("none", "spawn", False, None),
+        ("lz4", "fork", False, None),
+        ("zstd", "spawn", False, None),
+        ("lz4", "spawn", True, None),
+        ("lz4", "fork", True, "start workers by spawning"),
     ],
 )
 def test_workers_of_a_dataloader_read_the_same(
-    tmp_path: Path, codec: str, method: str, parent_reads: str, problem: str | None
+    tmp_path: Path, codec: str, method: str, served: bool, problem: str | None
 ) -> None:
     store = make_store(tmp_path / "s.zarr", codec, lengths=LENGTHS)
     script = tmp_path / "script.py"
     script.write_text(WORKERS)
-    command = [sys.executable, str(script), str(store.path), method, parent_reads]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    with Server() if served else nullcontext() as server:
+        if server:
+            server.serve_folder(store.path, "s.zarr")
+        where = f"{server.url}/s.zarr" if server else str(store.path)
+        command = [sys.executable, str(script), where, method]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if problem is None:
         assert done.returncode == 0, done.stderr
     else:

@@ -1,7 +1,8 @@
 """Reading clips, the hot path of training: [T, H, W, C] uint8, T consecutive frames of one shard.
 
 Uncompressed shards of a local store are memory-mapped, so that a clip is a view of the page cache and nothing is copied
-here. Everything else is read by tensorstore, a batch of clips at a time, which decodes in many threads.
+here; compressed ones are unpacked in threads, into the clips. Everything else is read by tensorstore, a batch of clips
+at a time, with all requests on their way at once.
 
 Who knows what will be read next asks for it early: between `request_clips` and the call of what it returns, the disk or
 the network and the decoder are at work.
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.chunks import ChunkFiles
 from attengait.store.layout import FrameLayout
 from attengait.store.location import Location, reason_of, use_tensorstore
 from attengait.store.mapping import MappedFrames
@@ -57,8 +59,9 @@ class ClipReader(Protocol):
 
 def open_reader(store: "Store") -> ClipReader:
     """The fastest reader for a store."""
-    is_mappable = store.codec == "none" and not store.location.is_remote
-    return (MappedReader if is_mappable else TensorStoreReader)(store.location, store.layout)
+    if store.location.is_remote:
+        return TensorStoreReader(store.location, store.layout)
+    return (MappedReader if store.codec == "none" else ChunkReader)(store.location, store.layout)
 
 
 class _Reader:
@@ -118,6 +121,29 @@ class MappedReader(_Reader):
         """See ClipReader."""
         self._mapped = None
         self._fallback.close()
+
+
+class ChunkReader(_Reader):
+    """Clips of a compressed local store (attengait.store.chunks); checksums are checked."""
+
+    def __init__(self, location: Location, layout: FrameLayout) -> None:
+        assert location.path is not None
+        self._layout = layout
+        self._files = ChunkFiles(location.path, layout)
+
+    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
+        """See ClipReader."""
+        return self.request_clips(starts, lengths)()
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """See ClipReader."""
+        starts, lengths, shards = _locate(starts, lengths, self._layout)
+        firsts = starts - shards * self._layout.shard_frames
+        return self._files.request(list(zip(shards.tolist(), firsts.tolist(), lengths.tolist(), strict=True)))
+
+    def close(self) -> None:
+        """See ClipReader."""
+        self._files.close()
 
 
 class TensorStoreReader(_Reader):

@@ -1,0 +1,159 @@
+"""Clips of a compressed local store: chunks unpacked by numcodecs, in threads, straight into the clips.
+
+TensorStore unpacks each chunk into memory of its own and copies the clips out of it; here a chunk that lies within a
+clip is unpacked in its place. Shards are held open, a few at a time, and their indexes are kept.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc
+import numcodecs.zstd
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError
+from attengait.machine import usable_cores
+from attengait.store.layout import ABSENT, FrameLayout, read_shard_index, shard_path
+
+UNPACK: dict[str, Callable[[bytes, NDArray[np.uint8]], Any]] = {
+    "lz4": numcodecs.blosc.decompress,
+    "zstd": numcodecs.zstd.decompress,
+}
+"""How a chunk without its checksum is unpacked into a contiguous array."""
+
+MAX_OPEN_SHARDS = 48
+MAX_THREADS = 8
+_CRC_BYTES = 4
+
+Span = tuple[int, int, int]
+"""A clip: its shard, its first frame there, its frames."""
+_TakeClips = Callable[[], list[NDArray[np.uint8]]]
+
+
+class ChunkFiles:
+    """The shards of a compressed local store, for any number of threads, and for processes forked from this one."""
+
+    def __init__(self, path: Path, layout: FrameLayout) -> None:
+        self._path, self._layout = path, layout
+        self._unpack = UNPACK[layout.codec]
+        self._num_threads = min(MAX_THREADS, usable_cores())
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what a forked process must make anew, as it has neither the threads nor whoever held the lock."""
+        self._process = os.getpid()
+        self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="attengait-unpack")
+        self._lock = Lock()
+        self._shards = OrderedDict[int, _Shard]()  # least recently used first
+
+    def request(self, spans: list[Span]) -> _TakeClips:
+        """Begin to read clips; the function returned waits for them, or raises AttenGaitError, naming the shard."""
+        if self._process != os.getpid():
+            self._begin()
+        # Every thread gets its share at once: handed out one by one, they would wait for one another.
+        shares = [range(i, len(spans), self._num_threads) for i in range(min(self._num_threads, len(spans)))]
+        reads = [self._threads.submit(self._read, [spans[i] for i in share]) for share in shares]
+        return partial(_gather, shares, reads)
+
+    def close(self) -> None:
+        """Finish what is being read and let go of all files; what was requested and not begun is given up."""
+        if self._process == os.getpid():
+            self._threads.shutdown(cancel_futures=True)
+            self._begin()
+
+    def _read(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
+        frame_shape = self._layout.frame_shape
+        clips = [np.empty((num_frames, *frame_shape), np.uint8) for _, _, num_frames in spans]
+        shards = [self._shard(shard) for shard, _, _ in spans]
+        chunk_frames = self._layout.chunk_frames
+        for shard, (_, first, num_frames) in zip(shards, spans, strict=True):
+            shard.will_need(first // chunk_frames, -(-(first + num_frames) // chunk_frames))
+        for shard, (_, first, _), clip in zip(shards, spans, clips, strict=True):
+            self._read_clip(shard, first, clip)
+        return clips
+
+    def _read_clip(self, shard: "_Shard", first: int, clip: NDArray[np.uint8]) -> None:
+        chunk_frames = self._layout.chunk_frames
+        stop = first + len(clip)
+        for chunk in range(first // chunk_frames, -(-stop // chunk_frames)):
+            begin, end = chunk * chunk_frames, (chunk + 1) * chunk_frames
+            place = clip[max(begin - first, 0) : min(end, stop) - first]
+            data = shard.read(chunk)
+            if data is None:
+                place[:] = 0
+                continue
+            whole = place if len(place) == chunk_frames else np.empty((chunk_frames, *clip.shape[1:]), np.uint8)
+            try:
+                self._unpack(data, whole)
+            except (RuntimeError, ValueError) as error:
+                raise shard.damaged(f"chunk {chunk} cannot be unpacked: {error}") from error
+            if whole is not place:
+                place[:] = whole[max(first - begin, 0) : max(first - begin, 0) + len(place)]
+
+    def _shard(self, shard: int) -> "_Shard":
+        with self._lock:
+            found = self._shards.get(shard)
+            if found is not None:
+                self._shards.move_to_end(shard)
+                return found
+        found = _Shard(shard_path(self._path, shard), self._layout.chunks_per_shard)
+        with self._lock:
+            self._shards[shard] = found
+            if len(self._shards) > MAX_OPEN_SHARDS:
+                self._shards.popitem(last=False)
+        return found
+
+
+def _gather(shares: list[range], reads: list[Future[list[NDArray[np.uint8]]]]) -> list[NDArray[np.uint8]]:
+    clips: dict[int, NDArray[np.uint8]] = {}
+    for share, read in zip(shares, reads, strict=True):
+        clips.update(zip(share, read.result(), strict=True))
+    return [clips[i] for i in range(len(clips))]
+
+
+class _Shard:
+    """An open shard file and its index; closed with the last reference, so that no thread reads from another file."""
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self._path = path
+        index = read_shard_index(path, num_chunks)
+        self._is_absent = (index == ABSENT).any(axis=1).tolist()
+        self._index: list[list[int]] = index.tolist()
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AttenGaitError(f"{path}: {error.strerror}") from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def damaged(self, problem: str) -> AttenGaitError:
+        """What to raise for a shard that is."""
+        return AttenGaitError(f"{self._path}: truncated or damaged ({problem})")
+
+    def will_need(self, first: int, end: int) -> None:
+        """Have the kernel read chunks from the disk, without waiting for it; they need not lie one after the other."""
+        for chunk in range(first, end):
+            if not self._is_absent[chunk]:
+                offset, num_bytes = self._index[chunk]
+                os.posix_fadvise(self._file, offset, num_bytes, os.POSIX_FADV_WILLNEED)
+
+    def read(self, chunk: int) -> bytes | None:
+        """A chunk as it is packed, its checksum looked at; None for one that the shard leaves out."""
+        if self._is_absent[chunk]:
+            return None
+        offset, num_bytes = self._index[chunk]
+        data = os.pread(self._file, num_bytes - _CRC_BYTES, offset)
+        checksum = os.pread(self._file, _CRC_BYTES, offset + num_bytes - _CRC_BYTES)
+        if google_crc32c.value(data) != int.from_bytes(checksum, "little") or len(checksum) < _CRC_BYTES:
+            raise self.damaged(f"chunk {chunk} fails its checksum")
+        return data
