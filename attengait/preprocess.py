@@ -19,7 +19,7 @@ from attengait.kernels.flow import BACKENDS
 from attengait.packages import installed
 from attengait.recipe import Recipe
 from attengait.silhouettes import SilhouetteRecipe
-from attengait.store.layout import check_chunk_frames, check_codec, report_location
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES, check_chunk_frames, check_codec, report_location
 from attengait.store.location import Where
 from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
@@ -43,7 +43,7 @@ class PreprocessConfig:
     """Says the modality: flow or silhouette."""
     codec: str = "none"
     """none, lz4 or zstd."""
-    chunk_frames: int = 16
+    chunk_frames: int = DEFAULT_CHUNK_FRAMES
     """Frames in one chunk, the unit of compression; from 1 to 512."""
     workers: int = 1
     """Worker processes; another engine has its own."""

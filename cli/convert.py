@@ -58,7 +58,7 @@ def import_pickles(
     encoding: EncodingOption = None,
     pad: PadOption = True,
     codec: CodecOption = "none",
-    chunk_frames: ChunkOption = 16,
+    chunk_frames: ChunkOption = 8,
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -99,7 +99,7 @@ def import_h5(
     encoding: EncodingOption = None,
     pad: PadOption = True,
     codec: CodecOption = "none",
-    chunk_frames: ChunkOption = 16,
+    chunk_frames: ChunkOption = 8,
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:

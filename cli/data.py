@@ -100,7 +100,7 @@ def preprocess(
         Literal["skip", "bridge"],
         typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does."),
     ] = "skip",
-    chunk_frames: Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")] = 16,
+    chunk_frames: Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")] = 8,
     workers: Annotated[
         int | None,
         typer.Option(

@@ -25,7 +25,7 @@ from attengait.interchange.frames import FileError, picture_shape, to_frames
 from attengait.interchange.hdf5 import HDF5
 from attengait.interchange.pickles import PICKLES
 from attengait.preprocess import PlanSummary, PreprocessSummary, count_skipped, state_of
-from attengait.store.layout import check_chunk_frames, check_codec
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES, check_chunk_frames, check_codec
 from attengait.store.location import Where
 from attengait.store.plan import PlannedSequence, StorePlan
 from attengait.store.shards import WorkerPool
@@ -56,7 +56,7 @@ class ImportConfig:
     """Whether frames narrower than high get columns of zeros on both sides."""
     codec: str = "none"
     """none, lz4 or zstd."""
-    chunk_frames: int = 16
+    chunk_frames: int = DEFAULT_CHUNK_FRAMES
     """Frames in one chunk, the unit of compression; from 1 to 512."""
     workers: int = 1
     """Worker processes."""

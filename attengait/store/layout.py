@@ -28,6 +28,8 @@ from attengait.store.location import Location, Where
 FORMAT = "attengait-store"
 VERSION = 1
 MAX_CHUNK_FRAMES = 512
+DEFAULT_CHUNK_FRAMES = 8
+"""Clips begin anywhere: the shorter the chunks, the fewer frames are unpacked that no clip needs."""
 
 ABSENT = np.uint64(2**64 - 1)
 """Offset and size of a chunk that a shard leaves out."""
