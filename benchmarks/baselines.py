@@ -121,7 +121,7 @@ class LoaderPool:
                 multiprocessing_context="spawn" if num_workers else None,
                 collate_fn=_collate,
             )
-        self.let_go()
+            self.let_go()
 
     def read(self, wanted: list[list[Item]]) -> Iterator[Any]:
         """What `_collate` makes of the batches `wanted`; raises AttenGaitError when a worker dies."""

@@ -7,7 +7,7 @@ Both come through our streams, warm.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,11 @@ from attengait.benchmarks.report import Report, machine, measure_in_turns, resul
 from attengait.benchmarks.ways import shard_files
 from attengait.errors import ParameterError
 from attengait.pipelines.stream import ClipStream, SequenceStream
+from attengait.sampling import BatchPlan
 from attengait.store import Store, open_store
 from attengait.store.layout import CODECS, FORMAT, VERSION, check_chunk_frames
 from attengait.store.plan import choose_shard_frames, pack
+from attengait.store.reader import ClipReader
 from attengait.store.sequences import write_sequences
 
 COMPRESSORS: dict[str, tuple[Any, ...]] = CODECS | {
@@ -95,8 +97,7 @@ def benchmark_layout(
             sizes[layout.name] = sum(path.stat().st_size for path in shard_files(copy))
             shards[layout.name] = copy.shard_frames
             plan = clip_plan(copy, copy.sequences, batch_size, clip_frames)
-            stream = stack.enter_context(closing(ClipStream(copy, plan)))
-            random[layout.name] = partial(_random, stream, num_batches)
+            random[layout.name] = partial(_random, stack.enter_context(copy.reader()), plan, num_batches)
             sequential[layout.name] = partial(_sequential, copy, clip_frames, num_batches * batch_size * clip_frames)
         rates = measure_in_turns(random, repeats=repeats, on_repeat=on_repeat)
         sequential_rates = measure_in_turns(sequential, repeats=repeats, on_repeat=on_repeat)
@@ -182,8 +183,10 @@ def rewrite(store: Store, layout: Layout, path: Path) -> Store:
     return open_store(path)
 
 
-def _random(stream: ClipStream, num_batches: int, _: int) -> int:
-    return sum(len(next(stream).clips) for _ in range(num_batches))
+def _random(reader: ClipReader, plan: BatchPlan, num_batches: int, repeat: int) -> int:
+    """Stream the batches of one measurement, and none ahead of the next."""
+    with ClipStream(reader, plan, start_step=repeat * num_batches, num_steps=num_batches) as stream:
+        return sum(len(batch.clips) for batch in stream)
 
 
 def _sequential(store: Store, clip_frames: int, least_frames: int, _: int) -> float:

@@ -95,8 +95,6 @@ def benchmark_loader(
         stayed = 0.0
         if cold:
             on_disk = {f"{way.name}, cold": way for way in ways if way.files}
-            for way in ways:
-                way.goes_on = False
             most = max(1, int(sequences.length.sum()) // (batch_size * clip_frames))
             runs = {name: partial(run, way, min(most, counts[way.name])) for name, way in on_disk.items()}
 

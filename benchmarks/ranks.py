@@ -142,10 +142,16 @@ def _serve(rank: _Rank, connection: Connection) -> None:
     store = open_store(rank.store)
     size = rank.world_size
     plan = clip_plan(store, store.sequences, size * rank.batch_size, rank.clip_frames, world_size=size)
-    with ClipStream(store, plan, rank=rank.rank, world_size=size) as stream:
+    step = 0
+    with store.reader() as reader:
         while True:
             try:
-                num_batches = connection.recv()
-                connection.send(sum(len(next(stream).clips) for _ in range(num_batches)))
+                count = connection.recv()
+                # Nothing is read ahead while others are measured.
+                with ClipStream(
+                    reader, plan, start_step=step, num_steps=count, rank=rank.rank, world_size=size
+                ) as stream:
+                    connection.send(sum(len(batch.clips) for batch in stream))
+                step += count
             except (EOFError, ConnectionError):
                 return

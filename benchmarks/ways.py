@@ -9,7 +9,8 @@
     zarr-python         one slice per clip
 
 Those that begin with another format are in `attengait.benchmarks.baselines`. Only streams plan their batches within the
-measured time; they go on from one measurement to the next, so that what they read ahead counts in the end.
+measured time. Each measurement opens a stream of just its batches, so that nothing is read ahead while others are
+measured, neither for free nor at their expense.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +30,7 @@ from attengait.sampling import BatchPlan, PlannedBatch
 from attengait.store import Store
 from attengait.store.layout import shard_path
 from attengait.store.location import use_tensorstore
-from attengait.store.reader import ResidentReader
+from attengait.store.reader import ClipReader, ResidentReader
 
 Batch = NDArray[np.uint8] | torch.Tensor | list[NDArray[np.uint8]]
 """N clips [T, H, W, C], uint8 or float32 of 0 to 1."""
@@ -40,8 +41,6 @@ class Way(ABC):
 
     share = 1.0
     """Of the batches of one measurement: slow ways get fewer, the fastest more."""
-    goes_on = True
-    """Whether measurements follow one another, so that reading ahead of one is of use to the next."""
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         self.name = name
@@ -84,60 +83,66 @@ class GatherWay(Way):
 
 
 class StreamWay(Way):
-    """One of our streams, which `open_stream` opens at a step of the plan, for some number of steps or without end."""
+    """ClipStream over a reader that stays open, or frames in memory, to a device."""
 
     def __init__(
         self,
         name: str,
-        files: Sequence[Path],
-        open_stream: Callable[[int, int | None], ClipStream | ResidentStream],
+        plan: BatchPlan,
+        open_reader: Callable[[], ClipReader],
+        files: Sequence[Path] = (),
         *,
-        share: float = 1.0,
+        device: str = "cpu",
     ) -> None:
         super().__init__(name, files)
-        self.share = share
-        self._open_stream = open_stream
-        self._stream: ClipStream | ResidentStream | None = None
-        self._next_step = 0
+        self._plan, self._open_reader, self._device = plan, open_reader, device
+        self._reader: ClipReader | None = None
 
     def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
         """See Way."""
-        if self._stream is None or self._next_step != planned[0].step:
-            self.let_go()
-            self._stream = self._open_stream(planned[0].step, None if self.goes_on else len(planned))
-        self._next_step = planned[-1].step + 1
-        for _ in planned:
-            clips = next(self._stream).clips
-            yield clips
-        if clips.is_cuda:
-            torch.cuda.synchronize(clips.device)
+        if self._reader is None:
+            self._reader = self._open_reader()
+        first, count = planned[0].step, len(planned)
+        with ClipStream(self._reader, self._plan, start_step=first, num_steps=count, device=self._device) as stream:
+            for batch in stream:
+                yield batch.clips
+            if batch.clips.is_cuda:
+                torch.cuda.synchronize(batch.clips.device)
 
     def let_go(self) -> None:
         """See Way."""
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+
+class ResidentWay(Way):
+    """ResidentStream: clips gathered from frames on a GPU."""
+
+    share = 10.0
+
+    def __init__(self, name: str, plan: BatchPlan, frames: torch.Tensor) -> None:
+        super().__init__(name, ())
+        self._plan, self._frames = plan, frames
+
+    def batches(self, planned: Sequence[PlannedBatch]) -> Iterator[Batch]:
+        """See Way."""
+        for batch in ResidentStream(self._frames, self._plan, start_step=planned[0].step, num_steps=len(planned)):
+            yield batch.clips
+        if self._frames.is_cuda:
+            torch.cuda.synchronize(self._frames.device)
 
 
 def stream_ways(store: Store, plan: BatchPlan, frames: NDArray[np.uint8]) -> list[Way]:
     """Our streams; `frames` [F, H, W, C] are the store's from its beginning, as far as the plan goes."""
     files = shard_files(store)
-
-    def streamed(step: int, num_steps: int | None, device: str = "cpu") -> ClipStream:
-        return ClipStream(store, plan, start_step=step, num_steps=num_steps, device=device)
-
-    def resident(step: int, num_steps: int | None) -> ClipStream:
-        return ClipStream(ResidentReader(frames), plan, start_step=step, num_steps=num_steps)
-
-    ways: list[Way] = [StreamWay("stream", files, streamed), StreamWay("stream, cache host", (), resident)]
+    ways: list[Way] = [
+        StreamWay("stream", plan, store.reader, files),
+        StreamWay("stream, cache host", plan, partial(ResidentReader, frames)),
+    ]
     if torch.cuda.is_available():
-        on_gpu = to_device(frames, torch.device("cuda"))
-
-        def gathered(step: int, num_steps: int | None) -> ResidentStream:
-            return ResidentStream(on_gpu, plan, start_step=step, num_steps=num_steps)
-
-        ways.append(StreamWay("stream, to the GPU", files, partial(streamed, device="cuda")))
-        ways.append(StreamWay("stream, cache gpu", (), gathered, share=10))
+        ways.append(StreamWay("stream, to the GPU", plan, store.reader, files, device="cuda"))
+        ways.append(ResidentWay("stream, cache gpu", plan, to_device(frames, torch.device("cuda"))))
     return ways
 
 
