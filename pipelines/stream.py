@@ -37,7 +37,7 @@ READ_AHEAD = 4
 """Batches asked of the disk, the network or the decoder beyond those that DALI prefetches."""
 
 COPY_THREADS = 2
-"""DALI's threads that copy clips, beside the one that calls: one more was a sixth faster on two cores."""
+"""DALI's threads that copy clips, beside the one that calls."""
 
 DALI_MISSING = (
     "NVIDIA DALI is not installed: pip install 'attengait[cpu]' (or attengait[cuda12], attengait[cuda13] for a GPU)"
