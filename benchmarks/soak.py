@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median_low
 
 from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
 from attengait.benchmarks.process import usage
@@ -61,12 +62,12 @@ def benchmark_soak(
 
 
 def growth(looks: Sequence[Report], batches_bytes: int) -> list[str]:
-    """What the second half of `looks` shows more of than the first, in words; `batches_bytes` may come and go."""
+    """What the medians of the second half of `looks` exceed those of the first in; `batches_bytes` may come and go."""
     half = len(looks) // 2
     allowed = {"threads": ALLOWED_GROWTH_THREADS, "files": 0, "own_bytes": ALLOWED_GROWTH_BYTES + batches_bytes}
     grown = []
     for kind, most in allowed.items():
-        early, late = (min(look[kind] for look in part) for part in (looks[:half], looks[half:]))
+        early, late = (median_low([look[kind] for look in part]) for part in (looks[:half], looks[half:]))
         if late > early + most:
             is_memory = kind == "own_bytes"
             name, values = ("memory", map(_mib, (early, late))) if is_memory else (kind, map(str, (early, late)))
