@@ -174,7 +174,7 @@ def info(
     if as_json:
         print(json.dumps(summary, indent=2))
         return
-    table = Table(title=str(store), show_header=False, title_justify="left")
+    table = Table(title=summary["path"], show_header=False, title_justify="left")
     for key, value in summary.items():
         table.add_row(key.replace("_", " "), _plain(value))
     Console().print(table)
@@ -182,15 +182,17 @@ def info(
 
 def verify(store: StoreArgument) -> None:
     """Check every checksum and every index record of a store; exit status 1 and a list where something is damaged."""
+    from attengait.store.location import Location
     from attengait.store.verify import verify as find_damage
 
+    place = Location.parse(store)  # its text has no secrets, such as the query of a URL
     with ProgressLine("Verifying", "shards") as line:
-        findings = find_damage(store, on_progress=line.update)
+        findings = find_damage(place, on_progress=line.update)
     if findings:
         for finding in findings:
             print(finding)
-        raise AttenGaitError(f"{store} is damaged: {len(findings)} findings")
-    print(f"{store}: every checksum and every index record is right")
+        raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
+    print(f"{place}: every checksum and every index record is right")
 
 
 def show(
@@ -205,8 +207,9 @@ def show(
     from attengait.store import open_store
 
     check_target(out)
-    shown = contact_sheet(open_store(store), out, num_rows=rows, num_frames=columns)
-    print(f"{out}: {len(shown)} sequences of {store}")
+    opened = open_store(store)
+    shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
+    print(f"{out}: {len(shown)} sequences of {opened.location}")
 
 
 def gpu_engine(gpus: str, workers: int | None) -> "Engine":

@@ -35,6 +35,8 @@ def spec_of(where):
         ("S3://bucket/w.zarr", "s3://bucket/w.zarr", "w.zarr", "s3://bucket"),
         ("gs://bucket/w.zarr", "gs://bucket/w.zarr", "w.zarr", "gs://bucket"),
         ("https://host:81/a%20b/w.zarr/?token=x#y", "https://host:81/a%20b/w.zarr", "w.zarr", "https://host:81/a%20b"),
+        ("http://some:se@cret@host/w.zarr", "http://host/w.zarr", "w.zarr", "http://host"),
+        ("http://host/a@b/w.zarr", "http://host/a@b/w.zarr", "w.zarr", "http://host/a@b"),
         ("folder/w.zarr/", "folder/w.zarr", "w.zarr", "folder"),
         ("c:/w.zarr", "c:/w.zarr", "w.zarr", "c:"),
         (".", ".", "", "."),
@@ -56,6 +58,7 @@ def test_a_place_has_a_text_a_name_and_a_parent(where, shown, name, parent):
         ("s3://", "s3:// names no bucket"),
         ("s3:///w.zarr", "s3:///w.zarr names no bucket"),
         ("http:///w.zarr", "names no host"),
+        ("http://some:secret@/w.zarr", "names no host"),
         (Path("s3://bucket/w.zarr"), "is a URL that became a path: give it as a str"),
     ],
 )
@@ -78,6 +81,12 @@ def test_http_keeps_its_query_behind_the_path():
     assert spec_of(f"{url}?token=x") == {"driver": "http", "base_url": f"{url}/?token=x"}
     assert (Location.parse(f"{url}?token=x") / "frames").kvstore()["base_url"] == f"{url}/frames/?token=x"
     assert spec_of("http://host") == {"driver": "http", "base_url": "http://host/"}
+
+
+def test_a_login_is_for_the_server_alone():
+    place = Location.parse("https://some:secret@host:81/gait/w.zarr?token=secret")
+    assert place.parent.kvstore()["base_url"] == "https://some:secret@host:81/gait/?token=secret"
+    assert "secret" not in f"{place} {place!r} {place / 'frames'} {place.parent}"
 
 
 def test_google_takes_bucket_and_path():

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import zarr
 
+from attengait.cli import data
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.interchange.exporting import export_pickles
 from attengait.store import location, open_store, summarise
 from attengait.store.layout import work_path
 from attengait.store.verify import verify
@@ -20,6 +22,7 @@ from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 
 fakes = import_module("store_fakes")
+small_stores = import_module("small_stores")
 servers = import_module("servers")
 
 KEYS = {"some-key": "some-secret"}
@@ -108,6 +111,34 @@ def test_a_query_is_sent_along_and_kept_out_of_messages(http):
     assert str(store.location) == f"{http.url}/gait/lz4.zarr"
 
 
+@pytest.mark.parametrize("fault", [403, 503, "half"])
+def test_a_server_that_fails_gives_no_secret_of_the_url_away(http, fault):
+    url = f"{http.url.replace('://', '://some:password@')}/gait/lz4.zarr?token=some/to:ken"
+    store = open_store(url)
+    assert http.authorisations == {"Basic c29tZTpwYXNzd29yZA=="}
+    http.broken = {"lz4.zarr/": fault}
+    for read in (lambda: store[0], lambda: open_store(url)):
+        with pytest.raises(AttenGaitError, match=rf"^{http.url}/gait/lz4\.zarr/\S+ (is refused|cannot be)") as caught:
+            read()
+        assert str(caught.value).count("http://") == 1
+
+
+def test_the_commands_say_no_secret_of_a_url(http, tmp_path, capsys):
+    url = f"{http.url.replace('://', '://some:password@')}/gait/lz4.zarr?token=some-token"
+    data.info(url)
+    data.show(url, out=tmp_path / "s.png", rows=2, columns=2)
+    data.verify(url)
+    http.serve_folder(small_stores.make_store(tmp_path / "wrong.zarr").path, "gait/lz4.zarr")
+    for find in (lambda: data.verify(url), lambda: export_pickles(url, tmp_path / "out")):
+        with pytest.raises(AttenGaitError, match=r"lz4\.zarr( is damaged|: the frames of \S+ fail)") as caught:
+            find()
+        print(caught.value)
+    said = "".join(capsys.readouterr())
+    assert said.count(f"{http.url}/gait/lz4.zarr") == 6
+    assert "password" not in said
+    assert "some-token" not in said
+
+
 def test_the_summary_says_all_but_the_size_on_the_server(finished, http):
     remote, local = summarise(open_store(f"{http.url}/gait/lz4.zarr")), summarise(open_store(finished / "lz4.zarr"))
     assert json.loads(json.dumps(remote)) == remote
@@ -161,7 +192,7 @@ def test_a_forked_process_is_told_to_be_spawned(http):
     )
     url = f"{http.url}/gait/lz4.zarr"
     done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, timeout=30, check=True)
-    assert done.stdout.startswith("AttenGaitError: this process was forked from one that had read compressed or remote")
+    assert done.stdout.startswith("AttenGaitError: this process was forked from one that had read stores through ")
 
 
 # Servers that fail
@@ -343,6 +374,15 @@ def test_a_run_that_yields_nothing_leaves_only_the_reasons(s3):
         write_store(fakes.job_of("s3://bucket/w.zarr", compute=fakes.nothing))
     assert list(s3.objects) == ["bucket/w.zarr.skipped.jsonl"]
     assert not list(Path.cwd().iterdir())
+
+
+def test_a_run_that_yields_nothing_deletes_nothing_of_others(s3):
+    others = {"bucket/gait/a.zarr/zarr.json": b"{}", "bucket/gait/frames/c/9": b"9", "bucket/gait/notes": b"a note"}
+    s3.objects.update(others)
+    with pytest.raises(AttenGaitError, match="nothing came out of 10 sequences"):
+        write_store(fakes.job_of("s3://bucket/gait", compute=fakes.nothing))
+    s3.objects.pop("bucket/gait.skipped.jsonl")
+    assert s3.objects == others
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(s3, http, tmp_path):

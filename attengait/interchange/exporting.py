@@ -28,7 +28,7 @@ from attengait.interchange.description import FILE_NAME, Description, descriptio
 from attengait.pool import run_in_workers
 from attengait.store import Store, open_store
 from attengait.store.layout import work_path
-from attengait.store.location import Where
+from attengait.store.location import Location, Where
 from attengait.store.reader import ClipReader
 from attengait.store.workfolder import WorkFolder, locked, put_in_place
 
@@ -83,7 +83,7 @@ def export_pickles(
         raise ParameterError(f"workers is {workers}, but must be at least 1")
     started = time.monotonic()
     store = open_store(where)
-    paths = _paths(store, where)
+    paths = _paths(store)
     description = description_of(store.attributes, _content_sha256(store))
     work = WorkFolder(work_path(out))
     is_finished = _check_out(out, work, description, paths)
@@ -109,7 +109,7 @@ def export_pickles(
             tree.mkdir(exist_ok=True)
             present = {path for path in paths if (tree / path).is_file()}
             with work.temporary_folder() as temporary:
-                _write(store, where, paths, present, tree, temporary, workers, on_progress)
+                _write(store, paths, present, tree, temporary, workers, on_progress)
             write_atomically(tree / FILE_NAME, to_json(description))
             move_atomically(tree, out)
         except KeyboardInterrupt as stop:
@@ -132,7 +132,7 @@ def pickle_array(array: NDArray[np.uint8]) -> bytes:
 class _Task:
     """Some sequences to be written by one worker."""
 
-    where: Where
+    store: Location
     targets: list[str]
     names: list[str]
     starts: list[int]
@@ -143,7 +143,6 @@ class _Task:
 
 def _write(
     store: Store,
-    where: Where,
     paths: list[str],
     present: set[str],
     tree: Path,
@@ -162,7 +161,15 @@ def _write(
             continue
         if not tasks or length > room:
             tasks.append(
-                _Task(where=where, targets=[], names=[], starts=[], lengths=[], checksums=[], temporary=temporary)
+                _Task(
+                    store=store.location,
+                    targets=[],
+                    names=[],
+                    starts=[],
+                    lengths=[],
+                    checksums=[],
+                    temporary=temporary,
+                )
             )
             room = max(_TASK_FRAMES, length)
         room -= length
@@ -184,11 +191,11 @@ def _write(
 
 def _export(task: _Task) -> int:
     """Write some sequences; returns how many frames they have."""
-    reader = _reader(task.where)
+    reader = _reader(task.store)
     for i, target in enumerate(map(Path, task.targets)):
         (frames,) = reader.read_clips([task.starts[i]], [task.lengths[i]])
         if google_crc32c.value(frames.tobytes()) != task.checksums[i]:
-            raise AttenGaitError(f"{task.where}: the frames of {task.names[i]} fail their checksum")
+            raise AttenGaitError(f"{task.store}: the frames of {task.names[i]} fail their checksum")
         frames = frames[..., 0] if frames.shape[-1] == 1 else np.moveaxis(frames, -1, 1)
         temporary = task.temporary / f"{os.getpid()}.pkl"
         temporary.write_bytes(pickle_array(np.ascontiguousarray(frames)))
@@ -197,9 +204,9 @@ def _export(task: _Task) -> int:
 
 
 @lru_cache(maxsize=1)
-def _reader(where: Where) -> ClipReader:
+def _reader(store: Location) -> ClipReader:
     """One for all tasks of a worker process, which ends with them."""
-    return open_store(where).reader()
+    return open_store(store).reader()
 
 
 def _picture_shape(store: Store) -> tuple[int, ...]:
@@ -212,15 +219,15 @@ def _kept(tree: Path, paths: list[str]) -> str:
     return f"{num_kept:,} of {len(paths):,} sequences are kept: run the same command again to continue"
 
 
-def _paths(store: Store, where: Where) -> list[str]:
+def _paths(store: Store) -> list[str]:
     """Where each sequence goes, relative to the folder; raises AttenGaitError for names that are no folders'."""
     columns = (store.sequences.subject, store.sequences.walk, store.sequences.view)
     names = list(zip(*(column.tolist() for column in columns), strict=True))
     for name in names:
         if any(part in ("", ".", "..") or "/" in part or "\0" in part for part in name):
-            raise AttenGaitError(f"{where}: the sequence {'/'.join(name)!r} cannot be a folder")
+            raise AttenGaitError(f"{store.location}: the sequence {'/'.join(name)!r} cannot be a folder")
     if len(set(names)) < len(names):
-        raise AttenGaitError(f"{where}: a sequence occurs twice (see attengait verify)")
+        raise AttenGaitError(f"{store.location}: a sequence occurs twice (see attengait verify)")
     return [f"{subject}/{walk}/{view}/{view}.pkl" for subject, walk, view in names]
 
 

@@ -8,7 +8,8 @@ here: for folders by plain files, for URLs by tensorstore's key-value stores, wh
                          environment, ~/.aws, the role of a machine), without any anonymous access, which public
                          buckets allow
     gs://BUCKET/PATH     Google's default credentials, else anonymous access
-    http(s)://HOST/PATH  to read only; a query such as ?token=... is sent along and left out of messages
+    http(s)://HOST/PATH  to read only; a query such as ?token=... and a login such as USER:PASSWORD@HOST are sent along
+                         and left out of messages
 
 Nobody at the port, a lost connection and a server that is busy or silent are tried again, `MAX_RETRIES` times.
 """
@@ -17,7 +18,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -47,10 +48,12 @@ class Location:
     """Where a store is; keys are names of its files, such as frames/zarr.json."""
 
     root: str
-    """The folder as given, or the URL without its query and its last slash."""
+    """The folder as given, or the URL without its login, its query and its last slash."""
     is_remote: bool = False
-    query: str = ""
+    query: str = field(default="", repr=False)
     """What follows the question mark of an http URL."""
+    login: str = field(default="", repr=False)
+    """What stands before the host of an http URL, with the @."""
 
     @classmethod
     def parse(cls, where: "str | Path | Location") -> "Location":
@@ -66,13 +69,15 @@ class Location:
         if scheme not in DRIVERS:
             known = ", ".join(f"{scheme}://" for scheme in DRIVERS)
             raise ParameterError(f"{where} must be a path, or a URL that begins with one of {known}")
-        query = ""
+        query = login = ""
         if DRIVERS[scheme] == "http":
             rest, _, query = rest.partition("#")[0].partition("?")
+            if found := re.match(r"[^/]*@", rest):
+                login, rest = found[0], rest[found.end() :]
         rest = rest.rstrip("/")
         if not rest or rest.startswith("/"):
             raise ParameterError(f"{where} names no {'host' if DRIVERS[scheme] == 'http' else 'bucket'}")
-        return cls(f"{scheme}://{rest}", True, query)
+        return cls(f"{scheme}://{rest}", True, query, login)
 
     def __str__(self) -> str:
         return self.root
@@ -113,7 +118,7 @@ class Location:
         }
         spec = {"driver": driver, "context": {f"{driver}_request_retries": retries}}
         if driver == "http":
-            return spec | {"base_url": f"{self.root}/{'?' if self.query else ''}{self.query}"}
+            return spec | {"base_url": f"{scheme}://{self.login}{rest}/{'?' if self.query else ''}{self.query}"}
         bucket, _, path = rest.partition("/")
         return spec | {"bucket": bucket, "path": f"{path}/" if path else ""} | (_s3() if driver == "s3" else {})
 
@@ -181,11 +186,14 @@ class Location:
         except (ValueError, OSError, RuntimeError) as error:
             raise AttenGaitError(f"{self / key} {reason_of(error)}") from error
 
-    def remove_all(self) -> None:
-        """Delete all that lies in the store, behind a URL; AttenGaitError when that fails."""
+    def remove(self, keys: Sequence[str]) -> None:
+        """Delete some objects behind a URL, as far as they are there; AttenGaitError when that fails."""
         assert self.is_remote
+        store = self._open()
+        deletions = [store.write(key, None) for key in keys]
         try:
-            self._open().delete_range(use_tensorstore().KvStore.KeyRange()).result()
+            for deletion in deletions:
+                deletion.result()
         except (ValueError, OSError, RuntimeError) as error:
             raise AttenGaitError(f"{self} {reason_of(error)}") from error
 
@@ -216,8 +224,8 @@ def use_tensorstore() -> Any:
         _used_by = os.getpid()
     elif _used_by != os.getpid():
         raise AttenGaitError(
-            "this process was forked from one that had read compressed or remote stores, which TensorStore does not "
-            'survive: start workers by spawning (DataLoader(..., multiprocessing_context="spawn"))'
+            "this process was forked from one that had read stores through TensorStore, as remote ones are, which does "
+            'not survive that: start workers by spawning (DataLoader(..., multiprocessing_context="spawn"))'
         )
     import tensorstore
 
@@ -275,7 +283,8 @@ def _may_have_credentials() -> bool:
 
 def reason_of(error: Exception) -> str:
     """What tensorstore's error means, as the end of a sentence that begins with a URL."""
-    text = str(error).splitlines()[0]
+    # Of the URLs in it, which may hold secrets, the sentence begins with one.
+    text = re.sub(r"Error (?:reading|writing|opening)\b.*\w+://\S+: |\w+://\S+", "", str(error).splitlines()[0])
     status = re.search(r"(?:HTTP code |http_response_code=')(\d+)", text)
     attempts = re.search(r"All (\d+) retry attempts failed: ", text)
     said = re.sub(r"^[A-Z_]+: |All \d+ retry attempts failed: |CURL error |^Unknown\b| ?\[.*", "", text)

@@ -24,7 +24,7 @@ class Store:
 
     `store[i]` are the frames of sequence i, uint8 [T, H, W, C], and `store[i, 10:40]` those of a part of it, as an
     array of one's own. So a store, which can be pickled, serves inside a torch Dataset: in spawned workers always, in
-    forked ones where it is a folder of uncompressed shards. Many clips at a time are read faster through `reader()`.
+    forked ones where it is a folder on this machine. Many clips at a time are read faster through `reader()`.
     """
 
     location: Location

@@ -17,7 +17,7 @@ from typing import Any
 import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.store.layout import report_location, work_path
+from attengait.store.layout import report_location, shard_key, work_path
 from attengait.store.location import Location, Where
 from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
@@ -142,7 +142,8 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
             if path.path is not None:
                 shutil.rmtree(path.path)
             else:
-                path.remove_all()
+                # Others may have put something there.
+                path.remove([shard_key(record.shard) for record in records])
         work.remove()
     lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
     num_sequences = sum(len(record.sequences) for record in records)
