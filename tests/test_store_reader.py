@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -90,6 +91,42 @@ def test_few_compressed_shards_are_open_at_a_time_and_none_after_closing(
             assert_equals_zarr(reader, store)
             assert open_files() == before + 2
     assert open_files() == before
+
+
+def test_however_many_clips_are_asked_for_few_compressed_shards_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.chunks.MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("attengait.store.chunks.MAX_SHARDS_IN_USE", 6)
+    monkeypatch.setattr("attengait.store.chunks.usable_cores", lambda: 2)
+    store = make_store(tmp_path / "s.zarr", "lz4", lengths=(40,) * 60)
+    looks = []
+
+    def look(*arguments: object) -> int:
+        looks.append(open_files())
+        return crc32c(*arguments)
+
+    crc32c = google_crc32c.value
+    monkeypatch.setattr(google_crc32c, "value", look)
+    before = open_files()
+    with store.reader() as reader:
+        clips = reader.read_clips(store.sequences.start, store.sequences.length)
+    frames = zarr_frames(store)
+    for start, clip in zip(store.sequences.start.tolist(), clips, strict=True):
+        assert np.array_equal(clip, frames[start : start + 40])
+    # The shards in use, those kept, and the file of a shard whose index is read, for each of two threads.
+    assert max(looks) <= before + 6 + 2 + 2
+
+
+def test_a_disk_that_fails_is_one_sentence_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    with store.reader() as reader:
+        monkeypatch.setattr(os, "pread", fail)
+        with pytest.raises(AttenGaitError, match=r"s\.zarr/frames/c/1/0/0/0: Input/output error$"):
+            reader.read_clips([SHARD_FRAMES], [10])
 
 
 def test_a_mapped_clip_is_a_read_only_view_without_a_copy(raw: Store) -> None:

@@ -30,6 +30,9 @@ UNPACK: dict[str, Callable[[bytes, NDArray[np.uint8]], Any]] = {
 """How a chunk without its checksum is unpacked into a contiguous array."""
 
 MAX_OPEN_SHARDS = 48
+"""Kept open for later."""
+MAX_SHARDS_IN_USE = 128
+"""By all threads, for the clips that they read next."""
 MAX_THREADS = 8
 _CRC_BYTES = 4
 
@@ -70,6 +73,11 @@ class ChunkFiles:
             self._begin()
 
     def _read(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
+        most = MAX_SHARDS_IN_USE // self._num_threads
+        parts = [spans[i : i + most] for i in range(0, len(spans), most)]
+        return [clip for part in parts for clip in self._read_part(part)]
+
+    def _read_part(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
         frame_shape = self._layout.frame_shape
         clips = [np.empty((num_frames, *frame_shape), np.uint8) for _, _, num_frames in spans]
         shards = [self._shard(shard) for shard, _, _ in spans]
@@ -152,8 +160,11 @@ class _Shard:
         if self._is_absent[chunk]:
             return None
         offset, num_bytes = self._index[chunk]
-        data = os.pread(self._file, num_bytes - _CRC_BYTES, offset)
-        checksum = os.pread(self._file, _CRC_BYTES, offset + num_bytes - _CRC_BYTES)
+        try:
+            data = os.pread(self._file, num_bytes - _CRC_BYTES, offset)
+            checksum = os.pread(self._file, _CRC_BYTES, offset + num_bytes - _CRC_BYTES)
+        except OSError as error:
+            raise AttenGaitError(f"{self._path}: {error.strerror}") from error
         if google_crc32c.value(data) != int.from_bytes(checksum, "little") or len(checksum) < _CRC_BYTES:
             raise self.damaged(f"chunk {chunk} fails its checksum")
         return data
