@@ -163,8 +163,11 @@ def test_an_array_that_claims_to_be_huge_is_damaged(tmp_path: Path) -> None:
         def __reduce__(self) -> Any:
             return reconstruct, arguments, (state[0], (2**40, 2**20), *state[2:])
 
-    with pytest.raises(PickleError, match="do not fill an array of shape"):
-        read_array(pickled(tmp_path, pickle.dumps(Array())))
+    for protocol in PROTOCOLS:
+        path = pickled(tmp_path, pickle.dumps(Array(), protocol))
+        for read in (read_array, read_header):
+            with pytest.raises(PickleError, match="do not fill an array of shape"):
+                read(path)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -62,7 +62,7 @@ def read_array(path: str | Path) -> NDArray[Any]:
 def read_header(path: str | Path) -> ArrayHeader:
     """Shape and dtype of the array in a pickle, reading little of a large file; raises what `read_array` does.
 
-    Whether all values are there shows only in `read_array`.
+    Whether there are too many values, or damaged ones, shows only in `read_array`.
     """
     return _header(path, _load(path, is_header_wanted=True))
 
@@ -212,4 +212,8 @@ def _header(path: str | Path, found: _Array) -> ArrayHeader:
         known = np.dtype("O")
     if known.kind not in "biuf":
         raise PickleError(f"{path} holds an array of {dtype.name!r}, not of numbers")
+    # A shape alone can ask for any amount of memory. Text has as many characters as bytes, zeros in its place no fewer.
+    num_values = len(found.data) // known.itemsize if isinstance(found.data, (bytes, str)) else 0
+    if math.prod(shape) > num_values:
+        raise PickleError(f"{path} is damaged: its values do not fill an array of shape {list(shape)}")
     return ArrayHeader(shape=shape, dtype=known)
