@@ -5,7 +5,6 @@ what they are. They read from the page cache or, those named "..., cold", after 
 get fewer batches.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.machine import usable_cores
+from attengait.machine import available_memory_bytes, usable_cores
 from attengait.sampling import BatchPlan, PlannedBatch
 from attengait.store import Sequences, Store, open_store
 from attengait.store.reader import ClipReader
@@ -228,8 +227,10 @@ def _compare_first_batch(store: Store, ways: Sequence[Way], planned: PlannedBatc
 
 def _first_sequences(store: Store, max_bytes: int) -> Sequences:
     """The sequences from the beginning of the store whose frames fit into memory, and are no more than that."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    max_frames = min(max_bytes, memory_bytes // 2) // store.layout.frame_bytes
+    # What the page cache holds is available: how full it is must not change what is measured.
+    memory_bytes = available_memory_bytes()
+    max_bytes = max_bytes if memory_bytes is None else min(max_bytes, memory_bytes // 2)
+    max_frames = max_bytes // store.layout.frame_bytes
     fits = store.sequences.start + store.sequences.length <= max_frames
     return Sequences(**{field.name: getattr(store.sequences, field.name)[fits] for field in fields(Sequences)})
 

@@ -36,7 +36,10 @@ def loader(
             "folder (TMPDIR), at most 3 GiB.",
         ),
     ] = False,
-    workers: Annotated[str, typer.Option(help="With --baselines: workers of the DataLoaders, with commas.")] = "1,2,4",
+    workers: Annotated[
+        str | None,
+        typer.Option(help="With --baselines: workers of the DataLoaders, with commas.", show_default="1,2,4"),
+    ] = None,
     cold: Annotated[
         bool, typer.Option("--cold", help="Also with the page cache emptied of the files before each measurement.")
     ] = False,
@@ -49,6 +52,8 @@ def loader(
     from attengait.benchmarks.loader import benchmark_loader, format_table
     from attengait.benchmarks.plots import check_plot, plot_rates
 
+    if workers is not None and not baselines:
+        raise ParameterError(f"workers is {workers}, but only --baselines have workers")
     if plot is not None:
         check_plot(plot)
     reports = []
@@ -56,7 +61,7 @@ def loader(
         report = benchmark_loader(
             store,
             baselines=baselines,
-            workers=parse_numbers("workers", workers),
+            workers=parse_numbers("workers", "1,2,4" if workers is None else workers),
             cold=cold,
             batch_size=batch_size,
             clip_frames=clip_frames,

@@ -126,7 +126,7 @@ def import_h5(
 @export_app.command("pickles")
 def export_pickles(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="Folder to write, which must not exist or be empty.")],
+    out: Annotated[str, typer.Option(help="Folder to write, which must not exist or be empty.")],
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ from attengait.benchmarks import ways
 from attengait.benchmarks.loader import benchmark_loader, format_table
 from attengait.benchmarks.page_cache import empty_page_cache, resident_share
 from attengait.benchmarks.report import format_results, measure_in_turns, results, versions
+from attengait.cli import benchmark
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.layout import CODECS
 
@@ -88,6 +89,23 @@ def test_baselines_say_when_the_disk_is_too_small(
     with pytest.raises(AttenGaitError, match="set TMPDIR"):
         benchmark_loader(store.path, baselines=True, clip_frames=10)
     assert list(temporary.iterdir()) == []
+
+
+def test_only_what_fits_into_half_of_the_available_memory_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "s.zarr")
+    monkeypatch.setattr(
+        "attengait.benchmarks.loader.available_memory_bytes", lambda: 2 * 100 * store.layout.frame_bytes
+    )
+    report = benchmark_loader(store.path, batch_size=2, clip_frames=10, num_batches=1, repeats=1)
+    assert report["store"]["sequences"] == 4  # two in each shard of 48 frames
+    assert "the first 4 sequences" in format_table(report)
+
+
+def test_workers_are_for_the_baselines_alone(tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="workers is 2, but only --baselines have workers"):
+        benchmark.loader([str(tmp_path / "s.zarr")], workers="2")
 
 
 @pytest.mark.parametrize("workers", [(), (-1,), (1, 1)])

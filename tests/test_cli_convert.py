@@ -56,6 +56,12 @@ def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> No
     assert (tmp_path / "out/002/nm-01/090/090.pkl").is_file()
 
 
+def test_pickles_are_not_written_behind_a_url(attengait: Command, tmp_path: Path) -> None:
+    status, _, err = attengait("export", "pickles", "s.zarr", "--out", "s3://bucket/out")
+    assert (status, list(tmp_path.iterdir())) == (2, [])
+    assert err == "attengait: out is s3://bucket/out, but pickles are written to a folder on this machine\n"
+
+
 def test_frames_that_no_model_takes_come_in_and_are_refused_for_training(attengait: Command, tmp_path: Path) -> None:
     foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(64, 44))
     assert attengait("import", "pickles", "in", "--out", "s.zarr", "--workers", 1, "--no-pad")[0] == 0

@@ -66,7 +66,7 @@ class ExportSummary:
 
 def export_pickles(
     where: Where,
-    out: Path,
+    out: str | Path,
     *,
     workers: int = 1,
     dry_run: bool = False,
@@ -75,12 +75,15 @@ def export_pickles(
     """Write the store at `where`, a folder or a URL, into the folder `out`, which must not exist or be empty.
 
     Continues a run that was stopped, and does nothing when `out` is a finished export of the same store. `on_progress`
-    gets the frames done and the frames to do. Raises ParameterError for bad `workers`; AttenGaitError when the store
-    cannot be read, when a name of it cannot be a folder's, when a sequence fails its checksum, when `out` is something
-    else, and when writing fails.
+    gets the frames done and the frames to do. Raises ParameterError for bad `workers` and for a URL as `out`;
+    AttenGaitError when the store cannot be read, when a name of it cannot be a folder's, when a sequence fails its
+    checksum, when `out` is something else, and when writing fails.
     """
     if workers < 1:
         raise ParameterError(f"workers is {workers}, but must be at least 1")
+    if (place := Location.parse(out)).is_remote:
+        raise ParameterError(f"out is {place}, but pickles are written to a folder on this machine")
+    out = Path(out)
     started = time.monotonic()
     store = open_store(where)
     paths = _paths(store)
