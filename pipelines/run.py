@@ -4,7 +4,6 @@ These are the library calls behind `attengait train`, `attengait embed` and `att
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store import Store, open_store
 from attengait.store.joined import JoinedStores, describe_kind, join_stores, picture_kind, prefix_of, store_name
 from attengait.store.location import Location, Where
+from attengait.store.sequences import content_sha256
 from attengait.subjects import distinct, parse_subjects, some_of, subjects_among
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, differences
@@ -229,11 +229,8 @@ def _identity(store: Store | JoinedStores) -> dict[str, Any]:
 
 
 def _contents(store: Store) -> dict[str, Any]:
-    columns = (getattr(store.sequences, name).tolist() for name in ("subject", "walk", "view", "length", "crc32c"))
-    digest = hashlib.sha256()
-    for subject, walk, view, length, crc32c in zip(*columns, strict=True):
-        digest.update(f"{subject}/{walk}/{view} {length} {crc32c}\n".encode())
-    return {"sequences": len(store.sequences), "frames": store.num_frames, "sha256": digest.hexdigest()}
+    sha256 = content_sha256(store.sequences)
+    return {"sequences": len(store.sequences), "frames": store.num_frames, "sha256": sha256}
 
 
 def _prefix_in(run: Path, record: RunRecord, store: Store) -> str:

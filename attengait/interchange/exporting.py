@@ -8,7 +8,6 @@ Everything is made in a folder beside the one asked for, which is renamed when i
 absent, so a run that was killed is continued by the same call.
 """
 
-import hashlib
 import json
 import os
 import pickle
@@ -30,6 +29,7 @@ from attengait.store import Store, open_store
 from attengait.store.layout import work_path
 from attengait.store.location import Location, Where
 from attengait.store.reader import ClipReader
+from attengait.store.sequences import content_sha256
 from attengait.store.workfolder import WorkFolder, locked, put_in_place
 
 _TASK_FRAMES = 4096
@@ -87,7 +87,7 @@ def export_pickles(
     started = time.monotonic()
     store = open_store(where)
     paths = _paths(store)
-    description = description_of(store.attributes, _content_sha256(store))
+    description = description_of(store.attributes, content_sha256(store.sequences))
     work = WorkFolder(work_path(out))
     is_finished = _check_out(out, work, description, paths)
     summary = partial(
@@ -232,14 +232,6 @@ def _paths(store: Store) -> list[str]:
     if len(set(names)) < len(names):
         raise AttenGaitError(f"{store.location}: a sequence occurs twice (see attengait verify)")
     return [f"{subject}/{walk}/{view}/{view}.pkl" for subject, walk, view in names]
-
-
-def _content_sha256(store: Store) -> str:
-    """Digest over every sequence's name, length and checksum."""
-    sequences, content = store.sequences, hashlib.sha256()
-    for i in range(len(sequences)):
-        content.update(f"{sequences.name(i)} {sequences.length[i]} {sequences.crc32c[i]}\n".encode())
-    return content.hexdigest()
 
 
 def _check_out(out: Path, work: WorkFolder, description: Description, paths: list[str]) -> bool:

@@ -1,5 +1,6 @@
 """The columns of a store: whose walk lies where in `frames`. One Zarr array per column in the group `sequences`."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -72,6 +73,15 @@ class Sequences:
 def columns_of(records: Sequence[SequenceRecord]) -> Sequences:
     """Records as columns."""
     return Sequences(**{name: np.array([getattr(r, name) for r in records], dtype) for name, dtype in DTYPES.items()})
+
+
+def content_sha256(sequences: Sequences) -> str:
+    """Digest over every sequence's name, length and checksum."""
+    columns = (getattr(sequences, name).tolist() for name in ("subject", "walk", "view", "length", "crc32c"))
+    digest = hashlib.sha256()
+    for subject, walk, view, length, crc32c in zip(*columns, strict=True):
+        digest.update(f"{subject}/{walk}/{view} {length} {crc32c}\n".encode())
+    return digest.hexdigest()
 
 
 def write_sequences(group: zarr.Group, sequences: Sequences) -> None:
