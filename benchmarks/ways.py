@@ -24,7 +24,7 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
-from attengait.pipelines.resident import ResidentStream, to_device
+from attengait.pipelines.resident import ResidentStream
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling import BatchPlan, PlannedBatch
 from attengait.store import Store
@@ -142,7 +142,7 @@ def stream_ways(store: Store, plan: BatchPlan, frames: NDArray[np.uint8]) -> lis
     ]
     if torch.cuda.is_available():
         ways.append(StreamWay("stream, to the GPU", plan, store.reader, files, device="cuda"))
-        ways.append(ResidentWay("stream, cache gpu", plan, to_device(frames, torch.device("cuda"))))
+        ways.append(ResidentWay("stream, cache gpu", plan, torch.from_numpy(frames).to("cuda")))
     return ways
 
 

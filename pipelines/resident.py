@@ -4,6 +4,7 @@ What is kept is read once, shard by shard. A raw store on a local disk needs no 
 system's page cache is one already; compressed and remote stores are unpacked only once so.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from attengait.machine import available_memory_bytes
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store.opening import Store
-from attengait.store.reader import ClipReader, Frames, ResidentReader, TakeClips
+from attengait.store.reader import ClipReader, ResidentReader, TakeClips
 from attengait.store.sequences import Sequences
 
 Cache = Literal["none", "host", "gpu"]
@@ -43,7 +44,8 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for training); the host
     keeps compressed and remote stores that fit into half of its available memory.
 
-    Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one.
+    Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one; AttenGaitError for `host`
+    where memory does not suffice.
     """
     num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
     size = f"{_gb(num_bytes)} of frames"
@@ -52,6 +54,8 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     if cache == "none":
         return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
     if cache == "host":
+        if num_bytes > (available_memory_bytes() or num_bytes):
+            raise AttenGaitError(f"memory does not suffice to keep {size}: choose --cache none")
         return CacheChoice(cache="host", reason=f"{size} are kept in memory, as asked for")
     if cache == "gpu":
         return CacheChoice(cache="gpu", reason=f"{size} are kept on the GPU, as asked for")
@@ -92,27 +96,32 @@ def open_clips(
 ) -> "ClipStream | ResidentStream":
     """The batches of a plan from where its frames are kept, loaded there first; the reader is left open.
 
-    Raises what `load_frames`, `to_device` and the streams do.
+    Raises what `load_frames` and the streams do.
     """
     if cache == "none":
         return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
     used = plan.sequences
-    frames = load_frames(reader, sequences.start[used], sequences.length[used], on_loading)
+    place = device if cache == "gpu" else torch.device("cpu")
+    frames = load_frames(reader, sequences.start[used], sequences.length[used], place, on_loading)
     if cache == "host":
-        resident = ResidentReader(frames)
+        resident = ResidentReader(frames.numpy())
         return ClipStream(resident, plan, start_step=start_step, num_steps=num_steps, device=str(device))
-    return ResidentStream(to_device(frames, device), plan, start_step=start_step, num_steps=num_steps)
+    return ResidentStream(frames, plan, start_step=start_step, num_steps=num_steps)
 
 
 def load_frames(
-    reader: ClipReader, starts: NDArray[np.int64], lengths: NDArray[np.int64], on_progress: OnProgress | None = None
-) -> Frames:
-    """The frames of sequences in their places, uint8 [F, H, W, C]; what belongs to no sequence is undefined.
+    reader: ClipReader,
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    device: torch.device,
+    on_progress: OnProgress | None = None,
+) -> torch.Tensor:
+    """The frames of sequences in their places, uint8 [F, H, W, C] on `device`; what belongs to none is undefined.
 
     Raises AttenGaitError for a damaged shard and where memory does not suffice.
     """
     total, done = int(lengths.sum()), 0
-    frames: Frames | None = None
+    frames: torch.Tensor | None = None
     under_way = deque[tuple[NDArray[np.int64], TakeClips]]()
 
     def take() -> None:
@@ -120,8 +129,10 @@ def load_frames(
         members, take_clips = under_way.popleft()
         for index, clip in zip(members.tolist(), take_clips(), strict=True):
             if frames is None:
-                frames = _room(int((starts + lengths).max()), clip.shape[1:])
-            frames[starts[index] : starts[index] + len(clip)] = clip
+                frames = _room((int((starts + lengths).max()), *clip.shape[1:]), device)
+            # torch warns of arrays that must not be written, as those of a mapped store.
+            own = clip if clip.flags.writeable else clip.copy()
+            frames[starts[index] : starts[index] + len(clip)] = torch.from_numpy(own)
             done += len(clip)
         if on_progress:
             on_progress(done, total)
@@ -139,21 +150,14 @@ def load_frames(
     return frames
 
 
-def _room(num_frames: int, frame_shape: tuple[int, ...]) -> Frames:
+def _room(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
     try:
-        return np.empty((num_frames, *frame_shape), np.uint8)
-    except MemoryError:
-        size = _gb(num_frames * int(np.prod(frame_shape)))
-        raise AttenGaitError(f"memory does not suffice to keep {size} of frames: choose --cache none") from None
-
-
-def to_device(frames: Frames, device: torch.device) -> torch.Tensor:
-    """Frames as a tensor on a device; AttenGaitError where its memory does not suffice."""
-    try:
-        return torch.from_numpy(frames).to(device)
-    except torch.OutOfMemoryError:
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    except RuntimeError as error:  # on a CPU torch raises no other
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
         raise AttenGaitError(
-            f"{device} has too little memory to keep {_gb(frames.nbytes)} of frames: choose --cache none or host"
+            f"the memory of {device} does not suffice to keep {_gb(math.prod(shape))} of frames: choose --cache none"
         ) from None
 
 

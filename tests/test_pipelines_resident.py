@@ -10,7 +10,7 @@ import torch
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines import resident
-from attengait.pipelines.resident import ResidentStream, choose_cache, load_frames, open_clips, to_device
+from attengait.pipelines.resident import ResidentStream, choose_cache, load_frames, open_clips
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling import BatchPlan
 from attengait.store import Store
@@ -39,15 +39,15 @@ def test_batches_out_of_memory_are_those_of_the_store(
     plan, progress = make_plan(store), []
     with store.reader() as reader:
         frames = load_frames(
-            reader, store.sequences.start, store.sequences.length, lambda *numbers: progress.append(numbers)
+            reader, store.sequences.start, store.sequences.length, CPU, lambda *numbers: progress.append(numbers)
         )
     assert progress[-1] == (sum(LENGTHS), sum(LENGTHS))
     assert len(progress) > 3
     assert progress == sorted(set(progress))
     with (
         ClipStream(store, plan, start_step=2, num_steps=4) as expected,
-        ClipStream(ResidentReader(frames), plan, start_step=2, num_steps=4) as from_host,
-        ResidentStream(to_device(frames, CPU), plan, start_step=2, num_steps=4) as gathered,
+        ClipStream(ResidentReader(frames.numpy()), plan, start_step=2, num_steps=4) as from_host,
+        ResidentStream(frames, plan, start_step=2, num_steps=4) as gathered,
     ):
         for batches in zip(expected, from_host, gathered, strict=True):
             for batch in batches[1:]:
@@ -61,7 +61,7 @@ def test_ranks_gather_their_share(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
     plan = make_plan(store)
     with store.reader() as reader:
-        frames = to_device(load_frames(reader, store.sequences.start, store.sequences.length), CPU)
+        frames = load_frames(reader, store.sequences.start, store.sequences.length, CPU)
     whole = next(ResidentStream(frames, plan, start_step=5))
     halves = [next(ResidentStream(frames, plan, start_step=5, rank=rank, world_size=2)) for rank in range(2)]
     assert torch.equal(torch.cat([half.clips for half in halves]), whole.clips)
@@ -92,12 +92,14 @@ def test_damage_is_found_while_loading(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", "lz4", lengths=LENGTHS)
     shard_path(store.path, 1).unlink()
     with store.reader() as reader, pytest.raises(AttenGaitError, match="frames/c/1/0/0/0: No such file or directory"):
-        load_frames(reader, store.sequences.start, store.sequences.length)
+        load_frames(reader, store.sequences.start, store.sequences.length, CPU)
 
 
 def test_too_little_memory_is_one_sentence() -> None:
-    with pytest.raises(AttenGaitError, match=r"memory does not suffice to keep [\d,e+.]+ GB of frames: choose"):
-        resident._room(1 << 45, (64, 64, 3))
+    with pytest.raises(
+        AttenGaitError, match=r"the memory of cpu does not suffice to keep [\d,e+.]+ GB of frames: choose"
+    ):
+        resident._room((1 << 45, 64, 64, 3), CPU)
 
 
 def test_auto_decides_by_size_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +120,13 @@ def test_auto_decides_by_size_and_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         assert choose_cache("auto", [raw], torch.device("cuda:0")).cache == cache
 
 
-def test_what_was_asked_for_is_done_or_refused(tmp_path: Path) -> None:
+def test_what_was_asked_for_is_done_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_store(tmp_path / "raw.zarr")
     assert choose_cache("host", [raw], CPU).cache == "host"
     assert choose_cache("none", [raw], CPU).cache == "none"
+    monkeypatch.setattr(resident, "available_memory_bytes", lambda: 1000)
+    with pytest.raises(AttenGaitError, match="memory does not suffice to keep"):
+        choose_cache("host", [raw], CPU)
     with pytest.raises(ParameterError, match="cache is gpu, but the device is cpu"):
         choose_cache("gpu", [raw], CPU)
     with pytest.raises(ParameterError, match="cache is 'disk', but must be one of auto, none, host, gpu"):
@@ -133,9 +138,12 @@ def test_a_gpu_gathers_the_same_clips(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
     plan = make_plan(store)
     with store.reader() as reader:
-        frames = load_frames(reader, store.sequences.start, store.sequences.length)
-    on_gpu = ResidentStream(to_device(frames, torch.device("cuda:0")), plan, num_steps=3)
-    for batch, expected in zip(on_gpu, ResidentStream(to_device(frames, CPU), plan, num_steps=3), strict=True):
+        frames, there = (
+            load_frames(reader, store.sequences.start, store.sequences.length, torch.device(device))
+            for device in ("cpu", "cuda:0")
+        )
+    on_gpu = ResidentStream(there, plan, num_steps=3)
+    for batch, expected in zip(on_gpu, ResidentStream(frames, plan, num_steps=3), strict=True):
         assert batch.clips.device.type == "cuda"
         assert torch.equal(batch.clips.cpu(), expected.clips)
         assert torch.equal(batch.labels.cpu(), expected.labels)

@@ -293,6 +293,18 @@ def test_clips_stay_valid_after_their_reader_is_closed(raw: Store) -> None:
     assert np.array_equal(clip, zarr_frames(raw)[5:15])
 
 
+def test_clips_of_a_reader_that_was_closed_meanwhile_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.chunks.usable_cores", lambda: 1)
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    reader = store.reader()
+    takes = [reader.request_clips([0] * 200, [48] * 200) for _ in range(50)]
+    reader.close()
+    with pytest.raises(AttenGaitError, match="the store was closed while clips were being read"):
+        takes[-1]()
+
+
 @pytest.mark.parametrize(("start", "length"), [(40, 9), (-1, 2), (NUM_SHARDS * SHARD_FRAMES - 1, 2), (0, 0), (0, 49)])
 @pytest.mark.parametrize("kind", [MappedReader, TensorStoreReader])
 def test_a_clip_that_is_not_within_one_shard_is_refused(

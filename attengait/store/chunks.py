@@ -7,7 +7,7 @@ clip is unpacked in its place. Shards are held open, a few at a time, and their 
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -34,6 +34,8 @@ MAX_OPEN_SHARDS = 48
 MAX_SHARDS_IN_USE = 128
 """By all threads, for the clips that they read next."""
 MAX_THREADS = 8
+PROBES = 2
+"""Clips that each thread looks up in the page cache, to find out whether the disk must be asked ahead."""
 _CRC_BYTES = 4
 
 Span = tuple[int, int, int]
@@ -82,8 +84,11 @@ class ChunkFiles:
         clips = [np.empty((num_frames, *frame_shape), np.uint8) for _, _, num_frames in spans]
         shards = [self._shard(shard) for shard, _, _ in spans]
         chunk_frames = self._layout.chunk_frames
-        for shard, (_, first, num_frames) in zip(shards, spans, strict=True):
-            shard.will_need(first // chunk_frames, -(-(first + num_frames) // chunk_frames))
+        bounds = [(first // chunk_frames, -(-(first + length) // chunk_frames)) for _, first, length in spans]
+        looks = zip(shards[:PROBES], bounds[:PROBES], strict=True)
+        if not all(shard.is_in_memory(end - 1) for shard, (_, end) in looks):
+            for shard, (begin, end) in zip(shards, bounds, strict=True):
+                shard.will_need(begin, end)
         for shard, (_, first, _), clip in zip(shards, spans, clips, strict=True):
             self._read_clip(shard, first, clip)
         return clips
@@ -122,8 +127,11 @@ class ChunkFiles:
 
 def _gather(shares: list[range], reads: list[Future[list[NDArray[np.uint8]]]]) -> list[NDArray[np.uint8]]:
     clips: dict[int, NDArray[np.uint8]] = {}
-    for share, read in zip(shares, reads, strict=True):
-        clips.update(zip(share, read.result(), strict=True))
+    try:
+        for share, read in zip(shares, reads, strict=True):
+            clips.update(zip(share, read.result(), strict=True))
+    except CancelledError:
+        raise AttenGaitError("the store was closed while clips were being read from it") from None
     return [clips[i] for i in range(len(clips))]
 
 
@@ -147,6 +155,16 @@ class _Shard:
     def damaged(self, problem: str) -> AttenGaitError:
         """What to raise for a shard that is."""
         return AttenGaitError(f"{self._path}: truncated or damaged ({problem})")
+
+    def is_in_memory(self, chunk: int) -> bool:
+        """Whether the end of a chunk can be read without waiting; False where the file system does not tell."""
+        offset, num_bytes = self._index[chunk]
+        try:
+            return self._is_absent[chunk] or bool(
+                os.preadv(self._file, [bytearray(1)], offset + num_bytes - 1, os.RWF_NOWAIT)
+            )
+        except OSError:
+            return False
 
     def will_need(self, first: int, end: int) -> None:
         """Have the kernel read chunks from the disk, without waiting for it; they need not lie one after the other."""
