@@ -173,7 +173,7 @@ def test_silhouettes_stopped_half_way_are_continued_to_the_same_bytes(walkers, t
         pass
 
     def stop(done, total):
-        if done > 10:
+        if any((tmp_path / "stopped.zarr.work" / "records").glob("*.json")):  # a shard is done
             raise Stop
 
     changes = {"frames": None, "recipe": SilhouetteRecipe()}
