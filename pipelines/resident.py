@@ -21,6 +21,7 @@ from attengait.sampling import BatchPlan, ClipBatch
 from attengait.store.opening import Store
 from attengait.store.reader import ClipReader, ResidentReader, TakeClips
 from attengait.store.sequences import Sequences
+from attengait.training.config import CACHES
 
 Cache = Literal["none", "host", "gpu"]
 
@@ -60,7 +61,7 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     if cache == "gpu":
         return CacheChoice(cache="gpu", reason=f"{size} are kept on the GPU, as asked for")
     if cache != "auto":
-        raise ParameterError(f"cache is {cache!r}, but must be one of auto, none, host, gpu")
+        raise ParameterError(f"cache is {cache!r}, but must be one of {', '.join(CACHES)}")
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if num_bytes <= free_bytes // 2:

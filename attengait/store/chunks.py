@@ -1,7 +1,7 @@
 """Clips of a compressed local store: chunks unpacked by numcodecs, in threads, straight into the clips.
 
 TensorStore unpacks each chunk into memory of its own and copies the clips out of it; here a chunk that lies within a
-clip is unpacked in its place. Shards are held open, a few at a time, and their indexes are kept.
+clip is unpacked in its place. A few shards are held open at a time; the indexes of all that were read are kept.
 """
 
 import os
@@ -37,6 +37,7 @@ MAX_THREADS = 8
 PROBES = 2
 """Clips that each thread looks up in the page cache, to find out whether the disk must be asked ahead."""
 _CRC_BYTES = 4
+_ABSENT = int(ABSENT)
 
 Span = tuple[int, int, int]
 """A clip: its shard, its first frame there, its frames."""
@@ -50,6 +51,7 @@ class ChunkFiles:
         self._path, self._layout = path, layout
         self._unpack = UNPACK[layout.codec]
         self._num_threads = min(MAX_THREADS, usable_cores())
+        self._indexes: dict[int, NDArray[np.uint64]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -117,7 +119,10 @@ class ChunkFiles:
             if found is not None:
                 self._shards.move_to_end(shard)
                 return found
-        found = _Shard(shard_path(self._path, shard), self._layout.chunks_per_shard)
+        path = shard_path(self._path, shard)
+        if shard not in self._indexes:
+            self._indexes[shard] = read_shard_index(path, self._layout.chunks_per_shard)
+        found = _Shard(path, self._indexes[shard])
         with self._lock:
             self._shards[shard] = found
             if len(self._shards) > MAX_OPEN_SHARDS:
@@ -138,11 +143,8 @@ def _gather(shares: list[range], reads: list[Future[list[NDArray[np.uint8]]]]) -
 class _Shard:
     """An open shard file and its index; closed with the last reference, so that no thread reads from another file."""
 
-    def __init__(self, path: Path, num_chunks: int) -> None:
-        self._path = path
-        index = read_shard_index(path, num_chunks)
-        self._is_absent = (index == ABSENT).any(axis=1).tolist()
-        self._index: list[list[int]] = index.tolist()
+    def __init__(self, path: Path, index: NDArray[np.uint64]) -> None:
+        self._path, self._index = path, index
         try:
             self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -156,28 +158,33 @@ class _Shard:
         """What to raise for a shard that is."""
         return AttenGaitError(f"{self._path}: truncated or damaged ({problem})")
 
+    def _place(self, chunk: int) -> tuple[int, int] | None:
+        """Offset and size of a chunk; None for one that the shard leaves out."""
+        offset, num_bytes = self._index[chunk].tolist()
+        return None if _ABSENT in (offset, num_bytes) else (offset, num_bytes)
+
     def is_in_memory(self, chunk: int) -> bool:
         """Whether the end of a chunk can be read without waiting; False where the file system does not tell."""
-        offset, num_bytes = self._index[chunk]
+        place = self._place(chunk)
+        if place is None:
+            return True
         try:
-            return self._is_absent[chunk] or bool(
-                os.preadv(self._file, [bytearray(1)], offset + num_bytes - 1, os.RWF_NOWAIT)
-            )
+            return bool(os.preadv(self._file, [bytearray(1)], sum(place) - 1, os.RWF_NOWAIT))
         except OSError:
             return False
 
     def will_need(self, first: int, end: int) -> None:
         """Have the kernel read chunks from the disk, without waiting for it; they need not lie one after the other."""
         for chunk in range(first, end):
-            if not self._is_absent[chunk]:
-                offset, num_bytes = self._index[chunk]
-                os.posix_fadvise(self._file, offset, num_bytes, os.POSIX_FADV_WILLNEED)
+            if (place := self._place(chunk)) is not None:
+                os.posix_fadvise(self._file, *place, os.POSIX_FADV_WILLNEED)
 
     def read(self, chunk: int) -> bytes | None:
         """A chunk as it is packed, its checksum looked at; None for one that the shard leaves out."""
-        if self._is_absent[chunk]:
+        place = self._place(chunk)
+        if place is None:
             return None
-        offset, num_bytes = self._index[chunk]
+        offset, num_bytes = place
         try:
             data = os.pread(self._file, num_bytes - _CRC_BYTES, offset)
             checksum = os.pread(self._file, _CRC_BYTES, offset + num_bytes - _CRC_BYTES)

@@ -36,8 +36,8 @@ ABSENT = np.uint64(2**64 - 1)
 
 CODECS: dict[str, tuple[Any, ...]] = {
     "none": (),
-    # Blosc's lz4, as tensorstore refuses the other one. Shuffled bits of three-byte pixels would make flow images a
-    # fifth smaller, but a third slower to read; who wants them small takes zstd.
+    # Blosc's lz4, as tensorstore refuses the other one. Shuffled bits would make flow images smaller, but slower to
+    # read (`benchmark layout`, lz4-bits); who wants them small takes zstd.
     "lz4": (BloscCodec(typesize=1, cname="lz4", clevel=5, shuffle="noshuffle", blocksize=0), Crc32cCodec()),
     "zstd": (ZstdCodec(level=3), Crc32cCodec()),
 }

@@ -1,7 +1,7 @@
 """An uncompressed local store as one array: its shards mapped side by side into one range of addresses.
 
 The range is reserved first, for the frames of all shards, and a shard's file is mapped into its place when it is first
-needed, with all of its pages if they are in memory: page by page, the first touch costs as much as the copy of a clip.
+needed, with all of its pages if they are in memory: page by page, the first touch would slow down every first clip.
 So a clip is plain indexing of one numpy array, no file is held open, and the number of shards is bounded only
 by the kernel's number of maps (65,530 by default). What is not mapped reads as zeros. The range is given back when the
 last array that shows a part of it is gone.
@@ -88,8 +88,8 @@ class MappedFrames:
     def will_need(self, shards: NDArray[np.int64], firsts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         """Have the kernel read clips of mapped shards, by their first frames there, without waiting for the disk.
 
-        Asking costs as much as copying a fifth of a clip that is in memory already. So some
-        clips are looked up, and nothing is asked while all that were looked up lately were in memory.
+        Asking for what is in memory already costs time. So some clips are looked up, and nothing is asked while all
+        that were looked up lately were in memory.
         """
         frame_bytes, page = self._layout.frame_bytes, mmap.PAGESIZE
         first_bytes = (shards * self._stride + firsts * frame_bytes) // page * page
