@@ -10,14 +10,14 @@ __all__ = ["AttenGaitError", "ParameterError", "decode_uv", "load_model", "open_
 
 if TYPE_CHECKING:
     from attengait.errors import AttenGaitError, ParameterError
-    from attengait.kernels.encode import decode_uv
+    from attengait.kernels.pictures.encode import decode_uv
     from attengait.model.loading import load_model
     from attengait.store import open_store
 
 _HOMES = {
     "AttenGaitError": "attengait.errors",
     "ParameterError": "attengait.errors",
-    "decode_uv": "attengait.kernels.encode",
+    "decode_uv": "attengait.kernels.pictures.encode",
     "load_model": "attengait.model.loading",
     "open_store": "attengait.store",
 }

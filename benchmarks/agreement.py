@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from attengait.benchmarks.report import Report, machine, versions
 from attengait.datasets.pictures import read_gray
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.farneback_cuda import CudaFlow
-from attengait.kernels.flow import BACKENDS, FarnebackParameters, FlowBackend, Gray, make_backend
-from attengait.kernels.launch import HostDevice, cuda_missing, host_missing
+from attengait.kernels.farneback.cuda import CudaFlow
+from attengait.kernels.flow.backends import BACKENDS, FarnebackParameters, FlowBackend, Gray, make_backend
+from attengait.kernels.runtime.launch import HostDevice, cuda_missing, host_missing
 from attengait.synth.motion import MOTIONS, motion_pair
 
 PARAMETER_SETS = {

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from attengait.benchmarks.ways import Batch, Way
 from attengait.errors import AttenGaitError
-from attengait.sampling import PlannedBatch
+from attengait.sampling.plan import PlannedBatch
 from attengait.store import Sequences
 
 AS_THE_INCUMBENT = "pickle-dataloader"

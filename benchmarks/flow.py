@@ -18,9 +18,16 @@ from numpy.typing import NDArray
 
 from attengait.benchmarks.report import Report, machine, measure_in_turns, results, versions
 from attengait.errors import ParameterError
-from attengait.kernels.farneback_cuda import DeviceFarneback, pair_bytes, pyramid
-from attengait.kernels.flow import BACKENDS, FarnebackParameters, FlowBackend, Gray, check_backend, make_backend
-from attengait.kernels.launch import CudaDevice, cuda_missing
+from attengait.kernels.farneback.cuda import DeviceFarneback, pair_bytes, pyramid
+from attengait.kernels.flow.backends import (
+    BACKENDS,
+    FarnebackParameters,
+    FlowBackend,
+    Gray,
+    check_backend,
+    make_backend,
+)
+from attengait.kernels.runtime.launch import CudaDevice, cuda_missing
 from attengait.synth.motion import motion_pair
 
 SIZES = ((64, 64), (320, 240), (1280, 720))

@@ -22,11 +22,11 @@ from attengait.benchmarks.report import Report, machine, measure_in_turns, resul
 from attengait.benchmarks.ways import shard_files
 from attengait.errors import ParameterError
 from attengait.pipelines.stream import ClipStream, SequenceStream
-from attengait.sampling import BatchPlan
+from attengait.sampling.plan import BatchPlan
 from attengait.store import Store, open_store
 from attengait.store.layout import CODECS, FORMAT, VERSION, check_chunk_frames
 from attengait.store.plan import choose_shard_frames, pack
-from attengait.store.reader import ClipReader
+from attengait.store.readers.base import ClipReader
 from attengait.store.sequences import write_sequences
 
 COMPRESSORS: dict[str, tuple[Any, ...]] = CODECS | {

@@ -23,10 +23,10 @@ from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.machine import available_memory_bytes, usable_cores
-from attengait.sampling import BatchPlan, PlannedBatch
+from attengait.sampling.plan import BatchPlan, PlannedBatch
 from attengait.store import Sequences, Store, open_store
-from attengait.store.reader import ClipReader
+from attengait.store.readers.base import ClipReader
+from attengait.system.machine import available_memory_bytes, usable_cores
 
 PACKAGES = ("attengait", "numpy", "torch", "nvidia-dali", "zarr", "tensorstore", "h5py")
 

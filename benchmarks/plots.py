@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attengait.benchmarks.report import Report
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.files import check_target, write_atomically
+from attengait.system.files import check_target, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

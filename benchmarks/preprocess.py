@@ -22,12 +22,12 @@ from attengait.benchmarks.report import Report, format_results, machine, measure
 from attengait.datasets import SourceSequence, find_dataset
 from attengait.datasets.pictures import read_gray
 from attengait.datasets.reading import read_frames
-from attengait.engines import Engine
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.flow import check_backend, make_backend
-from attengait.pipelines.gpus import GpuProcesses
-from attengait.preprocess import PreprocessConfig, run_preprocessing
-from attengait.recipe import Recipe, read_blocks
+from attengait.kernels.flow.backends import check_backend, make_backend
+from attengait.pipelines.preprocess.gpus import GpuProcesses
+from attengait.preprocessing.executors import Engine
+from attengait.preprocessing.flow import Recipe, read_blocks
+from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
 from attengait.store.layout import FrameLayout
 
 PUBLISHED = {

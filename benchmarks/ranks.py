@@ -16,8 +16,8 @@ from pathlib import Path
 from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.memory import keep_freed_memory
 from attengait.store import open_store
+from attengait.system.memory import keep_freed_memory
 
 _context = get_context("spawn")
 

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from statistics import median
 from typing import Any
 
-from attengait.machine import affinity_cores, cpu_model, memory_bytes
+from attengait.system.machine import affinity_cores, cpu_model, memory_bytes
 
 Report = dict[str, Any]
 

@@ -20,11 +20,11 @@ from attengait.benchmarks.loader import PACKAGES, check_positive
 from attengait.benchmarks.process import begin_peak, peak_bytes, usage
 from attengait.benchmarks.report import Report, machine, results, versions
 from attengait.errors import ParameterError
-from attengait.pool import run_in_workers
-from attengait.sampling import BatchPlan
+from attengait.sampling.plan import BatchPlan
 from attengait.store import Sequences, open_store
 from attengait.store.layout import FORMAT, VERSION, FrameLayout
 from attengait.store.sequences import DTYPES, write_sequences
+from attengait.system.workers import run_in_workers
 
 if TYPE_CHECKING:
     from attengait.pipelines.stream import ClipStream

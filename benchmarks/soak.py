@@ -6,7 +6,7 @@ than the least of the five before.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median_low
@@ -17,6 +17,7 @@ from attengait.benchmarks.report import Report, machine, versions
 from attengait.errors import ParameterError
 from attengait.pipelines.stream import ClipStream
 from attengait.store import open_store
+from attengait.system.progress import SILENT, Progress
 
 ALLOWED_GROWTH_BYTES = 16 * 2**20
 """Of memory, beside that of two batches: allocators round and keep."""
@@ -30,11 +31,11 @@ def benchmark_soak(
     num_clips: int = 10_000_000,
     batch_size: int = 64,
     clip_frames: int = 30,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> Report:
     """Stream `num_clips` clips; the report's "growth" lists what grew, in words, and is empty when all is well.
 
-    `on_progress` is called with the clips done and all of them. Raises ParameterError for a parameter out of range,
+    Raises ParameterError for a parameter out of range,
     AttenGaitError when no sequence is long enough.
     """
     check_positive(batch_size=batch_size, clip_frames=clip_frames)
@@ -51,7 +52,7 @@ def benchmark_soak(
             if done in looks:
                 seconds = round(time.perf_counter() - started, 1)
                 results.append({"name": looks[done], "clips": done * batch_size, "seconds": seconds, **asdict(usage())})
-                on_progress(done * batch_size, num_batches * batch_size)
+                progress.update("Streaming", done * batch_size, num_batches * batch_size, unit="clips")
     return {
         "machine": machine(),
         "versions": versions(*PACKAGES),

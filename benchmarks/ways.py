@@ -26,11 +26,12 @@ from numpy.typing import NDArray
 
 from attengait.pipelines.resident import ResidentStream
 from attengait.pipelines.stream import ClipStream
-from attengait.sampling import BatchPlan, PlannedBatch
+from attengait.sampling.plan import BatchPlan, PlannedBatch
 from attengait.store import Store
 from attengait.store.layout import shard_path
 from attengait.store.location import use_tensorstore
-from attengait.store.reader import ClipReader, ResidentReader
+from attengait.store.readers.base import ClipReader
+from attengait.store.readers.resident import ResidentReader
 
 Batch = NDArray[np.uint8] | torch.Tensor | list[NDArray[np.uint8]]
 """N clips [T, H, W, C], uint8 or float32 of 0 to 1."""

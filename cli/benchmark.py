@@ -10,7 +10,7 @@ import typer
 from attengait.cli.data import STORE_HELP, StoreArgument, parse_numbers
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.machine import usable_cores
+from attengait.system.machine import usable_cores
 
 app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)
 
@@ -139,7 +139,7 @@ def agreement(
 ) -> None:
     """How closely each flow backend agrees with OpenCV, for kinds of motion and sets of parameters; in pixels."""
     from attengait.benchmarks.agreement import format_agreement, measure_agreement
-    from attengait.files import check_target, write_atomically
+    from attengait.system.files import check_target, write_atomically
 
     if out is not None:
         check_target(out)
@@ -194,7 +194,7 @@ def layout(
     from itertools import product
 
     from attengait.benchmarks.layout import Layout, benchmark_layout, format_table
-    from attengait.files import check_target, write_atomically
+    from attengait.system.files import check_target, write_atomically
 
     if out is not None:
         check_target(out)
@@ -246,10 +246,8 @@ def soak(
     """Memory, threads and open files while millions of clips are streamed; exit status 1 where any of them grows."""
     from attengait.benchmarks.soak import benchmark_soak, format_table
 
-    with ProgressLine("Streaming", "clips") as line:
-        report = benchmark_soak(
-            store, num_clips=clips, batch_size=batch_size, clip_frames=clip_frames, on_progress=line.update
-        )
+    with ProgressLine() as line:
+        report = benchmark_soak(store, num_clips=clips, batch_size=batch_size, clip_frames=clip_frames, progress=line)
     print(format_table(report))
     print(json.dumps(report))
     if report["growth"]:

@@ -7,10 +7,10 @@ import typer
 
 from attengait.cli.data import StoreArgument, WorkersOption
 from attengait.cli.progress import ProgressLine
-from attengait.machine import usable_cores
+from attengait.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from attengait.interchange.importing import ImportConfig
+    from attengait.preprocessing.importing import ImportConfig
 
 import_app = typer.Typer(help="Make a store from other programs' files; killed, it continues.", no_args_is_help=True)
 export_app = typer.Typer(help="Write a store as other programs' files; killed, it continues.", no_args_is_help=True)
@@ -66,7 +66,7 @@ def import_pickles(
 
     One array of each sequence: [T, H, W], [T, C, H, W] or [T, H, W, C].
     """
-    from attengait.interchange.importing import ImportConfig
+    from attengait.preprocessing.importing import ImportConfig
 
     _run(
         ImportConfig(
@@ -104,7 +104,7 @@ def import_h5(
     dry_run: DryRunOption = False,
 ) -> None:
     """Make a store from the HDF5 files of the published AttenGait, one for each sequence."""
-    from attengait.interchange.importing import ImportConfig
+    from attengait.preprocessing.importing import ImportConfig
 
     _run(
         ImportConfig(
@@ -134,25 +134,25 @@ def export_pickles(
 
     uint8 [T, H, W] where frames have one channel, else [T, C, H, W].
     """
-    from attengait.interchange import exporting
+    from attengait.export import pickles as exporting
 
-    with ProgressLine("Exporting", "frames") as line:
+    with ProgressLine() as line:
         summary = exporting.export_pickles(
             store,
             out,
             workers=workers if workers is not None else usable_cores(),
             dry_run=dry_run,
-            on_progress=line.update,
+            progress=line,
         )
     print(summary)
 
 
 def _run(config: "ImportConfig", *, dry_run: bool) -> None:
-    from attengait.interchange.importing import plan_import, run_import
+    from attengait.preprocessing.importing import plan_import, run_import
 
     if dry_run:
         print(plan_import(config))
         return
-    with ProgressLine("Importing", "frames") as line:
-        summary = run_import(config, on_progress=line.update)
+    with ProgressLine() as line:
+        summary = run_import(config, progress=line)
     print(summary)

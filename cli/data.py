@@ -10,10 +10,10 @@ from rich.table import Table
 
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.machine import usable_cores
+from attengait.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from attengait.engines import Engine
+    from attengait.preprocessing.executors import Engine
 
 STORE_HELP = "A store made by `attengait preprocess`: a folder, or an s3://, gs:// or http(s):// URL."
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
@@ -49,8 +49,8 @@ def synth(
         workers=workers if workers is not None else usable_cores(),
     )
     total = config.num_frames
-    with ProgressLine("Synthetic walkers", "frames") as line:
-        summary = write_walkers(out, config, on_progress=lambda done: line.update(done, total))
+    with ProgressLine() as line:
+        summary = write_walkers(out, config, progress=line)
     print(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
@@ -122,10 +122,10 @@ def preprocess(
 
     Killed at any moment, the same command continues where it stopped.
     """
-    from attengait.flow_choice import choose_flow, farneback_parameters
-    from attengait.preprocess import PreprocessConfig, plan_preprocessing, run_preprocessing
-    from attengait.recipe import Recipe
-    from attengait.silhouettes import SilhouetteRecipe
+    from attengait.preprocessing.flow import Recipe
+    from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
+    from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
+    from attengait.preprocessing.silhouette import SilhouetteRecipe
 
     recipe: Recipe | SilhouetteRecipe
     engine: Engine | None = None
@@ -156,9 +156,8 @@ def preprocess(
     if dry_run:
         print(plan_preprocessing(config, engine=engine))
         return
-    title = f"Preprocessing (flow by {recipe.flow})" if isinstance(recipe, Recipe) else "Preprocessing"
-    with ProgressLine(title, "frames") as line:
-        summary = run_preprocessing(config, on_progress=line.update, engine=engine)
+    with ProgressLine() as line:
+        summary = run_preprocessing(config, progress=line, engine=engine)
     print(summary)
 
 
@@ -186,8 +185,8 @@ def verify(store: StoreArgument) -> None:
     from attengait.store.verify import verify as find_damage
 
     place = Location.parse(store)  # its text has no secrets, such as the query of a URL
-    with ProgressLine("Verifying", "shards") as line:
-        findings = find_damage(place, on_progress=line.update)
+    with ProgressLine() as line:
+        findings = find_damage(place, progress=line)
     if findings:
         for finding in findings:
             print(finding)
@@ -202,9 +201,9 @@ def show(
     columns: Annotated[int, typer.Option(min=1, help="Frames shown of each, evenly picked.")] = 12,
 ) -> None:
     """Draw a contact sheet of a store's clips."""
-    from attengait.contact_sheet import contact_sheet
-    from attengait.files import check_target
+    from attengait.report.contact_sheet import contact_sheet
     from attengait.store import open_store
+    from attengait.system.files import check_target
 
     check_target(out)
     opened = open_store(store)
@@ -217,7 +216,7 @@ def gpu_engine(gpus: str, workers: int | None) -> "Engine":
 
     Raises ParameterError for anything else.
     """
-    from attengait.pipelines.gpus import GpuProcesses
+    from attengait.pipelines.preprocess.gpus import GpuProcesses
 
     numbers = parse_numbers("gpus", gpus)
     chosen = numbers if len(numbers) > 1 else tuple(range(numbers[0]))

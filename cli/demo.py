@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 
 from attengait.cli.data import WorkersOption, gpu_engine
-from attengait.cli.progress import ProgressLine, duration
+from attengait.cli.progress import ProgressLine
 from attengait.cli.train import train_with_line
 from attengait.errors import ParameterError
-from attengait.files import write_atomically
-from attengait.machine import usable_cores
+from attengait.system.files import write_atomically
+from attengait.system.machine import usable_cores
+from attengait.system.progress import duration
 
 TRAINING_SUBJECTS = range(1, 41)
 TRAINING_WALKS = ("nm-01", "nm-02", "bg-01", "cl-01")
@@ -38,14 +39,14 @@ def demo(
 
     Killed at any moment, the same command continues where it stopped.
     """
-    from attengait.contact_sheet import contact_sheet
     from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
-    from attengait.flow_choice import choose_flow
-    from attengait.kernels.flow import AUTO
+    from attengait.kernels.flow.backends import AUTO
     from attengait.pipelines.run import embed_run
-    from attengait.preprocess import PreprocessConfig, run_preprocessing
-    from attengait.recipe import Recipe
+    from attengait.preprocessing.flow import Recipe
+    from attengait.preprocessing.flow_choice import choose_flow
+    from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
+    from attengait.report.contact_sheet import contact_sheet
     from attengait.store import open_store
     from attengait.store.layout import work_path
     from attengait.training.config import load_preset, make_config
@@ -61,7 +62,7 @@ def demo(
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
     flow = choose_flow(AUTO, store)
-    with ProgressLine(f"Preprocessing (flow by {flow})", "frames") as line:
+    with ProgressLine() as line:
         summary = run_preprocessing(
             PreprocessConfig(
                 dataset="casia-b",
@@ -71,7 +72,7 @@ def demo(
                 recipe=Recipe(flow=flow),
                 workers=processes,
             ),
-            on_progress=line.update,
+            progress=line,
             engine=gpu_engine("1", processes) if flow == "cuda" else None,
         )
     print(summary)
@@ -80,8 +81,8 @@ def demo(
 
     resume = (run / "checkpoint.pt").exists()
     train_with_line([store], run, config, resume=resume, how_to_continue="the same command continues")
-    with ProgressLine("Embedding", "sequences") as line:
-        embeddings = embed_run(run, store, on_progress=line.update)
+    with ProgressLine() as line:
+        embeddings = embed_run(run, store, progress=line)
     save_embeddings(out / "embeddings.npz", embeddings)
     table = evaluate_embeddings(embeddings)
     write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
@@ -109,16 +110,9 @@ def _make_walkers(out: Path, seed: int, workers: int) -> None:
         SynthConfig(subjects=tuple(subjects), walks=walks, views=VIEWS, frames=FRAMES, seed=seed, workers=workers)
         for subjects, walks in ((TRAINING_SUBJECTS, TRAINING_WALKS), (TEST_SUBJECTS, TEST_WALKS))
     ]
-    total = sum(part.num_frames for part in parts)
-    finished = 0
-    with ProgressLine("Synthetic walkers", "frames") as line:
-
-        def on_progress(done: int) -> None:
-            line.update(finished + done, total)
-
+    with ProgressLine() as line:
         for part in parts:
-            write_walkers(out, part, on_progress=on_progress)
-            finished += part.num_frames
+            write_walkers(out, part, progress=line)
 
 
 def _check_same_demo(path: Path, parameters: dict[str, object]) -> None:

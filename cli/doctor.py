@@ -21,7 +21,7 @@ def doctor(
 
     The disk is measured by a file of 64 MiB, written, flushed, read and removed.
     """
-    from attengait.doctor import examine
+    from attengait.system.doctor import examine
 
     if not folder.is_dir():
         raise AttenGaitError(f"{folder} is no folder: name one with --folder")

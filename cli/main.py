@@ -13,8 +13,9 @@ import typer
 
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
+from attengait.cli.progress import show_log
 from attengait.errors import AttenGaitError
-from attengait.memory import keep_freed_memory
+from attengait.system.memory import keep_freed_memory
 
 
 class Terminated(KeyboardInterrupt):
@@ -71,6 +72,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Before any library has threads, each of which would keep the heap that it began with.
     keep_freed_memory()
+    show_log()
     try:
         app()
     except AttenGaitError as error:

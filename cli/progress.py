@@ -1,35 +1,36 @@
-"""One live line on a terminal; elsewhere (a log file, a batch system) a plain line now and then."""
+"""What a long command shows: one live line on a terminal, elsewhere (a log file, a batch system) a plain line now and
+then; and what the library logs, as plain sentences."""
 
+import logging
 import sys
 import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, TaskID, TextColumn
+from rich.progress import Progress as LiveProgress
+
+from attengait.system.progress import Progress, duration
 
 PLAIN_LINE_EVERY_SECONDS = 10.0
 
 
-class ProgressLine:
-    """Show how much of a job is done, its rate and the time left, on standard error.
+class ProgressLine(Progress):
+    """Shows how much of a task is done, its rate and the time left, on standard error; a context manager."""
 
-    `unit` is what is counted, in the plural. A caller that knows better (a trainer) passes its own text.
-    """
-
-    def __init__(self, title: str, unit: str) -> None:
-        self.title = title
-        self.unit = unit
+    def __init__(self) -> None:
         self._console = Console(stderr=True, soft_wrap=False)
-        self._live: Progress | None = None
-        self._task: TaskID | None = None
-        self._start: tuple[float, int] | None = None
+        self._live: LiveProgress | None = None
+        self._task: str | None = None
+        self._bar: TaskID | None = None
+        self._start = (0.0, 0)
         self._last_plain_seconds = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
-            self._live = Progress(*columns, console=self._console, transient=True)
+            self._live = LiveProgress(*columns, console=self._console, transient=True)
             self._live.start()
         return self
 
@@ -39,36 +40,47 @@ class ProgressLine:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, done: int, total: int, text: str | None = None) -> None:
-        """Say that `done` of `total` units are done."""
+    def update(self, task: str, done: int, total: int, *, unit: str, detail: object = None) -> None:
+        """See Progress."""
         now = time.monotonic()
-        if self._start is None:
-            self._start = (now, done)
-        if text is None:
-            text = self._rate_text(now, done, total)
-        text = f"{done:,} of {total:,} {self.unit}{text}"
+        if task != self._task:
+            self._begin(task, now, done)
+        rest = self._rate_text(now, done, total, unit) if detail is None else f"  {detail}"
+        text = f"{done:,} of {total:,} {unit}{rest}"
         if self._live is not None:
-            if self._task is None:
-                self._task = self._live.add_task(self.title, total=total, text=text)
-            self._live.update(self._task, completed=done, total=total, text=text)
+            if self._bar is None:
+                self._bar = self._live.add_task(task, total=total, text=text)
+            self._live.update(self._bar, completed=done, total=total, text=text)
         elif now - self._last_plain_seconds >= PLAIN_LINE_EVERY_SECONDS:
             self._last_plain_seconds = now
-            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+            print(f"{task}: {text}", file=sys.stderr, flush=True)
 
-    def _rate_text(self, now: float, done: int, total: int) -> str:
-        assert self._start is not None
+    def _begin(self, task: str, now: float, done: int) -> None:
+        if self._live is not None and self._bar is not None:
+            self._live.remove_task(self._bar)
+        self._task, self._bar, self._start = task, None, (now, done)
+
+    def _rate_text(self, now: float, done: int, total: int, unit: str) -> str:
         started_seconds, done_before = self._start
         if done <= done_before or now <= started_seconds:
             return ""
         rate = (done - done_before) / (now - started_seconds)
-        return f", {rate:,.0f} {self.unit}/s, {duration((total - done) / rate)} left"
+        return f", {rate:,.0f} {unit}/s, {duration((total - done) / rate)} left"
 
 
-def duration(seconds: float) -> str:
-    """Write a time as a person would: 42 s, 3 min 05 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+def show_log() -> None:
+    """Print what the library logs: warnings to standard error, notes to standard output."""
+    log = logging.getLogger("attengait")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    if not any(isinstance(handler, _Sentences) for handler in log.handlers):
+        log.addHandler(_Sentences())
+
+
+class _Sentences(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # The streams are looked up at each record, since tests and users replace them.
+        if record.levelno >= logging.WARNING:
+            print(f"warning: {record.getMessage()}", file=sys.stderr, flush=True)
+        else:
+            print(record.getMessage(), flush=True)

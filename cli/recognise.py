@@ -32,7 +32,7 @@ def embed(
 ) -> None:
     """Embed whole sequences of a store."""
     from attengait.evaluation.embeddings import save_embeddings
-    from attengait.files import check_target
+    from attengait.system.files import check_target
 
     check_target(out)
     embeddings = embed_with_progress(run, store, subjects, device)
@@ -63,8 +63,8 @@ def evaluate(
 
     from attengait.evaluation import check_names, evaluate_embeddings
     from attengait.evaluation.embeddings import load_embeddings
-    from attengait.files import check_target, write_atomically
-    from attengait.subjects import parse_subjects
+    from attengait.sampling.selection import parse_subjects
+    from attengait.system.files import check_target, write_atomically
 
     check_names(protocol, distance)
     if json_file is not None:
@@ -90,6 +90,6 @@ def embed_with_progress(run: Path, store: str, subjects: str | None, device: str
     """Embed a store's sequences, with a live line."""
     from attengait.pipelines.run import embed_run
 
-    with ProgressLine("Embedding", "sequences") as line:
+    with ProgressLine() as line:
         specs = subjects.split(",") if subjects is not None else None
-        return embed_run(run, store, subjects=specs, device=device, on_progress=line.update)
+        return embed_run(run, store, subjects=specs, device=device, progress=line)

@@ -2,19 +2,18 @@
 
 import signal
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from attengait.cli.progress import ProgressLine, duration
+from attengait.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from attengait.training.config import TrainingConfig
-    from attengait.training.trainer import Progress, TrainingResult
+    from attengait.training.trainer import TrainingResult
 
 
 def train(
@@ -75,43 +74,10 @@ def train_with_line(
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.run import train_run
 
-    with ExitStack() as stack:
-        lines: dict[str, ProgressLine] = {}
-
-        def line(title: str, unit: str) -> ProgressLine:
-            """The one line there is at a time."""
-            if title not in lines:
-                stack.close()
-                lines[title] = stack.enter_context(ProgressLine(title, unit))
-            return lines[title]
-
-        def show(progress: "Progress") -> None:
-            line("Training", "steps").update(progress.step, progress.num_steps, progress_text(progress))
-
-        result = train_run(
-            stores,
-            run,
-            config,
-            resume=resume,
-            on_warning=lambda text: print(f"warning: {text}", file=sys.stderr),
-            on_note=lambda text: print(f"cache: {text}"),
-            on_loading=lambda done, total: line("Loading", "frames").update(done, total),
-            on_progress=show,
-        )
+    with ProgressLine() as line:
+        result = train_run(stores, run, config, resume=resume, progress=line)
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
         print(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}", file=sys.stderr)
         raise typer.Exit(128 + result.interrupted_by)
     return result
-
-
-def progress_text(progress: "Progress") -> str:
-    """Write what the live line says of a step."""
-    losses = "  ".join(f"{name} {progress.losses[name]:.3f}" for name in _SHOWN if name in progress.losses)
-    return (
-        f"  {losses}  {progress.clips_per_second:.1f} clips/s  waiting for data {progress.data_wait_share:.0%}"
-        f"  {duration(progress.remaining_seconds)} left"
-    )
-
-
-_SHOWN = ("total", "triplet", "cross_entropy", "l2")

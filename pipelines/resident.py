@@ -6,7 +6,7 @@ system's page cache is one already; compressed and remote stores are unpacked on
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.machine import available_memory_bytes
 from attengait.pipelines.stream import ClipStream
-from attengait.sampling import BatchPlan, ClipBatch
+from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.store.opening import Store
-from attengait.store.reader import ClipReader, ResidentReader, TakeClips
+from attengait.store.readers.base import ClipReader, TakeClips
+from attengait.store.readers.resident import ResidentReader
 from attengait.store.sequences import Sequences
+from attengait.system.machine import available_memory_bytes
+from attengait.system.progress import SILENT, Progress
 from attengait.training.config import CACHES
 
 Cache = Literal["none", "host", "gpu"]
@@ -28,9 +30,6 @@ Cache = Literal["none", "host", "gpu"]
 LOAD_FRAMES = 512
 """Frames asked for at once while a store is loaded."""
 LOADS_UNDER_WAY = 4
-
-OnProgress = Callable[[int, int], None]
-"""Called with the frames loaded and those to be loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,7 @@ def open_clips(
     start_step: int,
     num_steps: int,
     device: torch.device,
-    on_loading: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> "ClipStream | ResidentStream":
     """The batches of a plan from where its frames are kept, loaded there first; the reader is left open.
 
@@ -103,7 +102,7 @@ def open_clips(
         return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
     used = plan.sequences
     place = device if cache == "gpu" else torch.device("cpu")
-    frames = load_frames(reader, sequences.start[used], sequences.length[used], place, on_loading)
+    frames = load_frames(reader, sequences.start[used], sequences.length[used], place, progress)
     if cache == "host":
         resident = ResidentReader(frames.numpy())
         return ClipStream(resident, plan, start_step=start_step, num_steps=num_steps, device=str(device))
@@ -115,7 +114,7 @@ def load_frames(
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     device: torch.device,
-    on_progress: OnProgress | None = None,
+    progress: Progress = SILENT,
 ) -> torch.Tensor:
     """The frames of sequences in their places, uint8 [F, H, W, C] on `device`; what belongs to none is undefined.
 
@@ -135,8 +134,7 @@ def load_frames(
             own = clip if clip.flags.writeable else clip.copy()
             frames[starts[index] : starts[index] + len(clip)] = torch.from_numpy(own)
             done += len(clip)
-        if on_progress:
-            on_progress(done, total)
+        progress.update("Loading", done, total, unit="frames")
 
     order = np.argsort(starts, kind="stable")
     pieces = np.cumsum(lengths[order]) // LOAD_FRAMES

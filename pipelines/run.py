@@ -4,7 +4,8 @@ These are the library calls behind `attengait train`, `attengait embed` and `att
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,26 @@ import torch
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation.embeddings import Embeddings, embed_store
-from attengait.files import lock
 from attengait.model.config import FRAME_PIXELS
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
 from attengait.pipelines.resident import choose_cache, open_clips
 from attengait.pipelines.stream import SequenceStream
-from attengait.sampling import BatchPlan, ClipBatch
+from attengait.sampling.plan import BatchPlan, ClipBatch
+from attengait.sampling.selection import distinct, parse_subjects, some_of, subjects_among
 from attengait.store import Store, open_store
 from attengait.store.joined import JoinedStores, describe_kind, join_stores, picture_kind, prefix_of, store_name
 from attengait.store.location import Location, Where
 from attengait.store.sequences import content_sha256
-from attengait.subjects import distinct, parse_subjects, some_of, subjects_among
+from attengait.system.files import lock
+from attengait.system.progress import SILENT, Progress
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, differences
-from attengait.training.trainer import Progress, Trainer, TrainingResult, resolve_device
+from attengait.training.trainer import Trainer, TrainingResult, resolve_device
 
 EMBED_BATCH_FRAMES = 1024
+
+_log = logging.getLogger(__name__)
 
 
 def train_run(
@@ -39,18 +43,15 @@ def train_run(
     config: TrainingConfig,
     *,
     resume: bool = False,
-    on_warning: Callable[[str], None] = lambda text: None,
-    on_note: Callable[[str], None] = lambda text: None,
-    on_loading: Callable[[int, int], None] = lambda done, total: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    progress: Progress = SILENT,
 ) -> TrainingResult:
     """Train on a store, or several together, into the folder `run`, which is made; with `resume`, continue what is
     there.
 
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
     (without `resume`) or something else, that another process trains in, or whose run differs in a setting or in its
-    store, and when memory does not suffice. The precision `auto` is settled here and recorded. `on_note` receives where
-    frames are kept, and why, which is settled when the model is in its place; `on_loading` (frames loaded, to load).
+    store, and when memory does not suffice. The precision `auto` is settled here and recorded. The log
+    says where frames are kept, and why, which is settled when the model is in its place.
     """
     if resume:
         read_record(run)
@@ -60,9 +61,11 @@ def train_run(
     stores = store.stores if isinstance(store, JoinedStores) else [store]
     plan = batch_plan(store, config)
     if plan.dropped_subjects:
-        on_warning(
-            f"{len(plan.dropped_subjects)} subjects have no sequence {plan.requirement} and are left out: "
-            + some_of(plan.dropped_subjects)
+        _log.warning(
+            "%s subjects have no sequence %s and are left out: %s",
+            len(plan.dropped_subjects),
+            plan.requirement,
+            some_of(plan.dropped_subjects),
         )
     record = RunRecord(config=config, subjects=list(plan.subjects), store=_identity(store))
     if not resume and run.exists() and not _is_begun(run):
@@ -84,7 +87,7 @@ def train_run(
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
                 choice = choose_cache(config.cache, stores, device)
-                on_note(choice.reason)
+                _log.info("%s", choice.reason)
                 return open_clips(
                     choice.cache,
                     reader,
@@ -93,7 +96,7 @@ def train_run(
                     start_step=start_step,
                     num_steps=num_steps,
                     device=device,
-                    on_loading=on_loading,
+                    progress=progress,
                 )
 
             trainer = Trainer(
@@ -103,7 +106,7 @@ def train_run(
                 channels=store.frame_shape[2],
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
-                on_progress=on_progress,
+                progress=progress,
             )
             return trainer.train(resume=resume)
 
@@ -162,12 +165,11 @@ def embed_run(
     *,
     subjects: list[str] | None = None,
     device: str = "auto",
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = SILENT,
 ) -> Embeddings:
     """Embed whole sequences of a store with a run folder's model or a weights file.
 
     `subjects` are specs such as 075-124; None means a run's test subjects (all subjects for a weights file).
-    `on_progress` receives (sequences done, sequences in all).
     """
     store = open_store(store_path)
     resolved, _ = resolve_device(device, "fp32")
@@ -186,7 +188,7 @@ def embed_run(
             reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
         ) as stream,
     ):
-        return embed_store(model, stream, store.sequences, on_progress=lambda done: on_progress(done, len(indices)))
+        return embed_store(model, stream, store.sequences, num_sequences=len(indices), progress=progress)
 
 
 def _check_size(store: Store) -> None:

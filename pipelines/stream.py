@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.memory import keep_freed_memory
-from attengait.sampling import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
+from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.store.opening import Store
-from attengait.store.reader import ClipReader, Frames
+from attengait.store.readers.base import ClipReader, Frames
 from attengait.store.sequences import Sequences
+from attengait.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo

@@ -20,7 +20,7 @@ KERNELS_MAY_IMPORT = ("attengait.errors", "attengait.kernels")
 
 
 def module_name(path: Path) -> str:
-    """The name a file of the project is imported by: kernels/flow.py is attengait.kernels.flow."""
+    """The name a file of the project is imported by: kernels/flow.py is attengait.kernels.flow.backends."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     parts = parts if parts[0] == "attengait" else ("attengait", *parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -125,8 +125,8 @@ def test_the_sources_are_found():
         ("attengait.store", "def f():\n    import attengait.cli.main"),
         ("attengait.pipelines.run", "from attengait import benchmarks"),
         ("attengait.benchmarks.loader", "from attengait.cli.progress import ProgressLine"),
-        ("attengait.kernels.flow", "from attengait.store import open_store"),
-        ("attengait.kernels.flow", "import attengait"),
+        ("attengait.kernels.flow.backends", "from attengait.store import open_store"),
+        ("attengait.kernels.flow.backends", "import attengait"),
         ("attengait.cli.main", "from .train import train"),
         ("attengait.cli.main", "import kernels.flow"),
     ],
@@ -140,7 +140,7 @@ def test_an_import_against_the_rules_is_found(module: str, source: str):
     [
         ("attengait.__main__", "from attengait.cli.main import main"),
         (
-            "attengait.kernels.flow",
+            "attengait.kernels.flow.backends",
             "from attengait.errors import ParameterError\nfrom attengait.kernels.crop import crop",
         ),
         ("attengait.cli.main", "from attengait.benchmarks import loader\nimport numpy"),
@@ -178,8 +178,8 @@ def test_loading_torch_would_be_seen():
         "attengait.datasets",
         "attengait.synth",
         "attengait.evaluation",
-        "attengait.interchange.exporting",
-        "attengait.interchange.importing",
+        "attengait.export.pickles",
+        "attengait.preprocessing.importing",
     ],
 )
 def test_the_light_parts_load_no_torch(module: str):

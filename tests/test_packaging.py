@@ -38,8 +38,9 @@ def test_the_wheel_claims_one_name_and_holds_every_module_and_kernel(wheel: Path
     for folder in ("kernels", "pipelines", "cli", "benchmarks"):
         modules |= {path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*.py")}
     assert {f"attengait/{module}" for module in modules} <= set(names)
-    sources = {path.name for path in (ROOT / "kernels").iterdir() if path.suffix in (".cpp", ".cu", ".h")}
-    assert {f"attengait/kernels/{name}" for name in sources} <= set(names)
+    sources = [path for path in (ROOT / "kernels").rglob("*") if path.suffix in (".cpp", ".cu", ".h")]
+    assert sources
+    assert {f"attengait/{path.relative_to(ROOT).as_posix()}" for path in sources} <= set(names)
     assert {"attengait/py.typed", "attengait/training/presets/casia-b.toml"} <= set(names)
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from attengait.datasets.pictures import read_gray
 from attengait.datasets.source import Pictures, Video
 from attengait.datasets.video import BrokenVideoError, read_video
-from attengait.images import UNREADABLE, WRONG_SIZE, Fault
-from attengait.kernels.flow import LEAST_SIDE_PX
+from attengait.kernels.flow.backends import LEAST_SIDE_PX
+from attengait.preprocessing.images import UNREADABLE, WRONG_SIZE, Fault
 
 Gray = NDArray[np.uint8]
 ReadGrays = Callable[[Iterable[str]], Iterator[Gray | None]]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
-from attengait.evaluation.registry import look_up
+from attengait.system.lookup import look_up
 
 Float64 = NDArray[np.float64]
 

@@ -8,7 +8,7 @@ NumPy alone reads and writes it: evaluating a file needs no torch.
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
-from attengait.files import write_atomically
+from attengait.system.files import write_atomically
+from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -138,20 +139,21 @@ def embed_store(
     stream: "Iterable[tuple[NDArray[np.int64], torch.Tensor, NDArray[np.int64]]]",
     sequences: "Sequences",
     *,
-    on_progress: Callable[[int], None] = lambda done: None,
+    num_sequences: int,
+    progress: Progress = SILENT,
 ) -> Embeddings:
     """Embed whole walks as `stream` delivers them.
 
     `stream` gives (indices [n] into `sequences`, frames uint8 [sum T, H, W, C], lengths [n] in frames) in any order;
-    the result is in that of `sequences`. `on_progress` is told the number of walks done so far. Raises AttenGaitError
-    if the stream is empty or an embedding is not finite.
+    the result is in that of `sequences`. `num_sequences` are to come in all; only `progress` needs to know it. Raises
+    AttenGaitError if the stream is empty or an embedding is not finite.
     """
     indices: list[int] = []
     batches: list[NDArray[np.float32]] = []
     for batch_indices, frames, lengths in stream:
         batches.append(model.embed_ragged(frames, lengths.tolist()).detach().float().cpu().numpy())
         indices.extend(batch_indices.tolist())
-        on_progress(len(indices))
+        progress.update("Embedding", len(indices), num_sequences, unit="sequences")
     if not indices:
         raise AttenGaitError("there is no sequence to embed")
     order = np.argsort(indices)

@@ -6,8 +6,8 @@ from attengait.evaluation.casia_b import evaluate_casia_b
 from attengait.evaluation.cross_view import evaluate_cross_view
 from attengait.evaluation.distances import DISTANCES
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.registry import look_up
 from attengait.evaluation.result import EvaluationResult
+from attengait.system.lookup import look_up
 
 PROTOCOLS: dict[str, Callable[[Embeddings, str], EvaluationResult]] = {
     "casia-b": evaluate_casia_b,

@@ -13,10 +13,10 @@ import safetensors.torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.files import write_atomically
 from attengait.model.config import ModelConfig
 from attengait.model.keras import HDF5_MAGIC, read_keras_weights
 from attengait.model.net import AttenGait
+from attengait.system.files import write_atomically
 
 WEIGHTS_NAME = "model.safetensors"
 """The newest weights in a run folder."""

@@ -1,6 +1,6 @@
 """Stores: one Zarr v3 group per data set, written in parallel, resumable, readable by anyone.
 
-`open_store` opens a finished one; `attengait.store.writer` writes, `attengait.store.reader` reads clips fast, and
+`open_store` opens a finished one; `attengait.store.writer` writes, `attengait.store.readers` read clips fast, and
 `attengait.store.verify` finds damage. `attengait.store.layout` describes the files.
 """
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.layout import FORMAT, VERSION, FrameLayout, frame_layout
 from attengait.store.location import Location, Where
+from attengait.store.readers import open_reader
+from attengait.store.readers.base import ClipReader
 from attengait.store.sequences import Sequences, array_in, read_files, read_sequences
 from attengait.store.workfolder import progress_of
-
-if TYPE_CHECKING:
-    from attengait.store.reader import ClipReader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,7 @@ class Store:
     """dataset, modality, encoding, recipe, versions, source; see the README."""
     layout: FrameLayout
     sequences: Sequences
-    _readers: "list[ClipReader]" = field(default_factory=list, init=False, repr=False, compare=False)
+    _readers: list[ClipReader] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Sequences."""
@@ -91,11 +90,9 @@ class Store:
         """none, lz4 or zstd."""
         return self.layout.codec
 
-    def reader(self) -> "ClipReader":
+    def reader(self) -> ClipReader:
         """The fastest reader for this store; close it after use."""
-        from attengait.store.reader import open_reader
-
-        return open_reader(self)
+        return open_reader(self.location, self.layout)
 
 
 def _rebuild(location: Location, attributes: dict[str, Any], layout: FrameLayout, sequences: Sequences) -> Store:

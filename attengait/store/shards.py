@@ -13,12 +13,12 @@ import zarr
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pool import run_in_workers
 from attengait.store.layout import FrameLayout, shard_key
 from attengait.store.location import Location
 from attengait.store.plan import PlannedSequence
 from attengait.store.sequences import SequenceRecord
 from attengait.store.workfolder import ShardRecord, WorkFolder, put_in_store
+from attengait.system.workers import run_in_workers
 
 Compute = Callable[[Any], tuple[NDArray[np.uint8], list[dict[str, Any]]]]
 """From what describes a sequence's input to its frames, uint8 [n, H, W, C], and one entry for each thing skipped.

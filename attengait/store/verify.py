@@ -1,6 +1,6 @@
 """Rot and tampering in a finished store, found by its checksums: shard indexes, compressed chunks, sequences."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from attengait.store.layout import ABSENT, parse_shard_index, shard_key
 from attengait.store.location import Where
 from attengait.store.opening import Store, open_store
 from attengait.store.sequences import array_in, read_files
+from attengait.system.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +29,10 @@ class Finding:
         return f"{self.place}: {self.problem}"
 
 
-def verify(where: Where, on_progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def verify(where: Where, *, progress: Progress = SILENT) -> list[Finding]:
     """Read all of a store and return what is damaged, in the store's order; memory for two shards is needed.
 
-    `on_progress` is called with the shards read and the shards there are. Raises AttenGaitError like `open_store`, also
+    Raises AttenGaitError like `open_store`, also
     for damaged metadata and columns. The unused tails of raw shards carry no checksum and no data.
     """
     store = open_store(where)
@@ -39,8 +40,7 @@ def verify(where: Where, on_progress: Callable[[int, int], None] | None = None) 
     metadata = read_files(store.location, ["frames/zarr.json"])
     for shard in range(store.layout.num_shards):
         findings += _check_shard(store, metadata, shard)
-        if on_progress:
-            on_progress(shard + 1, store.layout.num_shards)
+        progress.update("Verifying", shard + 1, store.layout.num_shards, unit="shards")
     return findings
 
 

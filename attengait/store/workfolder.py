@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 
 from attengait.errors import AttenGaitError
-from attengait.files import lock, move_atomically, sync_folder, write_atomically
 from attengait.store.layout import shard_key, work_path
 from attengait.store.location import Location, Where
 from attengait.store.plan import StorePlan
 from attengait.store.sequences import SequenceRecord
+from attengait.system.files import lock, move_atomically, sync_folder, write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ is continued by the same call; the bytes depend neither on the number of process
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,7 @@ from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
-
-OnProgress = Callable[[int, int], None]
-"""Called with the frames done, those of earlier runs included, and the frames to do, both counted as planned."""
+from attengait.system.progress import SILENT, Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +62,8 @@ class StoreJob:
     """Makes the shards, such as a WorkerPool."""
     problems: Sequence[dict[str, Any]] = ()
     """Entries that head the report."""
+    task: str = "Preprocessing"
+    """What progress calls it."""
 
     def __post_init__(self) -> None:
         assert len(self.inputs) == len(self.plan.sequences)
@@ -107,7 +107,7 @@ def check_path(store: Where) -> None:
         raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")
 
 
-def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSummary:
+def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     """Write the store, continue one that was begun, or do nothing when it is finished.
 
     Raises ParameterError when the path was made or begun with other parameters; AttenGaitError when the input or the
@@ -131,7 +131,7 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
             if begun is None:
                 work.write_plan(plan, path)
             kept = work.read_records(path)
-            records = _write(job, kept, on_progress)
+            records = _write(job, kept, progress)
         except KeyboardInterrupt as stop:
             raise type(stop)(f"stopped; {_kept(work, plan)}") from None
         except (OSError, MemoryError) as error:
@@ -161,7 +161,7 @@ def write_store(job: StoreJob, on_progress: OnProgress | None = None) -> WriteSu
     )
 
 
-def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress | None) -> list[ShardRecord]:
+def _write(job: StoreJob, kept: dict[int, ShardRecord], progress: Progress) -> list[ShardRecord]:
     """Compute the shards that are not kept, then put the store together; returns the records of all shards."""
     plan, work = job.plan, job.work
     planned = [sum(plan.sequences[i].max_frames for i in shard) for shard in plan.shards]
@@ -170,8 +170,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], on_progress: OnProgress 
         job.location.path.mkdir(exist_ok=True)
 
     def report_progress() -> None:
-        if on_progress:
-            on_progress(work.frames_done(), plan.max_frames)
+        progress.update(job.task, work.frames_done(), plan.max_frames, unit="frames")
 
     report_progress()
     with work.temporary_folder() as temporary:

@@ -6,7 +6,6 @@ Sequences are independent, so they are spread over processes as they come; the f
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pool import run_in_workers
 from attengait.synth.sequence import render_sequence
 from attengait.synth.video import write_video
+from attengait.system.progress import SILENT, Progress
+from attengait.system.workers import run_in_workers
 
 MAX_FRAMES = 120
 """Longer paths would need a camera so far away that a walker is a few dozen pixels tall."""
@@ -114,8 +114,8 @@ class _Task:
     video: bool
 
 
-def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int], None] | None = None) -> SynthSummary:
-    """Write OUT/rgb or OUT/video (BGR 320 x 240) and OUT/silh (0 or 255); `on_progress` gets the frames done so far.
+def write_walkers(out: Path, config: SynthConfig, *, progress: Progress = SILENT) -> SynthSummary:
+    """Write OUT/rgb or OUT/video (BGR 320 x 240) and OUT/silh (0 or 255).
 
     Writing into a folder that holds walkers adds to them: other sequences stay, the same ones are overwritten file by
     file, and what a longer version of them left behind is removed, so that the same call always ends in the same files.
@@ -136,8 +136,7 @@ def write_walkers(out: Path, config: SynthConfig, *, on_progress: Callable[[int]
     def count(frames: int) -> None:
         nonlocal done
         done += frames
-        if on_progress is not None:
-            on_progress(done)
+        progress.update("Synthetic walkers", done, config.num_frames, unit="frames")
 
     if config.workers == 1:
         for task in tasks:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from attengait.errors import AttenGaitError
-from attengait.files import write_atomically
 from attengait.model.loading import fit_weights, save_weights
 from attengait.model.net import AttenGait
+from attengait.system.files import write_atomically
 from attengait.training.config import TrainingConfig, make_config, settings_of
 
 

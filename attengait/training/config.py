@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from attengait.clip_rules import BALANCES, FRAME_ORDERS, ClipRules
 from attengait.errors import ParameterError
+from attengait.sampling.rules import BALANCES, FRAME_ORDERS, ClipRules
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")

@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.memory import keep_freed_memory
 from attengait.model.config import ModelConfig
 from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
 from attengait.model.net import AttenGait
-from attengait.sampling import BatchPlan, ClipBatch
+from attengait.sampling.plan import BatchPlan, ClipBatch
+from attengait.system.memory import keep_freed_memory
+from attengait.system.progress import SILENT, Progress, duration
 from attengait.training.augment import augment
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import TrainingConfig
@@ -35,8 +36,8 @@ OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where a run stands, after each step."""
+class StepReport:
+    """How a run does, after each step."""
 
     step: int
     """Steps done."""
@@ -49,6 +50,14 @@ class Progress:
     data_wait_share: float
     """Share of that time spent waiting for the next batch."""
     remaining_seconds: float
+
+    def __str__(self) -> str:
+        shown = ("total", "triplet", "cross_entropy", "l2")
+        losses = "  ".join(f"{name} {self.losses[name]:.3f}" for name in shown if name in self.losses)
+        return (
+            f"{losses}  {self.clips_per_second:.1f} clips/s  waiting for data {self.data_wait_share:.0%}  "
+            f"{duration(self.remaining_seconds)} left"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +80,7 @@ class Trainer:
     channels: int
     open_stream: OpenStream
     sequence_name: Callable[[int], str]
-    on_progress: Callable[[Progress], None] = lambda progress: None
+    progress: Progress = SILENT
 
     def train(self, *, resume: bool = False) -> TrainingResult:
         """Train from the start, or from the run's checkpoint, to the end, a stop setting or a signal.
@@ -108,12 +117,12 @@ class Trainer:
                 rate = self._rate(step)
                 losses = self._step(model, optimiser, scaler, batch, rate, device, precision)
                 step += 1
-                progress = meter.update(step, len(batch.labels), waited_seconds, losses, rate)
+                report = meter.update(step, len(batch.labels), waited_seconds, losses, rate)
                 for name, value in {**losses, "learning_rate": rate}.items():
                     scalars.add_scalar(f"train/{name}", value, step)
-                scalars.add_scalar("speed/clips_per_second", progress.clips_per_second, step)
-                scalars.add_scalar("speed/data_wait_share", progress.data_wait_share, step)
-                self.on_progress(progress)
+                scalars.add_scalar("speed/clips_per_second", report.clips_per_second, step)
+                scalars.add_scalar("speed/data_wait_share", report.data_wait_share, step)
+                self.progress.update("Training", step, num_steps, unit="steps", detail=report)
                 if step % config.checkpoint_every_steps == 0:
                     save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
                     saved = step
@@ -294,13 +303,13 @@ class _Meter:
 
     def update(
         self, step: int, num_clips: int, waited_seconds: float, losses: dict[str, float], rate: float
-    ) -> Progress:
+    ) -> StepReport:
         _, clips, waited = self.history[-1]
         self.history.append((time.perf_counter(), clips + num_clips, waited + waited_seconds))
         del self.history[: -self.WINDOW_STEPS - 1]
         (start, clips_before, waited_before), (end, clips, waited) = self.history[0], self.history[-1]
         seconds = end - start
-        return Progress(
+        return StepReport(
             step=step,
             num_steps=self.num_steps,
             learning_rate=rate,

@@ -9,14 +9,15 @@ from pathlib import Path
 import store_run
 from host_devices import host_device
 
-from attengait.pipelines.gpus import GpuProcesses
-from attengait.preprocess import PreprocessConfig, run_preprocessing
-from attengait.recipe import Recipe
+from attengait.pipelines.preprocess.gpus import GpuProcesses
+from attengait.preprocessing.flow import Recipe
+from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
+from attengait.system.progress import SILENT
 
 assert store_run  # replaces os.replace
 
 
-def run(root, out, num_gpus, on_progress=None, *, make_device=host_device, num_threads=2, **changes):
+def run(root, out, num_gpus, progress=SILENT, *, make_device=host_device, num_threads=2, **changes):
     recipe = Recipe(flow="cuda", **changes)
     config = PreprocessConfig(
         dataset="casia-b",
@@ -27,7 +28,7 @@ def run(root, out, num_gpus, on_progress=None, *, make_device=host_device, num_t
         chunk_frames=4,
     )
     engine = GpuProcesses(gpus=tuple(range(num_gpus)), num_threads=num_threads, make_device=make_device)
-    return run_preprocessing(config, on_progress, engine=engine)
+    return run_preprocessing(config, progress, engine=engine)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from attengait.kernels.launch import HostDevice
+from attengait.kernels.runtime.launch import HostDevice
 
 
 def host_device(index):

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from attengait.kernels import colour_fast, farneback_cpu
-from attengait.kernels.compile import NATIVE
-from attengait.kernels.farneback_cpu import CpuFlow
-from attengait.kernels.flow import FarnebackParameters
+from attengait.kernels.farneback import cpu as farneback_cpu
+from attengait.kernels.farneback.cpu import CpuFlow
+from attengait.kernels.flow.backends import FarnebackParameters
+from attengait.kernels.pictures import colour_fast
+from attengait.kernels.runtime.compile import NATIVE
 from attengait.synth.motion import motion_pair
 
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")

@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 
-from attengait.kernels.encode import ENCODINGS
-from attengait.kernels.farneback_cuda import CudaFlow
-from attengait.kernels.flow import FarnebackParameters
-from attengait.kernels.launch import CudaDevice, HostDevice
+from attengait.kernels.farneback.cuda import CudaFlow
+from attengait.kernels.flow.backends import FarnebackParameters
+from attengait.kernels.pictures.encode import ENCODINGS
+from attengait.kernels.runtime.launch import CudaDevice, HostDevice
 from attengait.synth.motion import motion_pair
 
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
@@ -36,15 +36,15 @@ def main(on_gpu: bool) -> None:
     flows[1] *= 1e7
     on_device, outlines = device.upload(flows), device.upload(silhouettes)
     for encoding in ENCODINGS:
-        squares = flow.farneback.largest_squares(on_device)
+        squares = device.upload(np.array([25.0, np.inf], np.float32))
         device.download(flow.farneback.pictures(on_device, squares, outlines, encoding, 64))
     print("pictures", flush=True)
     if on_gpu:
         return
 
     print("overflow", flush=True)
-    squares = np.zeros(1, np.uint32)
-    device.launch("crop.cu", "largest_squares", (1, 1, 1), (flows, squares, np.int32(flows.size)), {"SIZE": 64})
+    size = (np.int32(WIDTH), np.int32(2 * HEIGHT + 1))
+    device.launch("pictures/crop.cu", "find_rows", (1, 1, 1), (silhouettes, np.zeros(4, np.int32), *size), {"SIZE": 64})
 
 
 main(on_gpu=sys.argv[1:] == ["gpu"])

@@ -1,0 +1,131 @@
+"""The HDF5 files of the published AttenGait: one for each sequence, in one folder.
+
+Each holds `data`, uint8 [T, 64, 64, 3], and says more in attributes of the root; the names tell who walks:
+
+    001_nm-01_090.h5    CASIA-B: subject, walk, view (older: 001-nm-01-090.h5)
+    00001_090_01.h5     OUMVLP: subject, view, sequence
+    00001_4XPn5Z28.h5   GREW: subject, sequence; there are no views, which is written 000
+    4XPn5Z28.h5         GREW's probes: sequence; nobody knows the subject, which is written unknown
+
+Beside each folder of them lies a file with their list, which is passed over. Pictures are stored in the order of
+channels in which the published program kept them: red, green, blue for the flow that it computed itself.
+"""
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.datasets.arrays import FileError
+from attengait.datasets.found import Found, FoundFile, Source, check_folder, entries, status_of
+from attengait.datasets.source import Problem
+from attengait.errors import AttenGaitError
+
+LAYOUT = "one .h5 file for each sequence, such as 001_nm-01_090.h5"
+_SUFFIXES = (".h5", ".hdf5")
+_NAMES = tuple(
+    re.compile(pattern, re.ASCII)
+    for pattern in (
+        r"(?P<subject>\d{3})[_-](?P<walk>[a-z]{2}-\d{2})[_-](?P<view>\d{3})",
+        r"(?P<subject>\d{5})_(?P<view>\d{3})_(?P<walk>\d{2})",
+        r"(?P<subject>\d{3,5})_(?P<walk>[0-9A-Za-z]+)",
+        r"(?P<walk>[0-9A-Za-z]+)",
+    )
+)
+
+
+class Hdf5Error(FileError):
+    """A file that is no HDF5 file of a sequence."""
+
+
+def find_hdf5(folder: Path, pattern: str | None) -> Found:
+    """The HDF5 files in a folder and those below, by subject, walk and view; none is opened. `pattern` must be None.
+
+    Raises AttenGaitError when h5py is not installed and when there is no sequence.
+    """
+    assert pattern is None
+    if importlib.util.find_spec("h5py") is None:
+        raise AttenGaitError("reading HDF5 files needs h5py: pip install attengait[keras]")
+    check_folder(folder, LAYOUT)
+    problems: list[Problem] = []
+    files: dict[tuple[str, str, str], FoundFile] = {}
+    for entry in _files(folder, problems):
+        name = sequence_name(os.path.splitext(entry.name)[0])
+        if name is None:
+            problems.append(Problem(reason="foreign file", where=entry.path, detail="its name is not a sequence's"))
+        elif name in files:
+            detail = f"{files[name].path} is used"
+            problems.append(Problem(reason="sequence twice", where=entry.path, detail=detail))
+        elif (status := status_of(entry, problems)) is not None:
+            subject, walk, view = name
+            files[name] = FoundFile(
+                subject=subject,
+                walk=walk,
+                view=view,
+                path=entry.path,
+                size_bytes=status.st_size,
+                changed_ns=status.st_mtime_ns,
+            )
+    if not files:
+        raise AttenGaitError(f"the folder {folder} does not hold {LAYOUT}")
+    return Found(files=tuple(file for _, file in sorted(files.items())), problems=tuple(problems))
+
+
+def sequence_name(stem: str) -> tuple[str, str, str] | None:
+    """Subject, walk and view from a file's name without its suffix; None for the name of no sequence."""
+    for pattern in _NAMES:
+        if match := pattern.fullmatch(stem):
+            found = match.groupdict()
+            return found.get("subject", "unknown"), found["walk"], found.get("view", "000")
+    return None
+
+
+def read_shape(path: str) -> tuple[int, ...]:
+    """The shape of a sequence's array; raises Hdf5Error."""
+    with _opened(path) as data:
+        shape: tuple[int, ...] = data.shape
+    return shape
+
+
+def read_array(path: str) -> NDArray[Any]:
+    """A sequence's array; raises Hdf5Error."""
+    with _opened(path) as data:
+        return np.asarray(data[()])
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The array `data` of a file. What h5py stumbles over while it is used is an Hdf5Error as well."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            data = file.get("data")
+            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or 0 in data.shape:
+                raise Hdf5Error(f"{path} holds no array of numbers named data")
+            factor = np.asarray(file.attrs.get("compressFactor", 0)).ravel()
+            if factor.any():
+                raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor[0]}, not pictures")
+            yield data
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        # Hdf5Error is none of these.
+        raise Hdf5Error(f"{path} is damaged or no HDF5 file that h5py can read: {error}") from None
+
+
+def _files(folder: str | Path, problems: list[Problem]) -> Iterator[os.DirEntry[str]]:
+    for entry in entries(folder, problems):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(entry.path, problems)
+        elif entry.name.endswith(_SUFFIXES) and not entry.name.startswith("tfimdb_"):
+            yield entry
+
+
+HDF5 = Source(
+    find=find_hdf5, read_shape=read_shape, read_array=read_array, packages=("h5py",), layout=LAYOUT, modality="flow"
+)

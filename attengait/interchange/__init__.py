@@ -1,1 +1,0 @@
-"""Stores from other programs' files and the other way: OpenGait's pickles, the published AttenGait's HDF5 files."""

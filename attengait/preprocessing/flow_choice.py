@@ -1,0 +1,62 @@
+"""What a user chooses about flow: the backend, by name or `auto`, and the parameters of Farneback's method."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, get_type_hints
+
+from attengait.errors import ParameterError
+from attengait.kernels.flow.backends import AUTO, BACKENDS, FarnebackParameters, check_farneback, resolve_backend
+from attengait.store.layout import work_path
+from attengait.store.location import Where
+from attengait.store.opening import is_finished, open_store
+from attengait.store.workfolder import WorkFolder
+from attengait.store.writer import check_path
+
+
+def choose_flow(name: str, out: Where) -> str:
+    """Return the backend that `name` means for a store at `out`.
+
+    `auto` is what the store was begun or made with, where there is one, else what suits this machine. Raises
+    ParameterError for an unknown name, AttenGaitError when something else is at `out`.
+    """
+    if name != AUTO:
+        return resolve_backend(name)
+    check_path(out)
+    recorded = _recorded_recipe(out).get("flow")
+    return recorded if recorded in BACKENDS else resolve_backend(AUTO)
+
+
+def farneback_parameters(flow: str, assignments: Sequence[str]) -> FarnebackParameters:
+    """Turn `key=value` words into parameters; what is not named keeps the published value.
+
+    Of a key that comes twice the last value counts. Raises ParameterError for a word without `=`, an unknown key (with
+    the nearest known one), a value out of range, and any word at all for a backend that computes another flow than
+    Farneback's.
+    """
+    if assignments:
+        check_farneback(flow)
+    known = get_type_hints(FarnebackParameters)
+    parameters: dict[str, Any] = {}
+    for word in assignments:
+        key, equals, text = word.partition("=")
+        key, text = key.strip(), text.strip()
+        if not equals:
+            raise ParameterError(f"--farneback {word}: expected key=value, for example winsize=15")
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+            raise ParameterError(f"farneback has no parameter {key!r}; the nearest is {nearest[0]!r}")
+        try:
+            parameters[key] = known[key](text) if known[key] in (int, float) else text
+        except ValueError:
+            parameters[key] = text  # refused below, with what would be accepted
+    return FarnebackParameters(**parameters)
+
+
+def _recorded_recipe(out: Where) -> dict[str, Any]:
+    """The recipe of the store at `out`, finished or begun; empty where there is none."""
+    if is_finished(out):
+        recipe = open_store(out).attributes.get("recipe")
+    else:
+        plan = WorkFolder(work_path(out)).read_plan()
+        recipe = plan.parameters.get("recipe") if plan is not None else None
+    return recipe if isinstance(recipe, dict) else {}

@@ -1,0 +1,1 @@
+"""Pictures of what there is: contact sheets."""

@@ -1,0 +1,99 @@
+"""A picture to look at before training: one row of frames per sequence, its name below.
+
+Flow in the encodings uv and uvm is drawn on the Middlebury wheel, relative to the largest motion of the row.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.pictures.colour import colour_flow, largest_magnitude
+from attengait.kernels.pictures.encode import decode_uv
+from attengait.store import Store
+from attengait.system.files import write_atomically
+
+_SCALE = 2
+_GAP_PX = 2
+_LABEL_PX = 20
+_BACKGROUND = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetRow:
+    """One row of a contact sheet."""
+
+    sequence: int
+    """Index in the store."""
+    name: str
+    """Such as 001/nm-01/090."""
+    frames: list[int]
+    """Which frames of the sequence, from 0."""
+
+
+def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_frames: int = 10) -> list[SheetRow]:
+    """Write a PNG with frames of evenly picked sequences, spread over each; returns what it shows.
+
+    Frames have 1 channel (gray), 3 (red, green, blue), or hold flow (uv or uvm). Raises ParameterError for less than
+    one row or frame, and AttenGaitError when the store cannot be read or drawn or `out` cannot be written.
+    """
+    for name, value in (("rows", num_rows), ("frames", num_frames)):
+        if value < 1:
+            raise ParameterError(f"{name} is {value}, but must be at least 1")
+    visible = _painter(store)
+    out = Path(out)
+    rows = []
+    for i in _spread(len(store.sequences), num_rows):
+        frames = _spread(int(store.sequences.length[i]), num_frames)
+        rows.append(SheetRow(sequence=i, name=store.sequences.name(i), frames=frames))
+    indices = [row.sequence for row in rows]
+    row_width = max([num_frames * (store.frame_shape[1] * _SCALE + _GAP_PX), *(9 * len(row.name) for row in rows)])
+    with store.reader() as reader:
+        clips = reader.read_clips(store.sequences.start[indices], store.sequences.length[indices])
+        images = [_draw(visible(clip[row.frames]), row.name, row_width) for clip, row in zip(clips, rows, strict=True)]
+    encoded, png = cv2.imencode(".png", np.concatenate(images))
+    assert encoded
+    write_atomically(out, png.tobytes())
+    return rows
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """At most `count` of the indices below `length`, from the first to the last."""
+    return [int(i) for i in np.linspace(0, length - 1, min(count, length)).round()]
+
+
+def _painter(store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """How frames [n, H, W, C] of a store become visible: uint8 [n, H, W, 3] in the order red, green, blue."""
+    channels, steps_per_px = store.frame_shape[2], store.attributes.get("encoding_steps_per_px")
+    if channels in (2, 3) and isinstance(steps_per_px, int | float) and steps_per_px > 0:
+        return partial(_paint_flow, steps_per_px=steps_per_px)
+    if channels in (1, 3):
+        return lambda frames: np.broadcast_to(frames, (*frames.shape[:3], 3))
+    encoding = store.attributes.get("encoding")
+    raise AttenGaitError(
+        f"{store.location} has frames of {channels} channels, encoding {encoding!r}, which cannot be shown"
+    )
+
+
+def _paint_flow(frames: NDArray[np.uint8], *, steps_per_px: float) -> NDArray[np.uint8]:
+    flow = decode_uv(frames, steps_per_px=steps_per_px)
+    return colour_flow(flow, largest_magnitude(flow))
+
+
+def _draw(frames: NDArray[np.uint8], name: str, row_width: int) -> NDArray[np.uint8]:
+    """A row, uint8 [height, row_width, 3] in OpenCV's order of channels, of frames [n, H, W, 3] in red, green, blue."""
+    height, width = frames.shape[1:3]
+    cell_height, cell_width = height * _SCALE + _GAP_PX, width * _SCALE + _GAP_PX
+    row = np.full((cell_height + _LABEL_PX, row_width, 3), _BACKGROUND, np.uint8)
+    for column, frame in enumerate(frames):
+        size = (width * _SCALE, height * _SCALE)
+        image = cv2.resize(np.ascontiguousarray(frame[..., ::-1]), size, interpolation=cv2.INTER_NEAREST)
+        row[: size[1], column * cell_width : column * cell_width + size[0]] = image
+    at = (4, cell_height + _LABEL_PX - 7)
+    cv2.putText(row, name, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    return row

@@ -1,0 +1,118 @@
+"""What the pictures of imported or exported files show: the part of a store's attributes that other formats lack.
+
+`export` leaves it in a small JSON file beside the pickles, so that importing them again gives an equal store. OpenGait
+passes that file over, as no subject has its name.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.pictures.encode import ENCODINGS, check_encoding
+
+FILE_NAME = "attengait.json"
+FORMAT = "attengait-pickles"
+VERSION = 1
+
+MODALITIES: dict[str, int | None] = {"flow": None, "silhouette": 1, "rgb": 3, "other": None}
+"""What pictures may show, with the channels that it has; None where there is a choice."""
+_DEFAULT_ENCODINGS = {"flow": "colour", "silhouette": "gray", "rgb": "rgb", "other": "unknown"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What pictures show, and how they were made if that is known."""
+
+    attributes: dict[str, Any]
+    """Of a store: dataset, modality, encoding, and what decodes it."""
+    recipe: Any = None
+    """By which the exported store was made."""
+    content_sha256: str | None = None
+    """Of the exported store's sequences."""
+
+
+def describe(
+    channels: int,
+    *,
+    dataset: str | None = None,
+    modality: str | None = None,
+    encoding: str | None = None,
+    exported: Description | None = None,
+) -> Description:
+    """The description of pictures of so many channels, by what is said of them and otherwise as they were exported.
+
+    Pictures of one channel are silhouettes if nobody says otherwise. Raises ParameterError for what does not fit
+    together, and where nobody says what the pictures show.
+    """
+    known = {} if exported is None else exported.attributes
+    is_as_exported = bool(known) and modality in (None, known["modality"]) and encoding in (None, known["encoding"])
+    modality = modality or known.get("modality") or ("silhouette" if channels == 1 else None)
+    if modality is None:
+        raise ParameterError(
+            f"modality is missing: what frames of {channels} channels show must be said, one of {', '.join(MODALITIES)}"
+        )
+    if modality not in MODALITIES and not is_as_exported:
+        raise ParameterError(f"modality must be one of {', '.join(MODALITIES)}, got {modality!r}")
+    if encoding is not None and modality != "flow":
+        raise ParameterError(f"encoding is {encoding!r}, but only flow takes it, not {modality}")
+    if encoding is not None:
+        check_encoding(encoding)
+    if is_as_exported:
+        encoding = str(known["encoding"])
+    elif encoding is None:
+        encoding = _DEFAULT_ENCODINGS[modality]
+    flow = ENCODINGS.get(encoding) if modality == "flow" else None
+    expected = MODALITIES.get(modality) if flow is None else flow.channels
+    if expected not in (None, channels):
+        raise ParameterError(
+            f"modality {modality}, encoding {encoding} has {expected} channels, but the files have {channels}"
+        )
+    attributes = known if is_as_exported else {**({} if flow is None else flow.attributes)}
+    named = {"dataset": dataset or known.get("dataset", "imported"), "modality": modality, "encoding": encoding}
+    return Description(attributes=named | {key: attributes[key] for key in attributes if key not in named})
+
+
+def description_of(attributes: dict[str, Any], content_sha256: str) -> Description:
+    """The description of a store."""
+    return Description(attributes=_kept(attributes), recipe=attributes.get("recipe"), content_sha256=content_sha256)
+
+
+def to_json(description: Description) -> bytes:
+    """The content of the file beside exported pickles."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "attributes": description.attributes,
+        "recipe": description.recipe,
+        "content_sha256": description.content_sha256,
+    }
+    return json.dumps(content, indent=2).encode() + b"\n"
+
+
+def read_description(folder: Path) -> Description | None:
+    """What the file in a folder of exported pickles says; None where there is none.
+
+    Raises AttenGaitError when it is damaged.
+    """
+    path = folder / FILE_NAME
+    try:
+        content = json.loads(path.read_bytes())
+        if (content["format"], content["version"]) != (FORMAT, VERSION):
+            raise ValueError(f"its format is {content['format']!r}, version {content['version']!r}")
+        attributes = _kept(content["attributes"])
+        for key in ("dataset", "modality", "encoding"):
+            if not isinstance(attributes.get(key), str):
+                raise ValueError(f"it gives no {key}")
+        return Description(attributes=attributes, recipe=content["recipe"], content_sha256=content["content_sha256"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AttenGaitError(f"{path} is damaged ({error}): delete it and say what the pictures show instead") from None
+
+
+def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Those of a store's attributes that say what its pictures show."""
+    names = ("dataset", "modality", "encoding")
+    return {key: value for key, value in attributes.items() if key in names or key.startswith("encoding_")}

@@ -1,0 +1,75 @@
+"""What every reader of clips has: [T, H, W, C] uint8, T consecutive frames of one shard; the hot path of training.
+
+Whoever knows what will be read next asks for it early. Between `request_clips` and the call of what it returns, the
+disk or the network and the decoder are at work.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import ParameterError
+from attengait.store.layout import FrameLayout
+
+Frames = NDArray[np.uint8]
+Indices = Sequence[int] | NDArray[np.int64]
+TakeClips = Callable[[], list[Frames]]
+"""Waits for clips that were requested and returns them, or raises what `read_clips` does; to be called once."""
+
+
+class ClipReader(Protocol):
+    """Reads clips from one store; a context manager."""
+
+    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
+        """Clips [T, H, W, C] of `lengths` frames from the absolute frames `starts`; they may be read-only.
+
+        Raises ParameterError for a clip that is not within one shard, AttenGaitError for a damaged shard, naming it.
+        """
+        ...
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """Begin to read clips that will be needed soon; damage is an error of the returned function.
+
+        Raises ParameterError like `read_clips`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of all files; clips that were read stay valid."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class Reader:
+    """A context manager that closes; what the readers have in common."""
+
+    def close(self) -> None:
+        """See ClipReader."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def locate(
+    starts: Indices, lengths: Indices, layout: FrameLayout
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Starts, lengths and shard of each clip; raises ParameterError for a clip that is not within one shard."""
+    starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
+    shards = starts // layout.shard_frames
+    stops = starts + lengths
+    wrong = (lengths < 1) | (starts < 0) | (stops > layout.num_frames) | ((stops - 1) // layout.shard_frames != shards)
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise ParameterError(
+            f"a clip has frames {starts[i]} to {stops[i] - 1}, but must be within one shard of {layout.shard_frames} "
+            f"frames, of {layout.num_frames} in all"
+        )
+    return starts, lengths, shards

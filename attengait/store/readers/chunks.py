@@ -1,0 +1,220 @@
+"""Clips of a compressed local store: chunks unpacked by numcodecs, in threads, straight into the clips.
+
+TensorStore unpacks each chunk into memory of its own and copies the clips out of it; here a chunk that lies within a
+clip is unpacked in its place. A few shards are held open at a time; the indexes of all that were read are kept.
+"""
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import google_crc32c
+import numcodecs.blosc
+import numcodecs.zstd
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError
+from attengait.store.layout import ABSENT, FrameLayout, read_shard_index, shard_path
+from attengait.store.location import Location
+from attengait.store.readers.base import Frames, Indices, Reader, TakeClips, locate
+from attengait.system.machine import usable_cores
+
+UNPACK: dict[str, Callable[[bytes, NDArray[np.uint8]], Any]] = {
+    "lz4": numcodecs.blosc.decompress,
+    "zstd": numcodecs.zstd.decompress,
+}
+"""How a chunk without its checksum is unpacked into a contiguous array."""
+
+MAX_OPEN_SHARDS = 48
+"""Kept open for later."""
+MAX_SHARDS_IN_USE = 128
+"""By all threads, for the clips that they read next."""
+MAX_THREADS = 8
+PROBES = 2
+"""Clips that each thread looks up in the page cache, to find out whether the disk must be asked ahead."""
+_CRC_BYTES = 4
+_ABSENT = int(ABSENT)
+
+Span = tuple[int, int, int]
+"""A clip: its shard, its first frame there, its frames."""
+_TakeClips = Callable[[], list[NDArray[np.uint8]]]
+
+
+class ChunkFiles:
+    """The shards of a compressed local store, for any number of threads, and for processes forked from this one."""
+
+    def __init__(self, path: Path, layout: FrameLayout) -> None:
+        self._path, self._layout = path, layout
+        self._unpack = UNPACK[layout.codec]
+        self._num_threads = min(MAX_THREADS, usable_cores())
+        self._indexes: dict[int, NDArray[np.uint64]] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Make what a forked process must make anew, as it has neither the threads nor whoever held the lock."""
+        self._process = os.getpid()
+        self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="attengait-unpack")
+        self._lock = Lock()
+        self._shards = OrderedDict[int, _Shard]()  # least recently used first
+
+    def request(self, spans: list[Span]) -> _TakeClips:
+        """Begin to read clips; the function returned waits for them, or raises AttenGaitError, naming the shard."""
+        if self._process != os.getpid():
+            self._begin()
+        # Every thread gets its share at once: handed out one by one, they would wait for one another.
+        shares = [range(i, len(spans), self._num_threads) for i in range(min(self._num_threads, len(spans)))]
+        reads = [self._threads.submit(self._read, [spans[i] for i in share]) for share in shares]
+        return partial(_gather, shares, reads)
+
+    def close(self) -> None:
+        """Finish what is being read and let go of all files; what was requested and not begun is given up."""
+        if self._process == os.getpid():
+            self._threads.shutdown(cancel_futures=True)
+            self._begin()
+
+    def _read(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
+        most = MAX_SHARDS_IN_USE // self._num_threads
+        parts = [spans[i : i + most] for i in range(0, len(spans), most)]
+        return [clip for part in parts for clip in self._read_part(part)]
+
+    def _read_part(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
+        frame_shape = self._layout.frame_shape
+        clips = [np.empty((num_frames, *frame_shape), np.uint8) for _, _, num_frames in spans]
+        shards = [self._shard(shard) for shard, _, _ in spans]
+        chunk_frames = self._layout.chunk_frames
+        bounds = [(first // chunk_frames, -(-(first + length) // chunk_frames)) for _, first, length in spans]
+        looks = zip(shards[:PROBES], bounds[:PROBES], strict=True)
+        if not all(shard.is_in_memory(end - 1) for shard, (_, end) in looks):
+            for shard, (begin, end) in zip(shards, bounds, strict=True):
+                shard.will_need(begin, end)
+        for shard, (_, first, _), clip in zip(shards, spans, clips, strict=True):
+            self._read_clip(shard, first, clip)
+        return clips
+
+    def _read_clip(self, shard: "_Shard", first: int, clip: NDArray[np.uint8]) -> None:
+        chunk_frames = self._layout.chunk_frames
+        stop = first + len(clip)
+        for chunk in range(first // chunk_frames, -(-stop // chunk_frames)):
+            begin, end = chunk * chunk_frames, (chunk + 1) * chunk_frames
+            place = clip[max(begin - first, 0) : min(end, stop) - first]
+            data = shard.read(chunk)
+            if data is None:
+                place[:] = 0
+                continue
+            whole = place if len(place) == chunk_frames else np.empty((chunk_frames, *clip.shape[1:]), np.uint8)
+            try:
+                self._unpack(data, whole)
+            except (RuntimeError, ValueError) as error:
+                raise shard.damaged(f"chunk {chunk} cannot be unpacked: {error}") from error
+            if whole is not place:
+                place[:] = whole[max(first - begin, 0) : max(first - begin, 0) + len(place)]
+
+    def _shard(self, shard: int) -> "_Shard":
+        with self._lock:
+            found = self._shards.get(shard)
+            if found is not None:
+                self._shards.move_to_end(shard)
+                return found
+        path = shard_path(self._path, shard)
+        if shard not in self._indexes:
+            self._indexes[shard] = read_shard_index(path, self._layout.chunks_per_shard)
+        found = _Shard(path, self._indexes[shard])
+        with self._lock:
+            self._shards[shard] = found
+            if len(self._shards) > MAX_OPEN_SHARDS:
+                self._shards.popitem(last=False)
+        return found
+
+
+def _gather(shares: list[range], reads: list[Future[list[NDArray[np.uint8]]]]) -> list[NDArray[np.uint8]]:
+    clips: dict[int, NDArray[np.uint8]] = {}
+    try:
+        for share, read in zip(shares, reads, strict=True):
+            clips.update(zip(share, read.result(), strict=True))
+    except CancelledError:
+        raise AttenGaitError("the store was closed while clips were being read from it") from None
+    return [clips[i] for i in range(len(clips))]
+
+
+class _Shard:
+    """An open shard file and its index; closed with the last reference, so that no thread reads from another file."""
+
+    def __init__(self, path: Path, index: NDArray[np.uint64]) -> None:
+        self._path, self._index = path, index
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise AttenGaitError(f"{path}: {error.strerror}") from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+    def damaged(self, problem: str) -> AttenGaitError:
+        """What to raise for a shard that is."""
+        return AttenGaitError(f"{self._path}: truncated or damaged ({problem})")
+
+    def _place(self, chunk: int) -> tuple[int, int] | None:
+        """Offset and size of a chunk; None for one that the shard leaves out."""
+        offset, num_bytes = self._index[chunk].tolist()
+        return None if _ABSENT in (offset, num_bytes) else (offset, num_bytes)
+
+    def is_in_memory(self, chunk: int) -> bool:
+        """Whether the end of a chunk can be read without waiting; False where the file system does not tell."""
+        place = self._place(chunk)
+        if place is None:
+            return True
+        try:
+            return bool(os.preadv(self._file, [bytearray(1)], sum(place) - 1, os.RWF_NOWAIT))
+        except OSError:
+            return False
+
+    def will_need(self, first: int, end: int) -> None:
+        """Have the kernel read chunks from the disk, without waiting for it; they need not lie one after the other."""
+        for chunk in range(first, end):
+            if (place := self._place(chunk)) is not None:
+                os.posix_fadvise(self._file, *place, os.POSIX_FADV_WILLNEED)
+
+    def read(self, chunk: int) -> bytes | None:
+        """A chunk as it is packed, its checksum looked at; None for one that the shard leaves out."""
+        place = self._place(chunk)
+        if place is None:
+            return None
+        offset, num_bytes = place
+        try:
+            data = os.pread(self._file, num_bytes - _CRC_BYTES, offset)
+            checksum = os.pread(self._file, _CRC_BYTES, offset + num_bytes - _CRC_BYTES)
+        except OSError as error:
+            raise AttenGaitError(f"{self._path}: {error.strerror}") from error
+        if google_crc32c.value(data) != int.from_bytes(checksum, "little") or len(checksum) < _CRC_BYTES:
+            raise self.damaged(f"chunk {chunk} fails its checksum")
+        return data
+
+
+class ChunkReader(Reader):
+    """Clips of a compressed local store (attengait.store.readers.chunks); checksums are checked."""
+
+    def __init__(self, location: Location, layout: FrameLayout) -> None:
+        assert location.path is not None
+        self._layout = layout
+        self._files = ChunkFiles(location.path, layout)
+
+    def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
+        """See ClipReader."""
+        return self.request_clips(starts, lengths)()
+
+    def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
+        """See ClipReader."""
+        starts, lengths, shards = locate(starts, lengths, self._layout)
+        firsts = starts - shards * self._layout.shard_frames
+        return self._files.request(list(zip(shards.tolist(), firsts.tolist(), lengths.tolist(), strict=True)))
+
+    def close(self) -> None:
+        """See ClipReader."""
+        self._files.close()

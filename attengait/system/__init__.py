@@ -1,0 +1,1 @@
+"""This machine and this process: cores, memory, files, worker processes, packages, and looking names up."""

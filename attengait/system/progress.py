@@ -1,0 +1,36 @@
+"""How far a long job is: one object that library calls report to, in the place of a callback for each kind of news.
+
+What is worth a sentence (a warning, where frames are kept) goes to `logging`, to the logger of the module's name.
+"""
+
+
+class Progress:
+    """Hears how far a job is and does nothing with it; a subclass shows it.
+
+    One job may consist of several tasks, one after the other, such as loading and training.
+    """
+
+    def update(self, task: str, done: int, total: int, *, unit: str, detail: object = None) -> None:
+        """Called when `done` of `total` units of a task are done.
+
+        Args:
+            task: what is going on, such as Preprocessing; another name means that another task has begun.
+            done: units done so far, those of earlier runs included.
+            total: units to do in all.
+            unit: what is counted, in the plural, such as frames.
+            detail: what else there is to say; `str(detail)` is one short line, such as losses and rates of training.
+        """
+
+
+SILENT = Progress()
+"""For callers who do not want to know."""
+
+
+def duration(seconds: float) -> str:
+    """A time as a person would write it: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,329 @@
+"""Farneback's flow, and the stored pictures made of it, by our CUDA kernels (farneback.cu, crop.cu).
+
+All pairs of a batch go through the same few launches: 2 for each pyramid level, and 2 for each iteration on it, so 24
+with the published parameters, then 3 for the pictures. A frame's polynomial expansion is computed once and serves both
+of its pairs. Frames, flow and silhouettes stay on the device; a picture of 64 x 64 leaves it.
+
+Shapes: N frames, P pairs, H x W pixels, C channels. Flow is (dx, dy) in pixels per frame.
+"""
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import ParameterError
+from attengait.kernels.flow.backends import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
+from attengait.kernels.pictures.colour import colour_wheel
+from attengait.kernels.pictures.encode import ENCODINGS, STEPS_PER_PX, check_encoding
+from attengait.kernels.runtime.launch import THREADS, Array, CudaDevice, Device, cuda_missing
+
+TILE_W = 32
+"""Columns of a block's tile in farneback.cu."""
+EXPANSION_H = 8
+"""Rows of a block's tile in the kernel `expand`."""
+SHARED_BYTES = 48 << 10
+"""Shared memory that a block may use without asking for more, on every GPU since 2012."""
+MEMORY_BYTES = 2 << 30
+"""Memory of a batch at most: enough pairs to fill a GPU, and little beside what else is there."""
+MAX_GRID_DEPTH = 65_535
+"""Largest third dimension of a grid: pairs, or the frames of pairs, of a batch."""
+LEAST_LEVEL_SIDE = 32
+"""A level whose height or width would fall below this many pixels is left out."""
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """One level of the pyramid."""
+
+    width: int
+    height: int
+    blur: NDArray[np.float32]
+    """[2 * radius + 1], weights of the Gaussian that precedes resizing."""
+
+
+def pyramid(width: int, height: int, parameters: FarnebackParameters) -> list[Level]:
+    """Return the levels for frames of a size, full resolution first; raises ParameterError for frames below 10 x 10."""
+    if min(width, height) < LEAST_SIDE_PX:
+        raise ParameterError(
+            f"frames must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX} pixels, got {width} x {height}"
+        )
+    levels, scale = [_level(width, height, 1.0)], 1.0
+    for _ in range(parameters.levels):
+        scale *= parameters.pyr_scale
+        if min(width * scale, height * scale) < LEAST_LEVEL_SIDE:
+            break
+        levels.append(_level(round(width * scale), round(height * scale), scale))
+    return levels
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpansionWeights:
+    """What a polynomial expansion multiplies with."""
+
+    taps: NDArray[np.float32]
+    """[3, 2 * poly_n + 1]: the Gaussian g, i g and i^2 g for i from -poly_n to poly_n."""
+    ig11: np.float32
+    ig03: np.float32
+    ig33: np.float32
+    ig55: np.float32
+    """Entries of the inverted normal matrix of the basis 1, x, y, x^2, y^2, xy, under OpenCV's names."""
+
+
+@functools.cache
+def expansion_weights(poly_n: int, poly_sigma: float) -> ExpansionWeights:
+    """Return the weights for a half width in pixels and a Gaussian's standard deviation in pixels."""
+    i = np.arange(-poly_n, poly_n + 1)
+    g = np.exp(-(i**2) / (2.0 * poly_sigma**2)).astype(np.float32)
+    g = (g / g.sum(dtype=np.float64)).astype(np.float32)
+    m0, m2, m4 = (float((g.astype(np.float64) * i**power).sum()) for power in (0, 2, 4))
+    a, b, c, d = m0 * m0, m0 * m2, m0 * m4, m2 * m2
+    determinant = a * (c + d) - 2 * b * b
+    return ExpansionWeights(
+        taps=np.stack([g, i.astype(np.float32) * g, (i**2).astype(np.float32) * g]),
+        ig11=np.float32(1 / b),
+        ig03=np.float32(-b / determinant),
+        ig33=np.float32((a * c - b * b) / ((c - d) * determinant)),
+        ig55=np.float32(1 / d),
+    )
+
+
+def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
+    """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
+    radius = parameters.winsize // 2
+    i = np.arange(-radius, radius + 1)
+    # The box by winsize, as OpenCV does also for even sizes, whose windows are one pixel wider.
+    weights: NDArray[np.float64] = np.full(len(i), 1 / parameters.winsize)
+    if parameters.window == "gaussian":
+        weights = np.exp(-(i**2) / (2 * (0.3 * radius) ** 2))
+        weights /= weights.sum()
+    return weights.astype(np.float32)
+
+
+class DeviceFarneback:
+    """Flow and pictures of batches that lie on one device."""
+
+    def __init__(self, device: Device, parameters: FarnebackParameters) -> None:
+        """Raises ParameterError for a window or a neighbourhood that no block's shared memory holds."""
+        self.device = device
+        self._parameters = parameters
+        self._defines = {
+            "POLY_N": parameters.poly_n,
+            "RADIUS": parameters.winsize // 2,
+            "TILE_H": _tile_height(parameters),
+        }
+        if 3 * EXPANSION_H * (TILE_W + 2 * parameters.poly_n) * 4 > SHARED_BYTES:
+            raise ParameterError(f"poly_n must be at most 240 for the flow cuda, got {parameters.poly_n}")
+
+    def flow(self, frames: Array, pairs: Array) -> tuple[Array, Array]:
+        """Return the flow of each pair, float32 [P, H, W, 2], and its largest squared magnitude, float32 [P].
+
+        `frames` are uint8 [N, H, W], `pairs` int32 [P, 2] (indices of frames), both on the device. Unknown flow (a
+        component that is NaN or above 1e6) does not count for the largest magnitude. Nothing is waited for.
+        """
+        xp, p = self.device.xp, self._parameters
+        num_frames, height, width = frames.shape
+        num_pairs = len(pairs)
+        weights = expansion_weights(p.poly_n, p.poly_sigma)
+        taps, window = self._constants
+        squares = xp.zeros(num_pairs, xp.uint32)
+        flows, flow_width, flow_height = xp.zeros((1, 1, 1, 2), xp.float32), 0, 0  # none yet
+        levels = pyramid(width, height, p)
+        for level in reversed(levels):
+            w, h = np.int32(level.width), np.int32(level.height)
+            num_pixels = level.width * level.height
+            images = xp.empty((num_frames, level.height, level.width), xp.float32)
+            blur = self.device.upload(level.blur)
+            self._launch(
+                "shrink",
+                (_blocks(num_pixels, THREADS), 1, num_frames),
+                (frames, images, np.int32(width), np.int32(height), w, h, blur, np.int32(len(level.blur) // 2)),
+            )
+            expansions = xp.empty((num_frames, 5, level.height, level.width), xp.float32)
+            self._launch(
+                "expand",
+                (_blocks(level.width, TILE_W), _blocks(level.height, EXPANSION_H), num_frames),
+                (images, expansions, w, h, taps, weights.ig11, weights.ig03, weights.ig33, weights.ig55),
+            )
+            equations = xp.empty((num_pairs, 5, level.height, level.width), xp.float32)
+            finer = xp.empty((num_pairs, level.height, level.width, 2), xp.float32)
+            tiles = (_blocks(level.width, TILE_W), _blocks(level.height, self._defines["TILE_H"]), num_pairs)
+            scale = np.float32(1 / p.pyr_scale)
+            for iteration in range(p.iterations):
+                self._launch(
+                    "set_up",
+                    (_blocks(num_pixels, THREADS), 1, num_pairs),
+                    (
+                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height), scale),
+                        *(equations, w, h),
+                    ),
+                )
+                flows, flow_width, flow_height, scale = finer, level.width, level.height, np.float32(1)
+                is_last = level is levels[0] and iteration == p.iterations - 1
+                self._launch("solve", tiles, (equations, flows, w, h, window, squares if is_last else np.uintp(0)))
+        return flows, squares.view(xp.float32)
+
+    def pictures(self, flows: Array, squares: Array, silhouettes: Array, encoding: str, size: int) -> Array:
+        """Return the stored pictures of some flows, uint8 [P, size, size, C], as `encode.encode` makes them.
+
+        `flows` and `squares` are as `flow` returns them, `silhouettes` uint8 [P, H, W], all on the device; none of the
+        silhouettes may be empty. Nothing is waited for.
+        """
+        check_encoding(encoding)
+        xp, launch = self.device.xp, self.device.launch
+        num_pairs, height, width = silhouettes.shape
+        defines = {"SIZE": size}
+        w, h = np.int32(width), np.int32(height)
+        crops = xp.empty((num_pairs, 4), xp.int32)
+        for kernel in ("find_rows", "find_middles"):
+            launch("pictures/crop.cu", kernel, (1, 1, num_pairs), (silhouettes, crops, w, h), defines)
+        channels = ENCODINGS[encoding].channels
+        pictures = xp.empty((num_pairs, size, size, channels), xp.uint8)
+        grid = (size, 1, num_pairs)
+        if encoding != "colour":
+            steps = np.float32(STEPS_PER_PX)
+            launch(
+                "pictures/crop.cu",
+                "crop_motion",
+                grid,
+                (flows, crops, pictures, steps, np.int32(channels), w, h),
+                defines,
+            )
+        else:
+            arguments = (flows, squares, crops, self._wheel, pictures, w, h)
+            launch("pictures/crop.cu", "crop_colours", grid, arguments, defines)
+        return pictures
+
+    @functools.cached_property
+    def _constants(self) -> tuple[Array, Array]:
+        p = self._parameters
+        taps = expansion_weights(p.poly_n, p.poly_sigma).taps
+        return self.device.upload(taps), self.device.upload(window_weights(p))
+
+    @functools.cached_property
+    def _wheel(self) -> Array:
+        wheel = colour_wheel()
+        return self.device.upload(np.concatenate([wheel, wheel[:1]]))
+
+    def _launch(self, kernel: str, grid: tuple[int, int, int], arguments: tuple[object, ...]) -> None:
+        self.device.launch("farneback/farneback.cu", kernel, grid, arguments, self._defines)
+
+
+class CudaFlow(FlowBackend):
+    """The flow backend `cuda`: any number of frames and pairs, in batches that fit the memory."""
+
+    def __init__(
+        self,
+        parameters: FarnebackParameters,
+        *,
+        device: Device | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        """Use the given device (by default the first GPU) and at most `memory_bytes` of it.
+
+        By default that is 2 GiB, or half of what is free if that is less. Raises AttenGaitError where there is no GPU,
+        ParameterError for parameters that the kernels lack.
+        """
+        self.device = device if device is not None else CudaDevice()
+        self.farneback = DeviceFarneback(self.device, parameters)
+        self._memory_bytes = memory_bytes
+
+    @functools.cached_property
+    def memory_bytes(self) -> int:
+        """Memory of the device for one batch. Asking the driver for it takes some of it, so it is asked for late."""
+        if self._memory_bytes is not None:
+            return self._memory_bytes
+        return min(MEMORY_BYTES, self.device.free_memory_bytes() // 2)
+
+    def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
+        """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`."""
+        for batch in self._batches(grays, pairs):
+            flows, _ = self.farneback.flow(*self._upload(grays, batch))
+            yield from self.device.download(flows)
+
+    def pictures(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Picture:
+        """Return the stored pictures of some pairs, uint8 [P, size, size, C], without their flow leaving the device.
+
+        `grays` and `silhouettes` (one for each pair, not empty) are uint8 [H, W], all of one size; any of the `grays`
+        may lie on the device.
+        """
+        check_encoding(encoding)
+        made = [np.empty((0, size, size, ENCODINGS[encoding].channels), np.uint8)]
+        start = 0
+        for batch in self._batches(grays, pairs):
+            outlines = self.device.upload(np.stack(silhouettes[start : start + len(batch)]))
+            flows, squares = self.farneback.flow(*self._upload(grays, batch))
+            made.append(self.device.download(self.farneback.pictures(flows, squares, outlines, encoding, size)))
+            start += len(batch)
+        return np.concatenate(made)
+
+    def _upload(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
+        """The frames that some pairs need, and the pairs as indices into them, on the device."""
+        used = sorted({frame for pair in pairs for frame in pair})
+        position = {frame: i for i, frame in enumerate(used)}
+        indices = np.array([(position[first], position[second]) for first, second in pairs], np.int32)
+        return self._stack([grays[frame] for frame in used]), self.device.upload(indices)
+
+    def _stack(self, grays: Sequence[Gray]) -> Array:
+        if all(isinstance(gray, np.ndarray) for gray in grays):
+            return self.device.upload(np.stack(grays))
+        return self.device.xp.stack([self.device.xp.asarray(gray) for gray in grays])
+
+    def _batches(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+        if not pairs:
+            return
+        # A pair of neighbours brings one more frame at most; others bring two.
+        pairs_in_memory = max(1, self.memory_bytes // (pair_bytes(*grays[0].shape) * 2))
+        size = min(pairs_in_memory, MAX_GRID_DEPTH // 2)
+        for start in range(0, len(pairs), size):
+            yield pairs[start : start + size]
+
+
+def pair_bytes(height: int, width: int) -> int:
+    """Device memory that one pair of neighbours takes, its new frame included."""
+    image, expansion, equations = 4, 5 * 4, 5 * 4
+    flows = 2 * 8  # of this level and of the coarser one
+    gray, silhouette = 1, 1
+    return height * width * (gray + silhouette + image + expansion + equations + flows)
+
+
+def missing() -> str | None:
+    """Return None where the backend `cuda` can be used, else one sentence."""
+    return cuda_missing()
+
+
+def _level(width: int, height: int, scale: float) -> Level:
+    sigma = (1 / scale - 1) / 2
+    size = max(round(5 * sigma) | 1, 3)
+    if sigma == 0:  # OpenCV then takes the smallest of its fixed tables
+        return Level(width=width, height=height, blur=np.array([0.25, 0.5, 0.25], np.float32))
+    i = np.arange(size) - size // 2
+    blur = np.exp(-(i**2) / (2 * sigma**2))
+    return Level(width=width, height=height, blur=(blur / blur.sum()).astype(np.float32))
+
+
+def _tile_height(parameters: FarnebackParameters) -> int:
+    """Rows of a tile in the kernel `solve`: as many as shared memory holds."""
+    span = (TILE_W + 2 * (parameters.winsize // 2)) | 1
+    for height in (32, 16, 8):
+        if 5 * height * span * 4 + 4 <= SHARED_BYTES:
+            return height
+    largest_span = (SHARED_BYTES - 4) // (5 * 8 * 4)
+    largest = (largest_span - 1 - TILE_W) // 2 * 2 + 1
+    raise ParameterError(f"winsize must be at most {largest} for the flow cuda, got {parameters.winsize}")
+
+
+def _blocks(count: int, size: int) -> int:
+    return math.ceil(count / size)

@@ -1,0 +1,240 @@
+"""Dense optical flow between frames: a small registry of backends.
+
+Frames are uint8 [H, W] grey pictures of one size. Flow is float32 [H, W, 2], (dx, dy) in pixels per frame: what is at
+(x, y) in the first frame of a pair is at (x + dx, y + dy) in the second.
+
+Each backend but OpenCV's lives in a module of its own, which is imported when it is asked for: it has a class that is
+made from `FarnebackParameters`, and a function `missing`. One that is not Farneback's method has parameters of its own,
+given by a function `recorded_parameters`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.pictures.encode import ENCODINGS, Picture, check_encoding, encode
+
+Gray = NDArray[np.uint8]
+Flow = NDArray[np.float32]
+Window = Literal["box", "gaussian"]
+
+LEAST_SIDE_PX = 10
+"""Smallest height and width of a frame: the weights at its borders are not defined below."""
+LEAST_POLY_SIGMA_PX = 0.2
+"""Below, a pixel's neighbours have hardly any weight, and OpenCV finds no motion at all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FarnebackParameters:
+    """Parameters of Farneback's method under OpenCV's names (`cv2.calcOpticalFlowFarneback`); the published values."""
+
+    pyr_scale: float = 0.5
+    """Size of a pyramid level over that of the next larger one."""
+    levels: int = 3
+    """Levels below the full resolution, fewer where a picture would fall under 32 pixels."""
+    winsize: int = 15
+    """Side of the averaging window, in pixels."""
+    iterations: int = 3
+    """Updates of the flow at each level."""
+    poly_n: int = 5
+    """Pixels on either side from which a neighbourhood's polynomial is fitted."""
+    poly_sigma: float = 1.2
+    """Standard deviation of that fit's weights, in pixels."""
+    window: Window = "box"
+    """Weights of the averaging window: equal, or a Gaussian's (`cv2.OPTFLOW_FARNEBACK_GAUSSIAN`)."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("levels", 0), ("winsize", 2), ("iterations", 1), ("poly_n", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if not _is_real(self.pyr_scale) or not 0 < self.pyr_scale < 1:
+            raise ParameterError(f"pyr_scale must be between 0 and 1, both excluded, got {self.pyr_scale!r}")
+        if not _is_real(self.poly_sigma) or not LEAST_POLY_SIGMA_PX <= self.poly_sigma < math.inf:
+            raise ParameterError(
+                f"poly_sigma must be a number of at least {LEAST_POLY_SIGMA_PX}, got {self.poly_sigma!r}"
+            )
+        if self.window not in get_args(Window):
+            raise ParameterError(f"window must be box or gaussian, got {self.window!r}")
+
+
+class FlowBackend(ABC):
+    """Computes the flow of many pairs of frames, and the pictures that are stored of it."""
+
+    @abstractmethod
+    def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
+        """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`.
+
+        `grays` are uint8 [H, W] of one size. A flow belongs to whoever receives it: it is not written again.
+        """
+
+    def pictures(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Picture:
+        """Return the stored picture of each pair, uint8 [P, size, size, C]: that of its flow by `encode.encode`.
+
+        `silhouettes` are uint8 [H, W], one for each pair, that of its second frame, and not empty. A backend may do it
+        in a way of its own. Raises ParameterError for an unknown encoding.
+        """
+        check_encoding(encoding)
+        pictures = np.empty((len(pairs), size, size, ENCODINGS[encoding].channels), np.uint8)
+        for i, flow in enumerate(self.flows(grays, pairs)):
+            pictures[i] = encode(flow, silhouettes[i], encoding, size)
+        return pictures
+
+
+class OpenCVFlow(FlowBackend):
+    """Farneback's method by OpenCV on the CPU (`cv2.calcOpticalFlowFarneback`)."""
+
+    def __init__(self, parameters: FarnebackParameters) -> None:
+        self._parameters = parameters
+
+    def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
+        """Yield the pairs' flows one by one; only one is held."""
+        p = self._parameters
+        flags = cv2.OPTFLOW_FARNEBACK_GAUSSIAN if p.window == "gaussian" else 0
+        for first, second in pairs:
+            yield cv2.calcOpticalFlowFarneback(
+                grays[first],
+                grays[second],
+                None,
+                p.pyr_scale,
+                p.levels,
+                p.winsize,
+                p.iterations,
+                p.poly_n,
+                p.poly_sigma,
+                flags,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Backend:
+    """One way to compute flow."""
+
+    needs: str
+    """What it needs, such as "a CUDA GPU"."""
+    missing: Callable[[], str | None]
+    """Returns None where it can be used, else one sentence; quick, nothing is compiled."""
+    make: Callable[[FarnebackParameters], FlowBackend]
+    """Makes it; raises ParameterError for parameters that it does not support."""
+    own_parameters: Callable[[], dict[str, Any]] | None = None
+    """What decides its flow instead of Farneback's parameters; None where those do."""
+    packages: tuple[str, ...] = ()
+    """Beginnings of the names of packages whose versions may change its flow."""
+
+
+def _in_module(
+    module: str, class_name: str, *, needs: str, packages: tuple[str, ...] = (), is_farneback: bool = True
+) -> Backend:
+    """A backend that lives in `attengait.kernels.MODULE`."""
+
+    def load() -> Any:
+        return import_module(f"attengait.kernels.{module}")
+
+    def missing() -> str | None:
+        sentence: str | None = load().missing()
+        return sentence
+
+    def make(parameters: FarnebackParameters) -> FlowBackend:
+        backend: FlowBackend = getattr(load(), class_name)(parameters)
+        return backend
+
+    def own_parameters() -> dict[str, Any]:
+        parameters: dict[str, Any] = load().recorded_parameters()
+        return parameters
+
+    return Backend(
+        needs=needs,
+        missing=missing,
+        make=make,
+        own_parameters=None if is_farneback else own_parameters,
+        packages=packages,
+    )
+
+
+BACKENDS: dict[str, Backend] = {
+    "opencv": Backend(needs="nothing but the CPU", missing=lambda: None, make=OpenCVFlow),
+    "cpu": _in_module("farneback.cpu", "CpuFlow", needs="a C++ compiler"),
+    "cuda": _in_module("farneback.cuda", "CudaFlow", needs="an NVIDIA GPU and CuPy", packages=("cupy",)),
+    "opencv-cuda": _in_module(
+        "flow.opencv_cuda", "OpenCVCudaFlow", needs="an NVIDIA GPU and an OpenCV built with CUDA"
+    ),
+    "nvof": _in_module(
+        "flow.nvof",
+        "HardwareFlow",
+        needs="an NVIDIA GPU with optical flow hardware (Turing or later) and DALI",
+        packages=("nvidia-dali",),
+        is_farneback=False,
+    ),
+}
+"""Every flow backend by its name."""
+
+AUTO = "auto"
+AUTO_ORDER = ("cuda", "cpu", "opencv")
+"""What `auto` takes: the first that can be used."""
+
+
+def check_backend(name: str) -> None:
+    """Raise ParameterError unless `name` is a flow backend's."""
+    if name not in BACKENDS:
+        raise ParameterError(f"flow must be one of {', '.join(BACKENDS)}, got {name!r}")
+
+
+def check_farneback(name: str) -> None:
+    """Raise ParameterError unless Farneback's parameters mean something to the backend."""
+    if BACKENDS[name].own_parameters is not None:
+        raise ParameterError(
+            f"farneback must be left out for flow {name}: it is another method, without its parameters"
+        )
+
+
+def recorded_parameters(name: str, parameters: FarnebackParameters) -> dict[str, Any]:
+    """What decides a backend's flow, under the name of its method: {"farneback": {...}} for all but nvof.
+
+    Raises AttenGaitError where that depends on a device that cannot be used.
+    """
+    own = BACKENDS[name].own_parameters
+    return {"farneback": asdict(parameters)} if own is None else {name: own()}
+
+
+def resolve_backend(name: str) -> str:
+    """Return the backend that `name` means on this machine: for `auto` the first of AUTO_ORDER that can be used.
+
+    Any other name is returned as it is. Raises ParameterError for an unknown one.
+    """
+    if name == AUTO:
+        return next(each for each in AUTO_ORDER if BACKENDS[each].missing() is None)
+    if name not in BACKENDS:
+        raise ParameterError(f"flow must be one of {', '.join((AUTO, *BACKENDS))}, got {name!r}")
+    return name
+
+
+def make_backend(name: str, parameters: FarnebackParameters) -> FlowBackend:
+    """Return the flow backend of that name.
+
+    Raises ParameterError for an unknown one and for parameters it does not support, AttenGaitError where it cannot be
+    used.
+    """
+    check_backend(name)
+    backend = BACKENDS[name]
+    if sentence := backend.missing():
+        raise AttenGaitError(f"flow backend {name} cannot be used: {sentence}")
+    return backend.make(parameters)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,184 @@
+"""Flow by the GPU's optical flow hardware (Turing or later), through DALI's `fn.optical_flow`.
+
+This is no Farneback: the hardware matches blocks, in steps of 1/32 pixel, and knows none of that method's parameters.
+There is one vector for each square of `output_grid` pixels, in pixels of the full picture; the finest grid that the
+device offers is used, and a coarser field is enlarged to full size.
+
+DALI's flow points backwards: at (x, y) in a frame it says where that was in the frame before. Frames are therefore
+given in reverse order, so that it says where what is at (x, y) will be in the next frame: what flow means here.
+Temporal hints are off, so that a flow depends on its own two frames only and not on where a sequence was cut.
+
+Nobody has run this module on a GPU yet: what can be known without one is tested, the rest waits for the tests marked
+`gpu`.
+"""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError
+from attengait.kernels.flow.backends import FarnebackParameters, Flow, FlowBackend, Gray
+from attengait.kernels.runtime.dali import reason
+from attengait.kernels.runtime.gpu import FIRST_WITH_HARDWARE_FLOW, find_driver, load_library
+
+GRIDS = (1, 2, 4)
+"""Pixels per side that share a vector, finest first; Turing offers 4 only."""
+PRESET = 0.0
+"""DALI's slowest and best."""
+MAX_RUN = 16
+"""Pairs given to the hardware at a time: bounds the memory of large pictures."""
+
+_PROBE_SIZE_PX = 256
+
+
+def missing() -> str | None:
+    """None where the hardware can be used, else one sentence; a small picture is tried where all else is there."""
+    driver = find_driver()
+    if not driver.gpus:
+        return f"it needs an NVIDIA GPU, but {driver.problem}"
+    gpu = driver.gpus[0]
+    if gpu.compute_capability < FIRST_WITH_HARDWARE_FLOW:
+        return f"it needs a GPU with optical flow hardware (Turing or later), which {gpu.name} lacks"
+    if load_library("libnvidia-opticalflow.so.1") is None:
+        return (
+            "it needs libnvidia-opticalflow.so.1, a part of the NVIDIA driver "
+            "(in a container, NVIDIA_DRIVER_CAPABILITIES must include video)"
+        )
+    try:
+        importlib.import_module("nvidia.dali")
+    except ImportError as error:
+        return f"it needs NVIDIA DALI ({error}): pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
+    found = _try_grids()
+    return found if isinstance(found, str) else None
+
+
+def recorded_parameters() -> dict[str, Any]:
+    """What decides the result, as a store records it. Raises AttenGaitError where the hardware cannot be used."""
+    grid = _finest_grid()
+    return {
+        "device": find_driver().gpus[0].name,
+        "output_grid": grid,
+        "preset": PRESET,
+        "temporal_hints": False,
+        "enlarged": "bilinear",
+    }
+
+
+class HardwareFlow(FlowBackend):
+    """Flow by the GPU's hardware. Farneback's parameters mean nothing to it and are not looked at."""
+
+    def __init__(self, parameters: FarnebackParameters) -> None:
+        self._grid = _finest_grid()
+        self._pipeline = _pipeline(self._grid)
+
+    def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
+        """Yield the pairs' flows; the hardware works on up to MAX_RUN pairs at a time.
+
+        Raises AttenGaitError for pictures of a size that the hardware does not take.
+        """
+        for run in runs(pairs):
+            sequence = backward_sequence(grays, pairs[run.start : run.stop])
+            _, height, width, _ = sequence.shape
+            try:
+                fields = _run(self._pipeline, sequence)
+            except RuntimeError as error:
+                _pipeline.cache_clear()  # after an error it is of no use
+                raise AttenGaitError(
+                    f"the optical flow hardware gave no flow of {width} x {height} pictures: {reason(error)}"
+                ) from None
+            for field in fields[::-1]:
+                yield enlarge(field, self._grid, height, width)
+
+
+def runs(pairs: Sequence[tuple[int, int]]) -> list[range]:
+    """Cut `pairs` into runs in which each pair begins with the frame that the one before ended with.
+
+    Returns the positions of each run, at most MAX_RUN: a run of n pairs is a sequence of n + 1 frames.
+    """
+    starts = [i for i in range(len(pairs)) if i == 0 or pairs[i][0] != pairs[i - 1][1]]
+    return [
+        range(first, min(first + MAX_RUN, stop))
+        for start, stop in pairwise([*starts, len(pairs)])
+        for first in range(start, stop, MAX_RUN)
+    ]
+
+
+def backward_sequence(grays: Sequence[Gray], run: Sequence[tuple[int, int]]) -> NDArray[np.uint8]:
+    """The frames of a run of pairs, last one first, as DALI takes them: uint8 [frames, H, W, 1]."""
+    indices = [run[0][0], *(second for _, second in run)]
+    return np.stack([grays[i] for i in reversed(indices)])[..., np.newaxis]
+
+
+def enlarge(field: NDArray[np.float32], grid: int, height: int, width: int) -> Flow:
+    """Bring a field [ceil(H / grid), ceil(W / grid), 2] to [H, W, 2]: bilinear, a vector in the middle of its square.
+
+    The vectors are in pixels of the full picture already and keep their lengths. Squares may stand out over the right
+    and lower edge; what does is cut off.
+    """
+    rows, columns, _ = field.shape
+    # cv2.resize has half-pixel centres, so that whole multiples put each vector in the middle of its square.
+    full = cv2.resize(field, (columns * grid, rows * grid), interpolation=cv2.INTER_LINEAR) if grid > 1 else field
+    return np.array(full[:height, :width], np.float32, order="C")
+
+
+def flow_graph(output_grid: int) -> Any:
+    """The DALI graph: uint8 [F, H, W, 1] to float32 [F - 1, H', W', 2] on the GPU, (dx, dy) in pixels of a frame."""
+    from nvidia.dali import fn, types
+
+    frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4)
+    return fn.optical_flow(
+        frames.gpu(),
+        output_grid=output_grid,
+        preset=PRESET,
+        image_type=types.GRAY,
+        enable_temporal_hints=False,
+        enable_external_hints=False,
+    )
+
+
+@lru_cache(maxsize=len(GRIDS))
+def _pipeline(output_grid: int) -> Any:
+    """A built pipeline, kept for the process: it takes pictures of any size."""
+    from nvidia.dali import pipeline_def
+
+    # Each run waits for its result: nothing is prefetched.
+    options = {"batch_size": 1, "num_threads": 1, "device_id": 0, "prefetch_queue_depth": 1}
+    pipeline = pipeline_def(flow_graph, exec_async=False, exec_pipelined=False, **options)(output_grid)
+    pipeline.build()
+    return pipeline
+
+
+def _run(pipeline: Any, sequence: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The fields of one sequence, float32 [frames - 1, H', W', 2]; DALI raises RuntimeError."""
+    pipeline.feed_input("frames", [sequence])
+    (fields,) = pipeline.run()
+    return np.array(fields.as_cpu().at(0), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _try_grids() -> int | str:
+    """The finest grid of the device, or why it has none."""
+    blank = np.zeros((2, _PROBE_SIZE_PX, _PROBE_SIZE_PX, 1), np.uint8)
+    problem = "it offers no grid"
+    for grid in GRIDS:
+        try:
+            _run(_pipeline(grid), blank)
+            return grid
+        except RuntimeError as error:
+            problem = reason(error)
+            if "grid size" not in problem:
+                break
+    return f"the optical flow hardware does not answer: {problem}"
+
+
+def _finest_grid() -> int:
+    found = _try_grids()
+    if isinstance(found, str):
+        raise AttenGaitError(found)
+    return found

@@ -1,0 +1,1 @@
+"""The pictures that are stored: colours of flow, the crop around the walker, encodings."""

@@ -1,0 +1,254 @@
+// From flow and silhouettes to stored pictures: where the walker is, and the crop around the middle of their body.
+//
+// flows         float2 [P, H, W], (dx, dy) in pixels per frame
+// silhouettes   uint8 [P, H, W], 0 where there is nobody; none is empty
+// crops         int32 [P, 4]: top, bottom (excluded), width of the whole picture once resized, left column of the window
+// pictures      uint8 [P, SIZE, SIZE, C]
+//
+// The arithmetic is that of colour.py, silhouette.py and encode.py. Only the pixels that a crop looks at are coloured.
+//
+// All blocks have THREADS threads. Python sets SIZE, the height and width of a picture, and has the compiler keep products
+// and sums apart (no fused multiply-add): the published colours are defined by float32 operations, each rounded.
+
+#include "device.h"
+
+#define LARGEST_COMPONENT 1e6f
+
+__device__ __forceinline__ bool is_known(float2 flow) {
+    // False for NaN as well.
+    return fabsf(flow.x) <= LARGEST_COMPONENT && fabsf(flow.y) <= LARGEST_COMPONENT;
+}
+
+struct Cubic {
+    int index;  // of the second of the four neighbours
+    float weights[4];
+};
+
+// Cubic interpolation (a = -0.75) with half-pixel centres at pixel `i`, `scale` source pixels to a pixel.
+__device__ __forceinline__ Cubic cubic(int i, double scale) {
+    const double centre = (i + 0.5) * scale - 0.5, below = floor(centre), x = float(centre - below), a = -0.75;
+    const double first = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a;
+    const double second = ((a + 2) * x - (a + 3)) * x * x + 1;
+    const double third = ((a + 2) * (1 - x) - (a + 3)) * (1 - x) * (1 - x) + 1;
+    return {int(below), {float(first), float(second), float(third), float(1 - first - second - third)}};
+}
+
+// Four neighbours weighted: along a row, then the four rows. cv2.resize (INTER_CUBIC) calls a library on x86 whose sums
+// are these, in float32 with these fused operations, but for some exact ties that it rounds the other way.
+__device__ __forceinline__ float along_row(const Cubic& across, float a, float b, float c, float d) {
+    const float* w = across.weights;
+    return fmaf(d, w[3], fmaf(c, w[2], fmaf(b, w[1], a * w[0])));
+}
+
+__device__ __forceinline__ float across_rows(const Cubic& down, float a, float b, float c, float d) {
+    const float* w = down.weights;
+    return fmaf(a, w[0], b * w[1]) + fmaf(c, w[2], d * w[3]);
+}
+
+__device__ __forceinline__ int to_byte(float value) {
+    const float rounded = rintf(value);
+    return rounded < 0.0f ? 0 : rounded > 255.0f ? 255 : int(rounded);
+}
+
+// The rows that hold the walker, and the width of the whole picture when these rows are resized to SIZE.
+// Fills crops[:, :3]. Grid: (1, 1, P).
+extern "C" __global__ void __launch_bounds__(THREADS)
+find_rows(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
+    __shared__ int top, bottom;
+    const unsigned char* silhouette = silhouettes + size_t(blockIdx.z) * W * H;
+    PHASE {
+        if (threadIdx.x == 0) top = H, bottom = 0;
+    }
+    PHASE {
+        int first = H, last = -1;
+        for (int i = threadIdx.x; i < W * H; i += THREADS) {
+            if (silhouette[i] == 0) continue;
+            const int row = i / W;
+            if (row < first) first = row;
+            last = row;
+        }
+        atomicMin(&top, first);
+        atomicMax(&bottom, last + 1);
+    }
+    PHASE {
+        if (threadIdx.x != 0) continue;
+        int* crop = crops + 4 * blockIdx.z;
+        const int width = SIZE * W / (bottom - top);
+        crop[0] = top;
+        crop[1] = bottom;
+        crop[2] = width > 1 ? width : 1;
+    }
+}
+
+// Sum of one column of a silhouette whose rows top to bottom are resized to SIZE x width.
+__device__ __forceinline__ int column_mass(const unsigned char* silhouette, int W, int top, int rows, int width,
+                                           int column) {
+    const Cubic across = cubic(column, 1.0 / (double(width) / W));
+    const double scale = 1.0 / (double(SIZE) / rows);
+    int columns[4];
+    for (int i = 0; i < 4; ++i) columns[i] = clamp(across.index - 1 + i, W - 1);
+    int mass = 0;
+    for (int y = 0; y < SIZE; ++y) {
+        const Cubic down = cubic(y, scale);
+        float sums[4];
+        for (int j = 0; j < 4; ++j) {
+            const unsigned char* row = silhouette + (top + clamp(down.index - 1 + j, rows - 1)) * W;
+            sums[j] = along_row(across, row[columns[0]], row[columns[1]], row[columns[2]], row[columns[3]]);
+        }
+        mass += to_byte(across_rows(down, sums[0], sums[1], sums[2], sums[3]));
+    }
+    return mass;
+}
+
+// The window's left column: SIZE / 2 before the first column at which more than half of the mass is passed.
+// Reads crops[:, :3], fills crops[:, 3]. Grid: (1, 1, P).
+extern "C" __global__ void __launch_bounds__(THREADS)
+find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
+    __shared__ int masses[THREADS];
+    __shared__ long long total, passed;
+    __shared__ int middle;
+    const unsigned char* silhouette = silhouettes + size_t(blockIdx.z) * W * H;
+    const int* crop = crops + 4 * blockIdx.z;
+    const int top = crop[0], rows = crop[1] - crop[0], width = crop[2];
+
+    PHASE {
+        if (threadIdx.x == 0) total = 0, passed = 0, middle = -1;
+    }
+    // Twice over the columns, THREADS at a time: for the whole mass, then for where half of it is passed.
+    for (int sweep = 0; sweep < 2; ++sweep) {
+        for (int start = 0; start < width; start += THREADS) {
+            PHASE {
+                const int column = start + threadIdx.x;
+                masses[threadIdx.x] = column < width ? column_mass(silhouette, W, top, rows, width, column) : 0;
+            }
+            PHASE {
+                if (threadIdx.x != 0) continue;
+                for (int i = 0; i < THREADS && start + i < width; ++i) {
+                    if (sweep == 0) {
+                        total += masses[i];
+                    } else {
+                        passed += masses[i];
+                        if (middle < 0 && 2 * passed > total) middle = start + i;
+                    }
+                }
+            }
+        }
+    }
+    PHASE {
+        if (threadIdx.x == 0) crops[4 * blockIdx.z + 3] = (middle < 0 ? 0 : middle) - SIZE / 2;
+    }
+}
+
+// A crop's row: which pixels of the whole picture its 4 x (4 SIZE) taps are. Taps outside the window stay unread.
+struct Row {
+    int top, rows, width, left;
+    double scale_x;
+    Cubic down;
+
+    __device__ __forceinline__ Row(const int* crop, int W, int y)
+        : top(crop[0]), rows(crop[1] - crop[0]), width(crop[2]), left(crop[3]), scale_x(1.0 / (double(crop[2]) / W)),
+          down(cubic(y, 1.0 / (double(SIZE) / rows))) {}
+
+    // Column of the resized picture, and whether it is one, behind column `x` of the crop.
+    __device__ __forceinline__ bool is_inside(int x) const { return left + x >= 0 && left + x < width; }
+    __device__ __forceinline__ Cubic across(int x) const { return cubic(left + x, scale_x); }
+    __device__ __forceinline__ int pixel(const Cubic& across, int i, int j, int W) const {
+        return (top + clamp(down.index - 1 + j, rows - 1)) * W + clamp(across.index - 1 + i, W - 1);
+    }
+};
+
+// Colour of a flow on the wheel, three bytes. wheel: float [56, 3], the first colour once more at the end.
+__device__ __forceinline__ void colour(float2 flow, float largest, const float* wheel, unsigned char* rgb) {
+    if (!is_known(flow)) {
+        rgb[0] = rgb[1] = rgb[2] = 0;
+        return;
+    }
+    const float dx = largest > 0 ? flow.x / largest : flow.x, dy = largest > 0 ? flow.y / largest : flow.y;
+    const float radius = sqrtf(dx * dx + dy * dy);
+    // The angle is rounded once, from double: device libraries differ in their float32 atan2.
+    const float angle = float(atan2(double(-dy), double(-dx))) / 3.14159265358979f;
+    const float position = (angle + 1.0f) / 2.0f * 54.0f;
+    const int index = int(position);
+    const float share = position - float(index);
+    for (int c = 0; c < 3; ++c) {
+        const float mixed = (1.0f - share) * wheel[3 * index + c] + share * wheel[3 * index + 3 + c];
+        const float value = radius <= 1.0f ? 1.0f - radius * (1.0f - mixed) : 0.75f * mixed;
+        rgb[c] = (unsigned char)(255.0f * value);
+    }
+}
+
+// Encoding "colour". squares: uint32 [P], bits of the largest squared magnitudes. Grid: (SIZE, 1, P), a row each.
+extern "C" __global__ void __launch_bounds__(THREADS)
+crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
+             const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
+    __shared__ unsigned char taps[4][4 * SIZE][3];
+    const float2* flow = flows + size_t(blockIdx.z) * W * H;
+    const int* crop = crops + 4 * blockIdx.z;
+    PHASE {
+        const Row row(crop, W, blockIdx.x);
+        const float largest = sqrtf(__uint_as_float(squares[blockIdx.z]));
+        for (int tap = threadIdx.x; tap < 16 * SIZE; tap += THREADS) {
+            const int j = tap / (4 * SIZE), x = tap / 4 % SIZE, i = tap % 4;
+            if (!row.is_inside(x)) continue;
+            colour(flow[row.pixel(row.across(x), i, j, W)], largest, wheel, taps[j][4 * x + i]);
+        }
+    }
+    PHASE {
+        const Row row(crop, W, blockIdx.x);
+        unsigned char* picture = pictures + (size_t(blockIdx.z) * SIZE + blockIdx.x) * SIZE * 3;
+        for (int item = threadIdx.x; item < 3 * SIZE; item += THREADS) {
+            const int x = item / 3, c = item % 3;
+            float sums[4] = {};
+            if (row.is_inside(x)) {
+                const Cubic across = row.across(x);
+                for (int j = 0; j < 4; ++j) {
+                    const unsigned char(*tap)[3] = taps[j] + 4 * x;
+                    sums[j] = along_row(across, tap[0][c], tap[1][c], tap[2][c], tap[3][c]);
+                }
+            }
+            picture[item] = (unsigned char)to_byte(across_rows(row.down, sums[0], sums[1], sums[2], sums[3]));
+        }
+    }
+}
+
+__device__ __forceinline__ unsigned char to_step(float value, float least, float most, float zero) {
+    const float step = rintf(value);
+    return (unsigned char)((step < least ? least : step > most ? most : step) + zero);
+}
+
+// Encodings "uv" (C 2) and "uvm" (C 3): the flow itself, and its magnitude, in steps of 1 / steps_per_px pixels.
+// Grid: (SIZE, 1, P), a row each.
+extern "C" __global__ void __launch_bounds__(THREADS)
+crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
+            float steps_per_px, int C, int W, int H) {
+    const float2* flow = flows + size_t(blockIdx.z) * W * H;
+    PHASE {
+        const Row row(crops + 4 * blockIdx.z, W, blockIdx.x);
+        for (int x = threadIdx.x; x < SIZE; x += THREADS) {
+            float u[4] = {}, v[4] = {};
+            if (row.is_inside(x)) {
+                const Cubic across = row.across(x);
+                for (int j = 0; j < 4; ++j) {
+                    float2 taps[4];
+                    for (int i = 0; i < 4; ++i) {
+                        taps[i] = flow[row.pixel(across, i, j, W)];
+                        if (!is_known(taps[i])) taps[i] = make_float2(0.0f, 0.0f);
+                    }
+                    u[j] = along_row(across, taps[0].x, taps[1].x, taps[2].x, taps[3].x);
+                    v[j] = along_row(across, taps[0].y, taps[1].y, taps[2].y, taps[3].y);
+                }
+            }
+            unsigned char* to = pictures + ((size_t(blockIdx.z) * SIZE + blockIdx.x) * SIZE + x) * C;
+            const float dx = across_rows(row.down, u[0], u[1], u[2], u[3]);
+            const float dy = across_rows(row.down, v[0], v[1], v[2], v[3]);
+            to[0] = to_step(dx * steps_per_px, -127.0f, 127.0f, 128.0f);
+            to[1] = to_step(dy * steps_per_px, -127.0f, 127.0f, 128.0f);
+            if (C == 3) to[2] = to_step(sqrtf(dx * dx + dy * dy) * steps_per_px, 0.0f, 255.0f, 0.0f);
+        }
+    }
+}
+
+LAUNCH(find_rows)
+LAUNCH(find_middles)
+LAUNCH(crop_colours)
+LAUNCH(crop_motion)

@@ -1,0 +1,216 @@
+"""Where the .cu kernels run: on an NVIDIA GPU through CuPy, or on the host, compiled by its C++ compiler.
+
+Both devices have the same few methods, so the code that launches kernels is written once and what the tests run on the
+host is what runs on the GPU. The host is for proof, not for speed: one thread, one block after the other. Kernels are
+compiled at first use and kept, by the two compilers' own caches.
+"""
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import threading
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError
+from attengait.kernels.runtime.compile import build, find_compiler
+from attengait.kernels.runtime.gpu import find_driver
+
+SOURCES = Path(__file__).parents[1]
+"""The folder that names of sources such as pictures/crop.cu begin in."""
+INCLUDES = Path(__file__).parent
+HEADER = INCLUDES / "device.h"
+THREADS = 256
+"""Threads of every block, as device.h has it."""
+
+Array = Any
+"""An array on a device: numpy.ndarray on the host, cupy.ndarray on a GPU."""
+
+EXACT_SOURCES = frozenset({"pictures/crop.cu"})
+"""Sources whose float32 operations must each be rounded: no fused multiply-add."""
+
+
+class Device(Protocol):
+    """Something that runs kernels."""
+
+    name: str
+    index: int | None
+    """Which GPU it is, counted from 0; None on the host."""
+
+    @property
+    def xp(self) -> Any:
+        """The module that makes arrays there: numpy or cupy."""
+        ...
+
+    def launch(
+        self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
+    ) -> None:
+        """Run a kernel of a source, such as `pictures/crop.cu`, on a grid of blocks (x, y, z); do not wait for its end.
+
+        `arguments` are arrays of the device and numpy scalars of exactly the kernel's types.
+        """
+        ...
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """Return an array of the host as one of the device, contiguous."""
+        ...
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """Return an array of the device as one of the host."""
+        ...
+
+    def free_memory_bytes(self) -> int:
+        """Memory that is free there."""
+        ...
+
+
+class CudaDevice:
+    """An NVIDIA GPU. Kernels run on CuPy's current stream, so a caller chooses one by `with stream:`."""
+
+    def __init__(self, index: int = 0) -> None:
+        """Raises AttenGaitError where CuPy or the GPU is missing, or they do not go together."""
+        sentence = cuda_missing()
+        if sentence is not None:
+            raise AttenGaitError(f"a CUDA device cannot be used: {sentence}")
+        try:
+            self._cupy = importlib.import_module("cupy")
+            num_devices = self._cupy.cuda.runtime.getDeviceCount()
+        except (ImportError, RuntimeError) as error:  # built for another CUDA than the driver, or libraries are missing
+            raise AttenGaitError(f"CuPy cannot use the GPU: {_one_line(error.__cause__ or error)}") from error
+        if not 0 <= index < num_devices:
+            raise AttenGaitError(f"there is no GPU {index}: this machine has {num_devices}, counted from 0")
+        self.index: int | None = index
+        self._device = self._cupy.cuda.Device(index)
+        properties = self._cupy.cuda.runtime.getDeviceProperties(index)
+        self.name = properties["name"].decode()
+        self._kernels: dict[tuple[str, str, frozenset[tuple[str, int]]], Any] = {}
+
+    @property
+    def xp(self) -> Any:
+        """The module cupy, with this GPU made the current one."""
+        self._device.use()
+        return self._cupy
+
+    def launch(
+        self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
+    ) -> None:
+        """See Device. Raises AttenGaitError when the source cannot be compiled for this GPU."""
+        self._device.use()
+        key = (source, kernel, frozenset(defines.items()))
+        if key not in self._kernels:
+            self._kernels[key] = self._compile(source, kernel, defines)
+        self._kernels[key](tuple(grid), (THREADS,), tuple(arguments))
+
+    def _compile(self, source: str, kernel: str, defines: Mapping[str, int]) -> Any:
+        options = ["-std=c++17", f"-I{INCLUDES}", *_define_flags(defines)]
+        if source in EXACT_SOURCES:
+            options.append("--fmad=false")
+        # CuPy keeps what was compiled by the source and the options, without a look at what the source includes.
+        code = f"{(SOURCES / source).read_text()}// {HEADER.name}: {sha256(HEADER.read_bytes()).hexdigest()}\n"
+        try:
+            return self._cupy.RawModule(code=code, options=tuple(options)).get_function(kernel)
+        except self._cupy.cuda.compiler.CompileException as error:
+            raise AttenGaitError(f"{source} cannot be compiled for {self.name}: {_one_line(error)}") from error
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """See Device."""
+        return self.xp.asarray(np.ascontiguousarray(array))
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """See Device; waits for what the current stream still has to do."""
+        self._device.use()
+        downloaded: NDArray[Any] = array.get()
+        return downloaded
+
+    def free_memory_bytes(self) -> int:
+        """Free memory of the GPU, and what CuPy holds without using it."""
+        self._device.use()
+        free, _ = self._cupy.cuda.runtime.memGetInfo()
+        return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
+
+
+class HostDevice:
+    """The host, running the same sources block by block.
+
+    With `backwards`, blocks and the threads of each run in the opposite order, which must not change a result. `flags`
+    go to the compiler, such as those of a sanitizer.
+    """
+
+    def __init__(self, *, backwards: bool = False, flags: Sequence[str] = ()) -> None:
+        self.name = "host"
+        self.index: int | None = None
+        self._backwards = backwards
+        self._flags = tuple(flags)
+        # A source's shared memory and indices are variables of its library: one launch at a time.
+        self._lock = threading.Lock()
+
+    @property
+    def xp(self) -> Any:
+        """The module numpy."""
+        return np
+
+    def launch(
+        self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
+    ) -> None:
+        """See Device; the kernel has ended on return. Raises TypeError for arguments of other sizes than its own."""
+        function = getattr(_host_library(source, frozenset(defines.items()), self._flags), f"launch_{kernel}")
+        # The addresses of the arguments, as cudaLaunchKernel takes them: an array's argument is its own address.
+        values = [np.uintp(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
+        held = [np.array([value]) for value in values]
+        sizes = (ctypes.c_size_t * len(held))(*(value.itemsize for value in held))
+        pointers = (ctypes.c_void_p * len(held))(*(value.ctypes.data for value in held))
+        with self._lock:
+            wrong = function((ctypes.c_uint * 3)(*grid), int(self._backwards), len(held), sizes, pointers)
+        if wrong:
+            raise TypeError(f"argument {wrong} of {kernel} in {source} is missing, superfluous or of another size")
+
+    def upload(self, array: NDArray[Any]) -> Array:
+        """See Device."""
+        return np.ascontiguousarray(array)
+
+    def download(self, array: Array) -> NDArray[Any]:
+        """See Device."""
+        return np.asarray(array)
+
+    def free_memory_bytes(self) -> int:
+        """A modest amount: the host only proves."""
+        return 1 << 30
+
+
+def cuda_missing() -> str | None:
+    """Return None where there is a GPU and CuPy, else one sentence; quick, CuPy is not loaded."""
+    driver = find_driver()
+    if not driver.gpus:
+        return f"it needs an NVIDIA GPU, but {driver.problem}"
+    if importlib.util.find_spec("cupy") is None:
+        return "it needs CuPy: pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    """The first line of what an error says that is more than blanks and rules."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if any(map(str.isalnum, line))), type(error).__name__)
+
+
+def host_missing() -> str | None:
+    """Return None where the kernels can be compiled for the host, else one sentence."""
+    return None if find_compiler() else "there is no C++ compiler (c++, g++ or clang++; or set CXX)"
+
+
+@functools.cache
+def _host_library(source: str, defines: frozenset[tuple[str, int]], flags: tuple[str, ...]) -> ctypes.CDLL:
+    options = ["-O2", "-x", "c++", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-ffp-contract=off", f"-I{INCLUDES}"]
+    return ctypes.CDLL(
+        str(build(SOURCES / source, flags=[*options, *_define_flags(dict(defines)), *flags], depends=[HEADER]))
+    )
+
+
+def _define_flags(defines: Mapping[str, int]) -> list[str]:
+    return [f"-D{name}={value}" for name, value in sorted(defines.items())]

@@ -1,0 +1,1 @@
+"""Preprocessing on GPUs: one process for each; reading, computing and writing overlap."""

@@ -1,0 +1,138 @@
+"""Preprocessing on GPUs: one process for each, all taking shards from the same list until none is left.
+
+A process takes a shard by making a file that must not exist yet in the run's temporary folder, so a faster one takes
+more. What a process then does is in `attengait.pipelines.preprocess.shards`. The bytes of a shard depend neither on who
+makes it nor on how many do.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+
+from attengait.datasets.reading import read_one_by_one
+from attengait.datasets.source import SourceSequence, Video
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.farneback.cuda import CudaFlow
+from attengait.kernels.flow.backends import make_backend
+from attengait.kernels.runtime.launch import CudaDevice, Device
+from attengait.pipelines.preprocess import jpeg
+from attengait.pipelines.preprocess.shards import make_shards
+from attengait.preprocessing.flow import Recipe
+from attengait.preprocessing.silhouette import SilhouetteRecipe
+from attengait.store.shards import ShardTask
+from attengait.system.workers import run_in_workers
+
+MakeDevice = Callable[[int], Device]
+"""From a GPU's number, counted from 0; it must be picklable."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuProcesses:
+    """An engine (`attengait.preprocessing.executors.Engine`) for the flow backend `cuda`."""
+
+    gpus: tuple[int, ...]
+    """Their numbers, counted from 0; each gets a process."""
+    num_threads: int
+    """Threads that read and decode in each process; for videos each has a process of its own."""
+    make_device: MakeDevice = CudaDevice
+    """Tests put the host in the place of a GPU."""
+
+    def __post_init__(self) -> None:
+        if not self.gpus or len(set(self.gpus)) < len(self.gpus) or min(self.gpus) < 0:
+            raise ParameterError(f"gpus must be different numbers from 0 on, at least one, got {list(self.gpus)}")
+        if self.num_threads < 1:
+            raise ParameterError(f"workers is {self.num_threads}, but must be at least 1")
+
+    def check(self, recipe: Recipe | SilhouetteRecipe) -> None:
+        """See Engine."""
+        recipe = _cuda_recipe(recipe)
+        if self.make_device is CudaDevice:
+            make_backend(recipe.flow, recipe.farneback)  # says what is missing as for any backend
+        for gpu in self.gpus:
+            CudaFlow(recipe.farneback, device=self.make_device(gpu))
+
+    def versions(self, sequences: Sequence[SourceSequence]) -> dict[str, str]:
+        """See Engine."""
+        return jpeg.versions() if jpeg.has_jpeg(sequences) and not jpeg.missing() else {}
+
+    def run_shards(
+        self, recipe: Recipe | SilhouetteRecipe, tasks: list[ShardTask], on_poll: Callable[[], None]
+    ) -> None:
+        """See Engine."""
+        recipe = _cuda_recipe(recipe)
+        by_dali = jpeg.has_jpeg(source for task in tasks for _, source in task.sequences)
+        if by_dali and (sentence := jpeg.missing()):
+            _log.warning("OpenCV decodes the JPEG pictures, on the CPU: %s", sentence)
+            by_dali = False
+        has_video = any(isinstance(source.frames, Video) for task in tasks for _, source in task.sequences)
+        works = [
+            _Work(
+                gpu=gpu,
+                recipe=recipe,
+                shards=tasks,
+                num_threads=self.num_threads,
+                make_device=self.make_device,
+                by_dali=by_dali,
+                in_processes=has_video and not by_dali,
+            )
+            for gpu in self.gpus[: len(tasks)]
+        ]
+        run_in_workers(_work, works, num_workers=len(works), on_poll=on_poll)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What the process of one GPU is told."""
+
+    gpu: int
+    recipe: Recipe
+    shards: list[ShardTask]
+    """All of the run; others take from them too."""
+    num_threads: int
+    make_device: MakeDevice
+    by_dali: bool
+    """Whether DALI decodes JPEG pictures."""
+    in_processes: bool
+    """Whether each thread has a process read for it."""
+
+
+def _work(work: _Work) -> None:
+    # Threads that set the level and set it back would get in each other's way.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    device = work.make_device(work.gpu)
+    backend = CudaFlow(work.recipe.farneback, device=device)
+    read_grays = jpeg.JpegReader(device, num_threads=work.num_threads) if work.by_dali else read_one_by_one
+    try:
+        make_shards(
+            claimed(work.shards),
+            work.recipe,
+            backend,
+            num_readers=work.num_threads,
+            in_processes=work.in_processes,
+            read_grays=read_grays,
+        )
+    except (MemoryError, RuntimeError) as error:
+        # What CuPy raises does not reach another process as it is.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise AttenGaitError(f"GPU {work.gpu} ({device.name}) failed: {reason}") from error
+
+
+def claimed(tasks: Iterable[ShardTask]) -> Iterator[ShardTask]:
+    """Yield those of the shards that no other process has taken, each when it is asked for."""
+    for task in tasks:
+        try:
+            (task.temporary / f"taken-{task.shard}").touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        yield task
+
+
+def _cuda_recipe(recipe: Recipe | SilhouetteRecipe) -> Recipe:
+    if not isinstance(recipe, Recipe) or recipe.flow != "cuda":
+        what = f"flow {recipe.flow}" if isinstance(recipe, Recipe) else f"modality {recipe.modality}"
+        raise ParameterError(f"gpus is for flow cuda, got {what}")
+    return recipe

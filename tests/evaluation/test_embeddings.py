@@ -1,0 +1,190 @@
+"""The file of embeddings: round trip, what is accepted, what is refused; embedding a stream."""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attengait.errors import AttenGaitError
+from attengait.evaluation import Embeddings, embed_store, load_embeddings, save_embeddings
+from attengait.store import Sequences
+
+Heard = import_module("heard").Heard
+
+ARRAYS: dict[str, Any] = {
+    "features": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "subjects": np.array(["075", "076"]),
+    "views": np.array(["000", "090"]),
+    "sequences": np.array(["nm-01", "bg-02"]),
+}
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path):
+    save_embeddings(tmp_path / "e.npz", Embeddings(**ARRAYS))
+    loaded = load_embeddings(tmp_path / "e.npz")
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(getattr(loaded, name), array)
+    assert [path.name for path in tmp_path.iterdir()] == ["e.npz"]
+    assert loaded.name(1) == "076/bg-02/090"
+
+
+def test_whole_numbers_become_three_digits_and_floats_float32(tmp_path: Path):
+    numbers = {"subjects": np.array([5, 10305]), "views": np.array([0, 90], np.uint8)}
+    np.savez(tmp_path / "e.npz", **(ARRAYS | numbers | {"features": ARRAYS["features"].astype(np.float64)}))
+    loaded = load_embeddings(tmp_path / "e.npz")
+    assert loaded.subjects.tolist() == ["005", "10305"]
+    assert loaded.views.tolist() == ["000", "090"]
+    assert loaded.features.dtype == np.float32
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(AttenGaitError, match=r"cannot read embeddings .*absent\.npz: No such file or directory"):
+        load_embeddings(tmp_path / "absent.npz")
+
+
+def test_a_folder_is_refused(tmp_path: Path):
+    with pytest.raises(AttenGaitError, match=r"cannot read embeddings .*: Is a directory"):
+        load_embeddings(tmp_path)
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path: Path):
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.save(tmp_path / "array.npy", ARRAYS["features"])
+    for name in ("text.npz", "empty.npz", "array.npy"):
+        with pytest.raises(AttenGaitError, match=f"{name} are damaged or not an .npz"):
+            load_embeddings(tmp_path / name)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float):
+    save_embeddings(tmp_path / "e.npz", Embeddings(**ARRAYS))
+    whole = (tmp_path / "e.npz").read_bytes()
+    (tmp_path / "e.npz").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(AttenGaitError, match="are damaged"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path):
+    save_embeddings(tmp_path / "e.npz", Embeddings(**ARRAYS))
+    whole = (tmp_path / "e.npz").read_bytes()
+    refused = 0
+    for position in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[position] ^= 0x10
+        (tmp_path / "e.npz").write_bytes(damaged)
+        try:
+            loaded = load_embeddings(tmp_path / "e.npz")
+        except AttenGaitError:
+            refused += 1
+        else:
+            for name, array in ARRAYS.items():
+                np.testing.assert_array_equal(getattr(loaded, name), array)
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"features": np.zeros((2, 12), np.float32)},
+            r"features must be \[n, parts, D\], got an array of shape \(2, 12\)",
+        ),
+        ({"features": np.zeros((2, 3, 4), np.int32)}, "features must be floating-point numbers, got int32"),
+        ({"features": np.zeros((3, 3, 4), np.float32)}, r"subjects must have one entry for each of the 3 features"),
+        ({"views": np.array([["000", "090"]])}, "views must have one entry for each of the 2 features"),
+        ({"views": np.array([0.0, 90.0])}, "views must be text or whole numbers, got float64"),
+        ({"sequences": np.array([1, 2])}, "sequences must be text, got int64"),
+        ({"features": np.full((2, 3, 4), 1e300)}, "2 of 2 embeddings hold values that are not finite"),
+    ],
+)
+def test_arrays_of_another_shape_or_kind_are_refused_naming_the_file(
+    tmp_path: Path, change: dict[str, Any], message: str
+):
+    np.savez(tmp_path / "e.npz", **(ARRAYS | change))
+    with pytest.raises(AttenGaitError, match=r"e\.npz: " + message):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_missing_arrays_are_named(tmp_path: Path):
+    np.savez(tmp_path / "e.npz", features=ARRAYS["features"], views=ARRAYS["views"])
+    with pytest.raises(AttenGaitError, match=r"e\.npz lack the arrays subjects, sequences$"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_python_objects_are_refused_unread(tmp_path: Path):
+    np.savez(tmp_path / "e.npz", **(ARRAYS | {"subjects": np.array(["075", None], dtype=object)}))
+    with pytest.raises(AttenGaitError, match="no Python objects"):
+        load_embeddings(tmp_path / "e.npz")
+
+
+def test_an_embedding_that_is_not_finite_is_refused_by_name():
+    features = ARRAYS["features"].copy()
+    features[1, 2, 0] = np.nan
+    with pytest.raises(
+        AttenGaitError, match="1 of 2 embeddings hold values that are not finite, the first is 076/bg-02/090"
+    ):
+        Embeddings(**(ARRAYS | {"features": features}))
+
+
+def test_saving_where_no_folder_is_says_so(tmp_path: Path):
+    with pytest.raises(AttenGaitError, match=r"e\.npz cannot be written: there is no folder "):
+        save_embeddings(tmp_path / "absent" / "e.npz", Embeddings(**ARRAYS))
+
+
+class MeanOfFrames:
+    """A model whose embedding of a walk is the mean of its frames, as one part."""
+
+    def embed_ragged(self, frames: torch.Tensor, lengths: list[int], /) -> torch.Tensor:
+        return torch.stack([walk.float().mean(0).flatten()[None] for walk in frames.split(lengths)])
+
+
+def some_sequences() -> Sequences:
+    text = np.dtypes.StringDType()
+    return Sequences(
+        subject=np.array(["001", "001", "002", "003"], dtype=text),
+        walk=np.array(["nm-01", "nm-02", "bg-01", "cl-01"], dtype=text),
+        view=np.array(["000", "018", "036", "054"], dtype=text),
+        start=np.array([0, 2, 5, 6]),
+        length=np.array([2, 3, 1, 4]),
+        crc32c=np.zeros(4, np.uint32),
+    )
+
+
+def test_a_stream_in_any_order_is_embedded_in_the_order_of_the_table():
+    frames = torch.randint(0, 256, (10, 2, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    stream = [
+        (np.array([3, 0]), torch.cat([frames[6:10], frames[0:2]]), np.array([4, 2])),
+        (np.array([1]), frames[2:5], np.array([3])),
+    ]
+    heard = Heard()
+    embeddings = embed_store(MeanOfFrames(), stream, some_sequences(), num_sequences=3, progress=heard)
+    assert [embeddings.name(i) for i in range(3)] == ["001/nm-01/000", "001/nm-02/018", "003/cl-01/054"]
+    expected = [frames[a:b].float().mean(0).flatten().numpy() for a, b in ((0, 2), (2, 5), (6, 10))]
+    np.testing.assert_array_equal(embeddings.features, np.stack(expected)[:, None])
+    assert heard.counts == [(2, 3), (3, 3)]
+
+
+def test_what_was_embedded_can_be_saved_and_loaded(tmp_path: Path):
+    stream = [(np.array([2]), torch.ones(1, 2, 2, 3, dtype=torch.uint8), np.array([1]))]
+    save_embeddings(tmp_path / "e.npz", embed_store(MeanOfFrames(), stream, some_sequences()))
+    assert load_embeddings(tmp_path / "e.npz").name(0) == "002/bg-01/036"
+
+
+def test_an_empty_stream_is_an_error():
+    with pytest.raises(AttenGaitError, match="there is no sequence to embed"):
+        embed_store(MeanOfFrames(), [], some_sequences())
+
+
+def test_evaluating_a_file_loads_no_torch(data: Path):
+    program = (
+        "import sys; from pathlib import Path; from attengait.evaluation import *; "
+        f"evaluate_embeddings(load_embeddings(Path({str(data / 'evaluation_casiab.npz')!r}))).table(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

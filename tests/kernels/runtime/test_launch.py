@@ -1,0 +1,102 @@
+"""What CuPy is told and what becomes of its complaints: a stand-in for it takes notes, so that no GPU is needed."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attengait.errors import AttenGaitError
+from attengait.kernels.runtime import launch
+from attengait.kernels.runtime.launch import CudaDevice
+
+
+class CompileError(Exception):
+    """Not a RuntimeError, as CuPy's is none."""
+
+
+class Cupy(SimpleNamespace):
+    """As much of CuPy as launching needs; `modules` are the code and options it was given, `launches` the calls."""
+
+    def __init__(self) -> None:
+        self.modules: list[tuple[str, tuple[str, ...]]] = []
+        self.launches: list[tuple[Any, ...]] = []
+        runtime = SimpleNamespace(getDeviceCount=lambda: 1, getDeviceProperties=lambda index: {"name": b"NVIDIA H100"})
+        self.RawModule = self.make_module
+        device = SimpleNamespace(use=lambda: None)
+        compiler = SimpleNamespace(CompileException=CompileError)
+        self.cuda = SimpleNamespace(runtime=runtime, compiler=compiler, Device=lambda index: device)
+
+    def make_module(self, *, code: str, options: tuple[str, ...]) -> SimpleNamespace:
+        self.modules.append((code, options))
+        return SimpleNamespace(get_function=lambda name: lambda *call: self.launches.append((name, *call)))
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
+    cupy = Cupy()
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(launch, "cuda_missing", lambda: None)
+    return cupy
+
+
+def launch_find_rows(device: CudaDevice, size: int = 64) -> None:
+    device.launch("pictures/crop.cu", "find_rows", (1, 1, 5), (np.int32(7),), {"SIZE": size})
+
+
+def test_a_kernel_is_compiled_once_for_its_defines_and_launched_over_the_grid(cupy: Cupy) -> None:
+    device = CudaDevice()
+    for size in (64, 64, 32):
+        launch_find_rows(device, size)
+    assert [options[-2:] for _, options in cupy.modules] == [(f"-DSIZE={size}", "--fmad=false") for size in (64, 32)]
+    assert cupy.launches == [("find_rows", (1, 1, 5), (launch.THREADS,), (np.int32(7),))] * 3
+
+
+def test_a_changed_header_is_never_met_by_what_cupy_kept_of_the_old_one(
+    cupy: Cupy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch_find_rows(CudaDevice())
+    changed = tmp_path / "device.h"
+    changed.write_text(f"{launch.HEADER.read_text()}// longer\n")
+    monkeypatch.setattr(launch, "HEADER", changed)
+    launch_find_rows(CudaDevice())
+    (before, options), (after, same_options) = cupy.modules
+    assert options == same_options
+    assert before != after
+
+
+def test_a_source_that_does_not_compile_is_one_sentence(cupy: Cupy) -> None:
+    def refuse(**_: object) -> None:
+        raise CompileError("\nnvrtc: error: invalid value for --gpu-architecture (-arch)\n")
+
+    cupy.RawModule = refuse
+    with pytest.raises(
+        AttenGaitError, match=r"^pictures/crop\.cu cannot be compiled for NVIDIA H100: nvrtc: error: [^\n]+$"
+    ):
+        launch_find_rows(CudaDevice())
+
+
+def refuse_import() -> None:
+    cause = OSError("libnvrtc.so.12: cannot open shared object file")
+    raise ImportError("\n=====\nFailed to import CuPy.\n=====\n") from cause
+
+
+def refuse_driver() -> int:
+    raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
+
+
+@pytest.mark.parametrize(("failure", "reason"), [(refuse_import, "libnvrtc"), (refuse_driver, "cudaErrorInsuff")])
+def test_a_cupy_that_does_not_fit_the_machine_is_one_sentence(
+    cupy: Cupy, failure: Callable[[], int], reason: str
+) -> None:
+    cupy.cuda.runtime.getDeviceCount = failure
+    with pytest.raises(AttenGaitError, match=rf"^CuPy cannot use the GPU: {reason}[^\n]+$"):
+        CudaDevice()
+
+
+def test_a_gpu_that_is_not_there_is_named(cupy: Cupy) -> None:
+    with pytest.raises(AttenGaitError, match="there is no GPU 3: this machine has 1, counted from 0"):
+        CudaDevice(3)

@@ -1,0 +1,292 @@
+"""Whole stores made by the processes of GPUs, with the host in the place of a GPU, are those of the CPU's processes."""
+
+import dataclasses
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.flow.backends import BACKENDS
+from attengait.kernels.runtime.launch import CudaDevice, host_missing
+from attengait.pipelines.preprocess import jpeg
+from attengait.pipelines.preprocess.gpus import GpuProcesses, claimed
+from attengait.preprocessing.flow import Recipe
+from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
+from attengait.preprocessing.silhouette import SilhouetteRecipe
+from attengait.store import open_store
+from attengait.store.layout import work_path
+from attengait.store.verify import verify
+from attengait.store.workfolder import WorkFolder
+from attengait.synth import SynthConfig, write_walkers
+
+SUPPORT = Path(__file__).parents[2] / "support"
+walks, fakes, devices, gpu_run = map(import_module, ("walks", "store_fakes", "host_devices", "gpu_run"))
+Heard = import_module("heard").Heard
+
+pytestmark = pytest.mark.skipif(host_missing() is not None, reason=str(host_missing()))
+NUM_WALKS = 14
+on_every_device = pytest.mark.parametrize(
+    "make_device", [devices.host_device, pytest.param(CudaDevice, marks=pytest.mark.gpu)], ids=["host", "gpu"]
+)
+
+
+def make_on_cpu(root, out, *, frames="rgb", **changes):
+    config = PreprocessConfig(
+        dataset="casia-b",
+        frames=root / frames,
+        silhouettes=root / "silh",
+        out=out,
+        recipe=Recipe(**changes),
+        chunk_frames=4,
+    )
+    return run_preprocessing(config)
+
+
+@pytest.fixture(scope="module")
+def walkers(tmp_path_factory):
+    """Synthetic walkers of the usual size, as pictures; to be read only."""
+    root = tmp_path_factory.mktemp("walkers")
+    write_walkers(root, SynthConfig(subjects=2, walks=("nm-01",), views=(36, 90), frames=7, workers=2))
+    return root
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """Small walks, with most that can be wrong with them; to be read only."""
+    root = tmp_path_factory.mktemp("damaged")
+    for i in range(NUM_WALKS):
+        walks.write_walk(root, f"{i + 1:03d}", "nm-01", 5 + i % 4, seed=i)
+
+    def picture(side, subject, number):
+        return walks.picture(root, side, f"{subject}/nm-01/090", number)
+
+    corrupt = picture("rgb", "002", 3)
+    corrupt.write_bytes(corrupt.read_bytes()[:-30])
+    picture("silh", "003", 4).unlink()
+    picture("silh", "004", 2).write_bytes(b"")
+    shutil.copy(picture("silh", "001", 1), picture("silh", "004", 7))
+    shutil.rmtree(root / "silh" / "005")
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(damaged, tmp_path_factory):
+    """The files of a store that one process made of the small walks."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    gpu_run.run(damaged, folder / "w.zarr", 1)
+    return fakes.tree(folder)
+
+
+def clips(path):
+    store = open_store(path)
+    with store.reader() as reader:
+        return np.concatenate(reader.read_clips(store.sequences.start, store.sequences.length)).astype(int)
+
+
+def assert_agree(ours, theirs):
+    """The same sequences and report, and pictures within the tolerance of the kernels."""
+    stores = open_store(ours), open_store(theirs)
+    for column in ("subject", "walk", "view", "start", "length"):
+        assert getattr(stores[0].sequences, column).tolist() == getattr(stores[1].sequences, column).tolist()
+    reports = [path.with_suffix(".zarr.skipped.jsonl").read_text() for path in (ours, theirs)]
+    assert reports[0] == reports[1]
+    difference = np.abs(clips(ours) - clips(theirs))
+    assert (difference == 0).mean() >= 0.995
+    assert (difference <= 2).mean() >= 0.999
+    assert verify(ours) == []
+
+
+@on_every_device
+@pytest.mark.parametrize("encoding", ["colour", "uv", "uvm"])
+def test_a_store_agrees_with_that_of_opencv(walkers, tmp_path, encoding, make_device):
+    gpu_run.run(walkers, tmp_path / "gpu.zarr", 1, encoding=encoding, make_device=make_device)
+    make_on_cpu(walkers, tmp_path / "cpu.zarr", encoding=encoding)
+    assert_agree(tmp_path / "gpu.zarr", tmp_path / "cpu.zarr")
+    assert clips(tmp_path / "gpu.zarr").std() > 1
+    attributes = open_store(tmp_path / "gpu.zarr").attributes
+    assert (attributes["recipe"]["flow"], attributes["encoding"]) == ("cuda", encoding)
+
+
+@pytest.mark.parametrize("gap", ["skip", "bridge"])
+def test_damaged_input_costs_the_same_as_on_the_cpu(damaged, tmp_path, gap):
+    summary = gpu_run.run(damaged, tmp_path / "gpu.zarr", 1, gap=gap)
+    expected = make_on_cpu(damaged, tmp_path / "cpu.zarr", gap=gap)
+    assert_agree(tmp_path / "gpu.zarr", tmp_path / "cpu.zarr")
+    assert summary.skipped == expected.skipped
+    assert {"unreadable picture", "no matching frame number", "no silhouettes"} <= set(summary.skipped)
+
+
+@pytest.mark.parametrize(("num_gpus", "num_threads"), [(2, 1), (3, 2)])
+def test_the_bytes_do_not_depend_on_the_number_of_processes_and_threads(
+    damaged, undisturbed, tmp_path, num_gpus, num_threads
+):
+    progress = []
+    gpu_run.run(
+        damaged,
+        tmp_path / "w.zarr",
+        num_gpus,
+        lambda done, total: progress.append((done, total)),
+        num_threads=num_threads,
+    )
+    assert fakes.tree(tmp_path) == undisturbed
+    # One picture less than frames; the fifth walk has no silhouettes, the third one fewer.
+    planned = sum(4 + i % 4 for i in range(NUM_WALKS) if i != 4) - 1
+    assert (progress[0], progress[-1]) == ((0, planned), (planned, planned))
+
+
+def run_script(root, out, num_gpus, **environment):
+    arguments = [sys.executable, str(SUPPORT / "gpu_run.py"), str(root), str(out), str(num_gpus)]
+    return subprocess.run(
+        arguments,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+    )
+
+
+def test_killed_again_and_again_a_run_continues_to_the_same_bytes(damaged, undisturbed, tmp_path):
+    out, kept = tmp_path / "w.zarr", []
+    # The plan; then a shard and its record, for each shard; then what finishes the store.
+    for i, (last, whom, num_gpus) in enumerate([(1, "parent", 1), (2, "parent", 1), (5, "group", 2), (3, "parent", 2)]):
+        counter = tmp_path.with_name(f"{tmp_path.name}-{i}")
+        done = run_script(damaged, out, num_gpus, STORE_KILL=f"{last} {whom}", STORE_KILL_COUNTER=str(counter))
+        assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+        kept.append(WorkFolder(work_path(out)).num_records())
+    assert kept[0] == 0
+    assert kept == sorted(kept)
+    assert kept[-1] >= 3, kept
+    summary = gpu_run.run(damaged, out, 1)
+    assert summary.written.num_shards_reused >= 3
+    assert fakes.tree(tmp_path) == undisturbed
+
+
+def test_stopped_half_way_a_run_continues_to_the_same_bytes(damaged, undisturbed, tmp_path):
+    def stop(done):
+        if done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"stopped; \d of \d shards are kept"):
+        gpu_run.run(damaged, tmp_path / "w.zarr", 1, Heard(stop))
+    assert multiprocessing.active_children() == []
+    gpu_run.run(damaged, tmp_path / "w.zarr", 2)
+    assert fakes.tree(tmp_path) == undisturbed
+
+
+def test_a_gpu_that_fails_stops_the_others_with_one_sentence(damaged, tmp_path):
+    sentence = r"^GPU 1 \(host\) failed: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure; 0 of \d shards are kept"
+    with pytest.raises(AttenGaitError, match=sentence):
+        gpu_run.run(damaged, tmp_path / "w.zarr", 2, make_device=devices.failing_device, num_threads=1)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_dies_is_said(damaged, tmp_path):
+    with pytest.raises(AttenGaitError, match=r"^a worker process died.*; 0 of \d shards are kept"):
+        gpu_run.run(damaged, tmp_path / "w.zarr", 2, make_device=devices.dying_device)
+    assert multiprocessing.active_children() == []
+
+
+def test_every_shard_is_taken_by_one_process(tmp_path):
+    tasks = [SimpleNamespace(shard=i, temporary=tmp_path) for i in range(7)]
+    one, other = claimed(tasks), claimed(tasks)
+    taken = [next(one).shard, next(other).shard, next(other).shard, next(one).shard]
+    assert taken == [0, 1, 2, 3]
+    assert [task.shard for task in other] == [4, 5, 6]
+    assert list(one) == []
+
+
+def test_videos_are_read_as_on_the_cpu_also_after_a_kill(tmp_path):
+    walker = SynthConfig(subjects=2, walks=("nm-01",), views=(90,), frames=7, video=True, workers=2)
+    write_walkers(tmp_path, walker)
+    # The plan, a shard, its record. No process outlives the kill: the script's output ends with the last of them.
+    done = run_script(
+        tmp_path, tmp_path / "gpu.zarr", 1, STORE_KILL="3 parent", STORE_KILL_COUNTER=str(tmp_path / "counter")
+    )
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+    summary = gpu_run.run(tmp_path, tmp_path / "gpu.zarr", 1)
+    assert (summary.written.num_frames, summary.written.num_shards_reused) == (12, 1)
+    make_on_cpu(tmp_path, tmp_path / "cpu.zarr", frames="video")
+    assert_agree(tmp_path / "gpu.zarr", tmp_path / "cpu.zarr")
+    assert open_store(tmp_path / "gpu.zarr").attributes["frames_from"] == "video"
+
+
+@pytest.mark.skipif(jpeg.missing() is not None, reason=str(jpeg.missing()))
+def test_jpeg_is_decoded_by_dali_and_by_opencv_where_dali_is_missing(tmp_path, monkeypatch, caplog):
+    for i in range(2):
+        walks.write_walk(tmp_path, f"00{i + 1}", "nm-01", 7, seed=i, suffix="jpg")
+    broken = walks.picture(tmp_path, "rgb", "001/nm-01/090", 1, "jpg")
+    broken.write_bytes(broken.read_bytes()[:20] + bytes(180) + broken.read_bytes()[200:])
+    gpu_run.run(tmp_path, tmp_path / "dali.zarr", 1)
+    assert "OpenCV decodes" not in caplog.text
+    monkeypatch.setattr(jpeg, "missing", lambda: "the decoders are gone")
+    with caplog.at_level(logging.WARNING):
+        gpu_run.run(tmp_path, tmp_path / "opencv.zarr", 1)
+    said = "OpenCV decodes the JPEG pictures, on the CPU: the decoders are gone"
+    assert [record.getMessage() for record in caplog.records] == [said]
+    np.testing.assert_array_equal(clips(tmp_path / "dali.zarr"), clips(tmp_path / "opencv.zarr"))
+    assert_agree(tmp_path / "dali.zarr", tmp_path / "opencv.zarr")
+    versions = [open_store(tmp_path / name).attributes["versions"] for name in ("dali.zarr", "opencv.zarr")]
+    assert [any("dali" in package for package in each) for each in versions] == [True, False]
+    assert versions[0] == versions[1] | jpeg.versions()
+
+
+def test_where_the_frames_are_png_no_decoder_is_recorded(undisturbed):
+    assert "dali" not in json.dumps(json.loads(undisturbed["w.zarr/zarr.json"])["attributes"]["versions"])
+
+
+def test_what_is_not_flow_cuda_is_refused(tmp_path):
+    engine = GpuProcesses(gpus=(0,), num_threads=1, make_device=devices.host_device)
+    for recipe, what in ((Recipe(), "flow opencv"), (SilhouetteRecipe(), "modality silhouette")):
+        with pytest.raises(ParameterError, match=f"^gpus is for flow cuda, got {what}$"):
+            engine.check(recipe)
+
+
+def test_parameters_are_checked_before_the_input_is_looked_at(tmp_path):
+    for changes, sentence in (
+        ({"gpus": ()}, "gpus must be different numbers"),
+        ({"gpus": (0, 0)}, "gpus must be different numbers"),
+        ({"gpus": (-1,)}, "gpus must be different numbers"),
+        ({"num_threads": 0}, "workers is 0, but must be at least 1"),
+    ):
+        with pytest.raises(ParameterError, match=sentence):
+            GpuProcesses(**{"gpus": (0,), "num_threads": 1, **changes})
+
+
+def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path):
+    def only_one(index):
+        if index > 0:
+            raise AttenGaitError(f"there is no GPU {index}: this machine has 1, counted from 0")
+        return devices.host_device(index)
+
+    engine = GpuProcesses(gpus=(0, 1), num_threads=1, make_device=only_one)
+    config = PreprocessConfig(
+        dataset="casia-b",
+        frames=tmp_path / "nowhere",
+        silhouettes=tmp_path / "nowhere",
+        out=tmp_path / "w.zarr",
+        recipe=Recipe(flow="cuda"),
+    )
+    for run in (run_preprocessing, plan_preprocessing):
+        with pytest.raises(AttenGaitError, match=r"^there is no GPU 1: this machine has 1, counted from 0$"):
+            run(config, engine=engine)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_gpu_it_is_said_as_for_any_backend(monkeypatch):
+    sentence = "there is no GPU"
+    absent = dataclasses.replace(BACKENDS["cuda"], missing=lambda: sentence)
+    monkeypatch.setitem(BACKENDS, "cuda", absent)
+    with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
+        GpuProcesses(gpus=(0,), num_threads=1).check(Recipe(flow="cuda"))

@@ -1,0 +1,307 @@
+"""From folders laid out as CASIA-B to a store: what comes out, what is reported, what is refused."""
+
+import dataclasses
+import json
+import os
+import shutil
+from importlib import import_module
+
+import cv2
+import numpy as np
+import pytest
+
+from attengait.datasets import find_dataset
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.farneback import cpu as farneback_cpu
+from attengait.kernels.flow.backends import BACKENDS
+from attengait.kernels.pictures.encode import encode_silhouette
+from attengait.preprocessing.flow import Recipe, flow_images
+from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
+from attengait.preprocessing.silhouette import SilhouetteRecipe
+from attengait.store import open_store, summarise
+from attengait.store.layout import report_location
+from attengait.store.verify import verify
+
+fakes, walks = import_module("store_fakes"), import_module("walks")
+Heard = import_module("heard").Heard
+picture, write_walk = walks.picture, walks.write_walk
+
+
+@pytest.fixture(scope="module")
+def walkers(tmp_path_factory):
+    """Five walks, of which two are sound; to be read only."""
+    root = tmp_path_factory.mktemp("walkers")
+    for i, (subject, walk) in enumerate([("001", "nm-01"), ("001", "bg-01"), ("002", "nm-01"), ("003", "nm-01")]):
+        write_walk(root, subject, walk, 9, seed=i)
+    write_walk(root, "004", "nm-01", 5, seed=9)
+    shutil.rmtree(root / "silh" / "003")
+    picture(root, "silh", "002/nm-01/090", 9).unlink()
+    damaged = picture(root, "rgb", "001/bg-01/090", 1)
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    return root
+
+
+def config_of(root, out, **changes):
+    config = PreprocessConfig(
+        dataset="casia-b", frames=root / "rgb", silhouettes=root / "silh", out=out, recipe=Recipe(), chunk_frames=4
+    )
+    return dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def made(walkers, tmp_path_factory):
+    """The store of the walkers, to be read only, and the summary of making it."""
+    out = tmp_path_factory.mktemp("made") / "w.zarr"
+    heard = Heard()
+    summary = run_preprocessing(config_of(walkers, out), heard)
+    assert heard.counts[0] == (0, 8 + 8 + 7 + 4)
+    assert heard.counts[-1] == (27, 27)
+    return out, summary
+
+
+def test_the_store_holds_what_the_recipe_gives_for_each_sequence(walkers, made):
+    store = open_store(made[0])
+    results = {}
+    for sequence in find_dataset("casia-b")(walkers / "rgb", walkers / "silh").sequences:
+        images = flow_images(sequence, Recipe()).images
+        if len(images):
+            results[sequence.name] = images
+    assert [store.sequences.name(i) for i in range(len(store.sequences))] == list(results)
+    assert list(results) == ["001/bg-01/090", "001/nm-01/090", "002/nm-01/090"]
+    with store.reader() as reader:
+        clips = reader.read_clips(store.sequences.start, store.sequences.length)
+    for clip, images in zip(clips, results.values(), strict=True):
+        np.testing.assert_array_equal(clip, images)
+        assert clip.std() > 0
+    assert verify(made[0]) == []
+
+
+def test_the_attributes_hold_recipe_and_versions(made):
+    attributes = open_store(made[0]).attributes
+    assert (attributes["dataset"], attributes["modality"], attributes["encoding"]) == ("casia-b", "flow", "colour")
+    assert attributes["recipe"] == json.loads(json.dumps(Recipe().to_dict()))
+    assert set(attributes["versions"]) == {"attengait", "opencv", "numpy", "zarr", "numcodecs"}
+
+
+def test_what_was_skipped_is_reported_and_counted(made):
+    out, summary = made
+    lines = [json.loads(line) for line in report_location(out).path.read_text().splitlines()]
+    assert lines == summary.written.report
+    reasons = {(line["where"], line["reason"]) for line in lines}
+    assert reasons == {
+        ("003/nm-01/090", "no silhouettes"),
+        ("001/bg-01/090", "unreadable picture"),
+        ("002/nm-01/090", "no matching frame number"),
+        ("004/nm-01/090", "fewer than 5 frames"),
+    }
+    assert (
+        summary.skipped["no matching frame number"].entries,
+        summary.skipped["no matching frame number"].frames,
+    ) == (
+        1,
+        1,
+    )
+    assert summary.skipped["fewer than 5 frames"].frames == 0
+    text = str(summary)
+    assert f"{out}: 3 sequences, {summary.written.num_frames} frames (" in text
+    assert "skipped, no matching frame number: 1 frame in 1 sequence" in text
+    assert f"details: {report_location(out).path}" in text
+
+
+@pytest.mark.parametrize("encoding", ["uv", "uvm"])
+def test_another_encoding_is_stored_with_its_channels_and_scale(walkers, tmp_path, encoding):
+    out, recipe = tmp_path / "w.zarr", Recipe(encoding=encoding)
+    run_preprocessing(config_of(walkers, out, recipe=recipe))
+    store = open_store(out)
+    assert store.frame_shape == recipe.frame_shape
+    assert (store.attributes["modality"], store.attributes["encoding"]) == ("flow", encoding)
+    assert (store.attributes["encoding_steps_per_px"], store.attributes["encoding_offset"]) == (8, 128)
+    assert store.attributes["recipe"]["encoding"] == encoding
+    summary = summarise(store)
+    assert (summary["encoding"], summary["encoding_steps_per_px"]) == (encoding, 8)
+    first = find_dataset("casia-b")(walkers / "rgb", walkers / "silh").sequences[0]
+    with store.reader() as reader:
+        (clip,) = reader.read_clips(store.sequences.start[:1], store.sequences.length[:1])
+    np.testing.assert_array_equal(clip, recipe.images(first).images)
+    assert verify(out) == []
+    with pytest.raises(ParameterError, match=f"encoding '{encoding}', but encoding is now 'colour'"):
+        run_preprocessing(config_of(walkers, out))
+
+
+def test_a_colour_store_records_no_scale(made):
+    store = open_store(made[0])
+    assert not any(key.startswith("encoding_") for key in [*store.attributes, *summarise(store)])
+
+
+def test_silhouettes_alone_give_a_picture_for_every_frame_with_a_walker(walkers, made, tmp_path):
+    out = tmp_path / "s.zarr"
+    changes = {"frames": None, "recipe": SilhouetteRecipe()}
+    plan = plan_preprocessing(config_of(walkers, out, **changes))
+    assert (plan.num_sequences, plan.max_frames, plan.problems) == (4, 9 + 9 + 8 + 5, [])
+    summary = run_preprocessing(config_of(walkers, out, **changes))
+    assert (summary.written.num_frames, summary.skipped) == (31, {})
+    store = open_store(out)
+    names = [store.sequences.name(i) for i in range(len(store.sequences))]
+    assert names == ["001/bg-01/090", "001/nm-01/090", "002/nm-01/090", "004/nm-01/090"]
+    assert store.sequences.length.tolist() == [9, 9, 8, 5]
+    assert store.frame_shape == (64, 64, 1)
+    assert (store.attributes["modality"], store.attributes["encoding"]) == ("silhouette", "gray")
+    assert (summarise(store)["modality"], summarise(store)["recipe"]["name"]) == ("silhouette", "attengait-silhouette")
+    with store.reader() as reader:
+        (clip,) = reader.read_clips(store.sequences.start[:1], store.sequences.length[:1])
+    silhouette = cv2.imread(str(picture(walkers, "silh", "001/bg-01/090", 1)), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(clip[0], encode_silhouette(silhouette, 64))
+    assert verify(out) == []
+    assert run_preprocessing(config_of(walkers, out, **changes)).written.already_finished
+    with pytest.raises(ParameterError, match="modality 'silhouette', but modality is now 'flow'"):
+        run_preprocessing(config_of(walkers, out))
+
+
+def test_silhouettes_that_changed_since_are_noticed_and_other_frames_do_not_matter(walkers, tmp_path):
+    copy, out = tmp_path / "copy", tmp_path / "s.zarr"
+    shutil.copytree(walkers, copy)
+    changes = {"frames": None, "recipe": SilhouetteRecipe()}
+    run_preprocessing(config_of(copy, out, **changes))
+    shutil.rmtree(copy / "rgb")
+    assert run_preprocessing(config_of(copy, out, **changes)).written.already_finished
+    picture(copy, "silh", "001/nm-01/090", 3).unlink()
+    with pytest.raises(AttenGaitError, match=r"the input is not what .* was made from"):
+        run_preprocessing(config_of(copy, out, **changes))
+
+
+def test_silhouettes_stopped_half_way_are_continued_to_the_same_bytes(walkers, tmp_path):
+    class Stop(KeyboardInterrupt):
+        pass
+
+    def stop(done):
+        if any((tmp_path / "stopped.zarr.work" / "records").glob("*.json")):  # a shard is done
+            raise Stop
+
+    changes = {"frames": None, "recipe": SilhouetteRecipe()}
+    run_preprocessing(config_of(walkers, tmp_path / "whole.zarr", **changes))
+    with pytest.raises(Stop):
+        run_preprocessing(config_of(walkers, tmp_path / "stopped.zarr", **changes), Heard(stop))
+    summary = run_preprocessing(config_of(walkers, tmp_path / "stopped.zarr", **changes))
+    assert summary.written.num_shards_reused > 0
+    assert fakes.tree(tmp_path / "stopped.zarr") == fakes.tree(tmp_path / "whole.zarr")
+
+
+def test_frames_are_needed_for_flow_and_refused_for_silhouettes(walkers, tmp_path):
+    with pytest.raises(ParameterError, match=r"^frames is missing: flow needs"):
+        config_of(walkers, tmp_path / "w.zarr", frames=None)
+    with pytest.raises(ParameterError, match=r"^frames is .*rgb', but the modality silhouette takes no frames"):
+        config_of(walkers, tmp_path / "w.zarr", recipe=SilhouetteRecipe())
+
+
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_a_copy_of_the_input_elsewhere_gives_the_same_bytes_whatever_the_workers(walkers, made, tmp_path, codec):
+    shutil.copytree(walkers, tmp_path / "copy")
+    run_preprocessing(config_of(tmp_path / "copy", tmp_path / "w.zarr", workers=2, codec=codec))
+    if codec == "none":
+        assert fakes.tree(tmp_path / "w.zarr") == fakes.tree(made[0])
+    else:
+        theirs, ours = open_store(made[0]), open_store(tmp_path / "w.zarr")
+        np.testing.assert_array_equal(ours.sequences.crc32c, theirs.sequences.crc32c)
+
+
+def test_a_dry_run_writes_nothing_and_says_how_large_it_gets(walkers, made, tmp_path):
+    plan = plan_preprocessing(config_of(walkers, tmp_path / "w.zarr"))
+    assert list(tmp_path.iterdir()) == []
+    store = open_store(made[0])
+    assert (plan.num_sequences, plan.max_frames) == (4, 27)
+    assert (plan.num_shards, plan.shard_frames) == (store.layout.num_shards, store.shard_frames)
+    shards = [path for path in (made[0] / "frames" / "c").rglob("0") if path.is_file()]
+    assert plan.raw_bytes == sum(path.stat().st_size for path in shards)
+    assert "4 sequences, at most 27 frames" in str(plan)
+    assert "skipped, no silhouettes: 1" in str(plan)
+
+
+def test_the_summary_names_the_flow(walkers, tmp_path):
+    flow = run_preprocessing(config_of(walkers, tmp_path / "flow.zarr"))
+    assert " frames (flow by opencv, " in str(flow)
+    silhouettes = config_of(walkers, tmp_path / "silhouettes.zarr", frames=None, recipe=SilhouetteRecipe())
+    assert "flow" not in str(run_preprocessing(silhouettes)).splitlines()[0].partition("(")[2]
+
+
+def test_running_again_does_nothing_and_says_so(walkers, made):
+    before = fakes.tree(made[0].parent)
+    summary = run_preprocessing(config_of(walkers, made[0]))
+    assert summary.written.already_finished
+    assert "it was finished already, nothing was done" in str(summary)
+    assert fakes.tree(made[0].parent) == before
+
+
+def replace_backend(monkeypatch, name, **changes):
+    monkeypatch.setitem(BACKENDS, name, dataclasses.replace(BACKENDS[name], **changes))
+
+
+def test_a_backend_that_cannot_be_used_is_said_before_the_input_is_looked_at(walkers, made, tmp_path, monkeypatch):
+    replace_backend(monkeypatch, "cuda", missing=lambda: "there is no GPU")
+    config = config_of(tmp_path / "nowhere", tmp_path / "w.zarr", recipe=Recipe(flow="cuda"))
+    for run in (run_preprocessing, plan_preprocessing):
+        with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
+            run(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(BACKENDS["cpu"].missing() is not None, reason="no C++ compiler")
+def test_code_that_does_not_compile_is_said_before_anything_is_made(walkers, tmp_path, monkeypatch):
+    compiler = tmp_path / "c++"
+    compiler.write_text("#!/bin/sh\necho error: unknown option -march=native >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    farneback_cpu._library.cache_clear()
+    with pytest.raises(AttenGaitError, match=r"could not compile farneback\.cpp: error: unknown option -march=native$"):
+        run_preprocessing(config_of(walkers, tmp_path / "w.zarr", recipe=Recipe(flow="cpu")))
+    assert list(tmp_path.iterdir()) == [compiler]
+
+
+def test_a_finished_store_needs_no_backend(walkers, made, monkeypatch):
+    replace_backend(monkeypatch, "opencv", missing=lambda: "there is no OpenCV")
+    assert run_preprocessing(config_of(walkers, made[0])).written.already_finished
+
+
+def test_versions_of_a_backend_s_packages_are_recorded(walkers, tmp_path, monkeypatch):
+    replace_backend(monkeypatch, "opencv", packages=("pytest", "no-such-package"))
+    run_preprocessing(config_of(walkers, tmp_path / "w.zarr"))
+    assert open_store(tmp_path / "w.zarr").attributes["versions"]["pytest"] == pytest.__version__
+
+
+def test_another_recipe_on_the_same_path_is_refused(walkers, made):
+    with pytest.raises(ParameterError, match=r"recipe\.gap 'skip', but recipe\.gap is now 'bridge'"):
+        run_preprocessing(config_of(walkers, made[0], recipe=Recipe(gap="bridge")))
+
+
+def test_input_that_changed_since_is_noticed(walkers, made, tmp_path):
+    shutil.copytree(walkers, tmp_path / "copy")
+    file = picture(tmp_path / "copy", "rgb", "001/nm-01/090", 3)
+    os.truncate(file, file.stat().st_size - 1)
+    with pytest.raises(AttenGaitError, match=r"the input is not what .* was made from"):
+        run_preprocessing(config_of(tmp_path / "copy", made[0]))
+
+
+def test_bad_parameters_are_refused_before_anything_is_read(walkers, tmp_path):
+    for changes, sentence in (
+        ({"dataset": "casia-z"}, "dataset must be one of casia-b"),
+        ({"workers": 0}, "workers is 0"),
+        ({"codec": "gzip"}, "codec is 'gzip'"),
+        ({"chunk_frames": 0}, "chunk_frames is 0"),
+    ):
+        with pytest.raises(ParameterError, match=sentence):
+            config_of(tmp_path / "nowhere", tmp_path / "w.zarr", **changes)
+
+
+def test_a_mistyped_path_is_said_and_nothing_is_made(walkers, tmp_path):
+    with pytest.raises(AttenGaitError, match=r"the folder of frames .* does not exist"):
+        run_preprocessing(config_of(tmp_path / "nowhere", tmp_path / "w.zarr"))
+    with pytest.raises(AttenGaitError, match="nowhere, the folder to make"):
+        run_preprocessing(config_of(walkers, tmp_path / "nowhere" / "w.zarr"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_input_of_which_nothing_can_be_used_is_an_error_with_reasons(tmp_path):
+    write_walk(tmp_path / "walkers", "001", "nm-01", 4, seed=0)
+    with pytest.raises(AttenGaitError, match="nothing came out of 1 sequences"):
+        run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
+    assert json.loads(report_location(tmp_path / "w.zarr").path.read_text())["reason"] == "fewer than 5 frames"
+    assert not (tmp_path / "w.zarr").exists()

@@ -1,0 +1,387 @@
+"""Clips read by either reader are those of plain zarr-python; damage is an error, never a crash."""
+
+import ctypes
+import errno
+import mmap
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store import Store
+from attengait.store.layout import CODECS, shard_path
+from attengait.store.readers.base import ClipReader
+from attengait.store.readers.chunks import ChunkReader
+from attengait.store.readers.joined import JoinedReader
+from attengait.store.readers.mapped import MappedFrames, MappedReader
+from attengait.store.readers.remote import TensorStoreReader
+from attengait.store.readers.resident import ResidentReader
+
+small_stores = import_module("small_stores")
+make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
+
+SHARD_FRAMES, NUM_SHARDS = 48, 5
+
+
+def assert_equals_zarr(reader: ClipReader, store: Store) -> None:
+    """Every frame, alone, in clips of odd lengths, and whole shards, with repeats, in one batch."""
+    frames = zarr_frames(store)
+    bounds = [(i, 1) for i in range(len(frames))]
+    bounds += [(s * SHARD_FRAMES + a, n) for s in range(NUM_SHARDS) for a, n in [(0, 48), (3, 17), (31, 17), (3, 17)]]
+    clips = reader.read_clips([a for a, _ in bounds], [n for _, n in bounds])
+    assert len(clips) == len(bounds)
+    for (start, length), clip in zip(bounds, clips, strict=True):
+        assert clip.dtype == np.uint8
+        assert np.array_equal(clip, frames[start : start + length])
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Store:
+    return make_store(tmp_path / "raw.zarr", "none")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_reader_of_a_store_gives_every_frame_as_zarr_python_does(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    with store.reader() as reader:
+        assert isinstance(reader, MappedReader if codec == "none" else ChunkReader)
+        assert_equals_zarr(reader, store)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_tensorstore_reads_every_store_alike(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    with TensorStoreReader(store.location, store.layout) as reader:
+        assert_equals_zarr(reader, store)
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_chunks_that_a_compressed_shard_leaves_out_are_zeros(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec, write_empty_chunks=False)
+    with store.reader() as reader:
+        assert_equals_zarr(reader, store)
+        (clip,) = reader.read_clips([SHARD_FRAMES], [20])
+    assert not clip[:16].any()
+    assert clip[16:].any()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 7])
+def test_few_compressed_shards_are_open_at_a_time_and_none_after_closing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_threads: int
+) -> None:
+    monkeypatch.setattr("attengait.store.readers.chunks.MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("attengait.store.readers.chunks.usable_cores", lambda: num_threads)
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    before = open_files()
+    with store.reader() as reader:
+        for _ in range(3):
+            assert_equals_zarr(reader, store)
+            assert open_files() == before + 2
+    assert open_files() == before
+
+
+def test_however_many_clips_are_asked_for_few_compressed_shards_are_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.readers.chunks.MAX_OPEN_SHARDS", 2)
+    monkeypatch.setattr("attengait.store.readers.chunks.MAX_SHARDS_IN_USE", 6)
+    monkeypatch.setattr("attengait.store.readers.chunks.usable_cores", lambda: 2)
+    store = make_store(tmp_path / "s.zarr", "lz4", lengths=(40,) * 60)
+    looks = []
+
+    def look(*arguments: object) -> int:
+        looks.append(open_files())
+        return crc32c(*arguments)
+
+    crc32c = google_crc32c.value
+    monkeypatch.setattr(google_crc32c, "value", look)
+    before = open_files()
+    with store.reader() as reader:
+        clips = reader.read_clips(store.sequences.start, store.sequences.length)
+    frames = zarr_frames(store)
+    for start, clip in zip(store.sequences.start.tolist(), clips, strict=True):
+        assert np.array_equal(clip, frames[start : start + 40])
+    # The shards in use, those kept, and the file of a shard whose index is read, for each of two threads.
+    assert max(looks) <= before + 6 + 2 + 2
+
+
+def test_a_disk_that_fails_is_one_sentence_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    with store.reader() as reader:
+        monkeypatch.setattr(os, "pread", fail)
+        with pytest.raises(AttenGaitError, match=r"s\.zarr/frames/c/1/0/0/0: Input/output error$"):
+            reader.read_clips([SHARD_FRAMES], [10])
+
+
+def test_a_mapped_clip_is_a_read_only_view_without_a_copy(raw: Store) -> None:
+    with raw.reader() as reader:
+        one, other = reader.read_clips([0, 2], [10, 10])
+        assert np.shares_memory(one, other)
+        with pytest.raises(ValueError, match="read-only"):
+            one[:] = 0
+
+
+def test_a_shard_whose_chunks_do_not_lie_back_to_back_is_read_by_its_index(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", "none", write_empty_chunks=False)
+    with MappedReader(store.location, store.layout) as reader:
+        assert_equals_zarr(reader, store)
+        black, other = reader.read_clips([SHARD_FRAMES, 0], [20, 20])
+        assert not black[:16].any()
+        assert black.flags.writeable  # tensorstore's; the other one is mapped
+        assert not other.flags.writeable
+
+
+def test_a_mapped_store_holds_no_file_open_and_is_let_go_with_its_last_clip(raw: Store) -> None:
+    before = open_files()
+    frames = zarr_frames(raw)
+    with MappedReader(raw.location, raw.layout) as reader:
+        clips = reader.read_clips(np.arange(NUM_SHARDS) * SHARD_FRAMES, [7] * NUM_SHARDS)
+        assert num_maps(raw) == NUM_SHARDS
+        assert open_files() == before
+    for shard, clip in enumerate(clips):
+        assert np.array_equal(clip, frames[shard * SHARD_FRAMES :][:7])
+    clips = clips[:1]
+    assert num_maps(raw) == NUM_SHARDS  # the range is one
+    del clip
+    clips.clear()
+    assert num_maps(raw) == 0
+
+
+def test_a_store_that_the_address_space_has_no_room_for_is_read_by_tensorstore(
+    raw: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*arguments: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr("attengait.store.readers.mapped.MappedFrames", no_room)
+    with raw.reader() as reader:
+        assert_equals_zarr(reader, raw)
+        take = reader.request_clips([0], [10])
+        assert np.array_equal(take()[0], zarr_frames(raw)[:10])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_requested_clips_are_those_read_at_once(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    frames = zarr_frames(store)
+    with store.reader() as reader:
+        takes = [reader.request_clips([start, start + 48], [10, 9]) for start in range(20)]
+        for start, take in enumerate(takes):
+            first, second = take()
+            assert np.array_equal(first, frames[start : start + 10])
+            assert np.array_equal(second, frames[start + 48 : start + 57])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_damage_is_said_when_requested_clips_are_taken(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    truncate(shard_path(store.path, 2))
+    with store.reader() as reader:
+        bad, good = reader.request_clips([2 * SHARD_FRAMES], [10]), reader.request_clips([3 * SHARD_FRAMES], [10])
+        with pytest.raises(AttenGaitError, match="frames/c/2/0/0/0: truncated or damaged"):
+            bad()
+        assert len(good()) == 1
+
+
+def test_what_is_asked_for_ahead_is_in_memory_soon(tmp_path: Path) -> None:
+    # One clip of many pages, so that reading its first page at the fault would not bring the last.
+    store = make_store(tmp_path / "s.zarr", lengths=(480,) * 3, shard_frames=480, frame_shape=(64, 64, 3))
+    mapped = MappedFrames(store.path, store.layout)
+    one = np.array([1])
+    with shard_path(store.path, 1).open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert mapped.map_shards(one).all()
+    if is_in_memory(mapped, 1):
+        pytest.skip("this file system keeps its files in memory")
+    mapped.will_need(one, np.array([0]), np.array([480]))
+    deadline = time.monotonic() + 60
+    while not is_in_memory(mapped, 1):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_in_memory(mapped: MappedFrames, shard: int) -> bool:
+    frames = mapped.frames[shard]
+    pages = np.empty(-(-frames.nbytes // mmap.PAGESIZE), np.uint8)
+    assert (
+        ctypes.CDLL(None).mincore(
+            ctypes.c_void_p(frames.ctypes.data), ctypes.c_size_t(frames.nbytes), ctypes.c_void_p(pages.ctypes.data)
+        )
+        == 0
+    )
+    return bool((pages & 1).all())
+
+
+def test_several_stores_are_read_as_one(tmp_path: Path) -> None:
+    stores = [make_store(tmp_path / f"{codec}.zarr", codec) for codec in ("none", "lz4")]
+    first = stores[0].layout.num_frames
+    with JoinedReader([store.reader() for store in stores], [store.layout.num_frames for store in stores]) as reader:
+        clips = reader.read_clips([first + 48, 0, first, first - 10], [10, 5, 7, 10])
+        with pytest.raises(ParameterError, match="a clip has frames"):
+            reader.read_clips([first - 5], [10])
+    frames = zarr_frames(stores[0])
+    expected = [frames[48:58], frames[:5], frames[:7], frames[-10:]]
+    assert all(np.array_equal(clip, other) for clip, other in zip(clips, expected, strict=True))
+
+
+def test_frames_in_memory_are_read_alike(raw: Store) -> None:
+    with ResidentReader(np.asarray(zarr_frames(raw))) as reader:
+        assert_equals_zarr(reader, raw)
+        for start, length in [(-1, 2), (raw.layout.num_frames - 1, 2), (0, 0)]:
+            with pytest.raises(ParameterError, match=f"a clip has frames {start} to"):
+                reader.read_clips([0, start], [10, length])
+
+
+FORK = """
+import os, sys
+from attengait.errors import AttenGaitError
+from attengait.store import open_store
+from attengait.store.readers.remote import TensorStoreReader
+
+raw, packed = (open_store(path) for path in sys.argv[1:])
+readers = [raw.reader(), packed.reader(), TensorStoreReader(raw.location, raw.layout)]
+before = [reader.read_clips([0], [5])[0] for reader in readers]
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+for reader, clip in zip(readers[:2], before):
+    for _ in range(3):
+        assert (reader.read_clips([0, 7], [5, 5])[0] == clip).all()
+try:
+    readers[2].read_clips([0], [5])
+except AttenGaitError as error:
+    assert "forked" in str(error) and "spawn" in str(error) and len(str(error).splitlines()) == 1
+    os._exit(7)
+"""
+
+
+def test_a_forked_process_reads_local_stores_and_says_what_to_do_for_those_that_tensorstore_reads(
+    tmp_path: Path,
+) -> None:
+    stores = [make_store(tmp_path / f"{codec}.zarr", codec) for codec in ("none", "lz4")]
+    done = subprocess.run([sys.executable, "-c", FORK, *[str(store.path) for store in stores]], capture_output=True)
+    assert done.returncode == 7, done.stderr.decode()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def num_maps(store: Store) -> int:
+    return Path("/proc/self/maps").read_text().count(str(store.path / "frames"))
+
+
+def test_clips_stay_valid_after_their_reader_is_closed(raw: Store) -> None:
+    with raw.reader() as reader:
+        (clip,) = reader.read_clips([5], [10])
+    assert np.array_equal(clip, zarr_frames(raw)[5:15])
+
+
+def test_clips_of_a_reader_that_was_closed_meanwhile_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.readers.chunks.usable_cores", lambda: 1)
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    reader = store.reader()
+    takes = [reader.request_clips([0] * 200, [48] * 200) for _ in range(50)]
+    reader.close()
+    with pytest.raises(AttenGaitError, match="the store was closed while clips were being read"):
+        takes[-1]()
+
+
+@pytest.mark.parametrize(("start", "length"), [(40, 9), (-1, 2), (NUM_SHARDS * SHARD_FRAMES - 1, 2), (0, 0), (0, 49)])
+@pytest.mark.parametrize("kind", [MappedReader, TensorStoreReader])
+def test_a_clip_that_is_not_within_one_shard_is_refused(
+    raw: Store, kind: type[MappedReader] | type[TensorStoreReader], start: int, length: int
+) -> None:
+    with kind(raw.location, raw.layout) as reader, pytest.raises(ParameterError, match=f"a clip has frames {start} to"):
+        reader.read_clips([0, start], [10, length])
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def cut_off_the_index(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 20)
+
+
+def damage_the_index(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture(params=[remove, truncate, empty, cut_off_the_index, damage_the_index], ids=lambda f: f.__name__)
+def damage(request: pytest.FixtureRequest) -> Iterator[object]:
+    return request.param
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_damaged_shard_is_one_sentence_that_names_it_and_the_others_are_read(
+    tmp_path: Path, codec: str, damage: object
+) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    assert callable(damage)
+    damage(shard_path(store.path, 2))
+    with store.reader() as reader:
+        with pytest.raises(AttenGaitError, match="frames/c/2/0/0/0: ") as caught:
+            reader.read_clips([0, 2 * SHARD_FRAMES], [10, 10])
+        assert "\n" not in str(caught.value)
+        (clip,) = reader.read_clips([SHARD_FRAMES + 10], [10])
+    assert clip[6:].any()
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+def test_a_flipped_bit_in_a_compressed_chunk_is_found(tmp_path: Path, codec: str) -> None:
+    store = make_store(tmp_path / "s.zarr", codec)
+    path = shard_path(store.path, 3)
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    with store.reader() as reader, pytest.raises(AttenGaitError, match="frames/c/3/0/0/0: truncated or damaged"):
+        reader.read_clips([3 * SHARD_FRAMES], [10])
+
+
+def test_a_shard_truncated_while_it_is_mapped_is_an_error_and_not_a_crash(
+    raw: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attengait.store.readers.mapped.RECHECK_SECONDS", 0.0)
+    path = shard_path(raw.path, 0)
+    whole = path.read_bytes()
+    with raw.reader() as reader:
+        reader.read_clips([0], [10])
+        os.truncate(path, 100)
+        with pytest.raises(AttenGaitError, match="frames/c/0/0/0/0: truncated or damaged, it has 100 bytes instead of"):
+            reader.read_clips([0], [10])
+        path.write_bytes(whole)
+        (clip,) = reader.read_clips([0], [10])
+        assert np.array_equal(clip, zarr_frames(raw)[:10])
+
+
+def test_a_store_whose_frames_vanished_is_an_error(tmp_path: Path) -> None:
+    for codec in CODECS:
+        store = make_store(tmp_path / f"{codec}.zarr", codec)
+        shutil.rmtree(store.path / "frames")
+        with store.reader() as reader, pytest.raises(AttenGaitError, match="frames"):
+            reader.read_clips([0], [10])

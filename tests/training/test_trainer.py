@@ -1,0 +1,255 @@
+"""The training loop over batches made in memory: resuming, signals, NaN, checkpoints that do not fit."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attengait import load_model
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.sampling.plan import BatchPlan, ClipBatch
+from attengait.store.sequences import Sequences
+from attengait.system.progress import SILENT, Progress
+from attengait.training import checkpoint
+from attengait.training.checkpoint import RunRecord, read_record, write_record
+from attengait.training.config import TrainingConfig
+from attengait.training.trainer import Trainer, resolve_device, step_seed
+
+Heard = import_module("heard").Heard
+
+SMALL: dict[str, Any] = {
+    "size": "tiny",
+    "subjects_per_batch": 2,
+    "clips_per_subject": 2,
+    "clip_frames": 16,
+    "epochs": 3,
+    "epochs_without_cross_entropy": 1,
+    "warmup_epochs": 1,
+    "learning_rate": 1e-3,
+    "precision": "fp32",
+    "device": "cpu",
+    "mixup_probability": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def sequences() -> Sequences:
+    subjects = np.repeat(["001", "002", "003", "004"], 2)
+    return Sequences(
+        subject=subjects,
+        walk=np.tile(["nm-01", "nm-02"], 4),
+        view=np.repeat("090", 8),
+        start=np.arange(8) * 20,
+        length=np.repeat(18, 8),
+        crc32c=np.zeros(8, np.uint32),
+    )
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (160, 64, 64, 3), np.uint8)
+
+
+Open = Callable[..., Trainer]
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, sequences: Sequences, frames: np.ndarray) -> Open:
+    def make(run: str = "run", progress: Progress = SILENT, **changes: Any) -> Trainer:
+        config = TrainingConfig(**{**SMALL, **changes})
+        plan = BatchPlan(
+            sequences,
+            ["001", "002", "003", "004"],
+            subjects_per_batch=config.subjects_per_batch,
+            clips_per_subject=config.clips_per_subject,
+            clip_frames=config.clip_frames,
+            seed=config.seed,
+        )
+
+        @contextmanager
+        def stream(start: int, num_steps: int) -> Iterator[Iterator[ClipBatch]]:
+            def batches() -> Iterator[ClipBatch]:
+                for step in range(start, start + num_steps):
+                    planned = plan.batch(step)
+                    clips = np.stack([frames[s : s + config.clip_frames] for s in planned.starts])
+                    labels = torch.from_numpy(planned.labels)
+                    yield ClipBatch(
+                        step=step, clips=torch.from_numpy(clips), labels=labels, sequences=planned.sequences
+                    )
+
+            yield batches()
+
+        def open_stream(start: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
+            return stream(start, num_steps)
+
+        folder = tmp_path / run
+        folder.mkdir(exist_ok=True)
+        return Trainer(
+            config=config,
+            run=folder,
+            plan=plan,
+            channels=3,
+            open_stream=open_stream,
+            sequence_name=sequences.name,
+            progress=progress,
+        )
+
+    return make
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("stop", [1, 3, 6])
+def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(trainer: Open, tmp_path: Path, stop: int) -> None:
+    seen: dict[str, list[dict[str, float]]] = {"whole": [], "parts": []}
+    trainer("whole", lambda p: seen["whole"].append(p.losses)).train()
+    trainer("parts", lambda p: seen["parts"].append(p.losses), stop_after_steps=stop).train()
+    result = trainer("parts", lambda p: seen["parts"].append(p.losses)).train(resume=True)
+    assert result.steps == result.num_steps == 8
+    assert seen["whole"] == seen["parts"]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_last_epochs_have_no_cross_entropy_and_leave_the_classifiers_alone(trainer: Open, tmp_path: Path) -> None:
+    heard = Heard()
+    trainer(progress=heard, stop_after_steps=6).train()
+    before = weights(tmp_path / "run")
+    trainer(progress=heard).train(resume=True)
+    after = weights(tmp_path / "run")
+    assert ["cross_entropy" in report.losses for report in heard.details] == [True] * 6 + [False] * 2
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not any("classifier" in name for name in changed)
+
+
+def test_training_lowers_the_loss(trainer: Open) -> None:
+    heard = Heard()
+    changes = {"epochs": 12, "learning_rate": 3e-3, "mixup_probability": 0.0, "cutmix_probability": 0.0}
+    trainer(progress=heard, **changes).train()
+    totals = [report.losses["total"] for report in heard.details]
+    assert np.mean(totals[-5:]) < 0.9 * np.mean(totals[:5])
+
+
+def test_the_run_folder_is_a_model_ready_to_embed(trainer: Open, tmp_path: Path) -> None:
+    trainer(stop_after_steps=2).train()
+    model, saved = load_model(tmp_path / "run"), weights(tmp_path / "run")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
+    assert not model.training
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_to_resume_from(trainer: Open, tmp_path: Path, number: signal.Signals) -> None:
+    def interrupt(done: int) -> None:
+        if done == 3:
+            os.kill(os.getpid(), number)
+
+    handler = signal.getsignal(number)
+    result = trainer("stopped", Heard(interrupt)).train()
+    assert (result.steps, result.interrupted_by) == (3, number)
+    assert signal.getsignal(number) is handler
+    trainer("stopped").train(resume=True)
+    trainer("whole").train()
+    whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_nan_stops_with_step_sequences_and_rate_and_keeps_the_checkpoint(trainer: Open, tmp_path: Path) -> None:
+    trainer(stop_after_steps=2).train()
+    before = weights(tmp_path / "run")
+    job = trainer(learning_rate=1e38, warmup_epochs=0, checkpoint_every_steps=100)
+    with pytest.raises(AttenGaitError, match=r"step \d+: .*learning rate .*; sequences 00\d/nm-0\d/090") as caught:
+        job.train(resume=True)
+    assert "\n" not in str(caught.value)
+    after = weights(tmp_path / "run")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_checkpoint_of_another_size_is_refused_naming_the_tensor_and_both_shapes(trainer: Open) -> None:
+    trainer(stop_after_steps=1).train()
+    with pytest.raises(AttenGaitError, match=r"does not fit: the tensor \S+ is \[.*\] there, \[.*\] in"):
+        trainer(size="small").train(resume=True)
+
+
+def test_a_kill_between_the_two_files_of_a_checkpoint_is_made_good_by_resuming(
+    trainer: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer("whole").train()
+    trainer("killed", stop_after_steps=4).train()
+    write, written = checkpoint.write_atomically, []
+
+    def die(path: Path, data: bytes) -> None:
+        written.append(path.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_atomically", die)
+    with pytest.raises(KeyboardInterrupt):
+        trainer("killed").train(resume=True)
+    assert written == ["checkpoint.pt"]
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    trainer("killed").train(resume=True)
+    whole, killed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "killed"))
+    assert whole == killed
+
+
+@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_damaged_checkpoint_is_one_sentence(trainer: Open, tmp_path: Path, damage: bytes | None) -> None:
+    trainer(stop_after_steps=1).train()
+    path = tmp_path / "run" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:5000] if damage is None else damage)
+    with pytest.raises(AttenGaitError, match="damaged"):
+        trainer().train(resume=True)
+
+
+def test_resuming_without_a_checkpoint_is_refused(trainer: Open) -> None:
+    with pytest.raises(AttenGaitError, match=r"no checkpoint\.pt"):
+        trainer().train(resume=True)
+
+
+def test_too_few_classes_for_the_subjects_are_refused(trainer: Open) -> None:
+    with pytest.raises(ParameterError, match="num_classes: got 3, expected 0 or at least the 4 subjects"):
+        trainer(num_classes=3).train()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains(trainer: Open, precision: str) -> None:
+    heard = Heard()
+    trainer(progress=heard, precision=precision).train()
+    exact = Heard()
+    trainer("exact", exact).train()
+    assert all(np.isfinite(report.losses["total"]) for report in heard.details)
+    assert heard.details[0].losses["total"] == pytest.approx(exact.details[0].losses["total"], rel=0.02)
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ParameterError, match="auto, cpu, cuda or cuda:N"):
+        resolve_device("gpu", "fp32")
+    with pytest.raises(ParameterError, match="CUDA devices"):
+        resolve_device("cuda:99", "fp32")
+
+
+def test_step_seeds_differ_and_stay_the_same_across_versions() -> None:
+    seeds = {step_seed(seed, step) for seed in range(50) for step in range(200)}
+    assert len(seeds) == 50 * 200
+    assert (step_seed(0, 0), step_seed(7, 1000)) == (5374916932391592520, 8297064502893084727)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_record_of_a_run_survives_and_its_damage_is_one_sentence(tmp_path: Path) -> None:
+    record = RunRecord(config=TrainingConfig(seed=3), subjects=["001"], store={"sequences": 1})
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(AttenGaitError, match="damaged"):
+        read_record(tmp_path)
+    with pytest.raises(AttenGaitError, match="not the folder of a training run"):
+        read_record(tmp_path / "nowhere")
