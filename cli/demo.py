@@ -42,7 +42,7 @@ def demo(
     from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
     from attengait.kernels.flow.backends import AUTO
-    from attengait.pipelines.run import embed_run
+    from attengait.pipelines.embed import embed_run
     from attengait.preprocessing.flow import Recipe
     from attengait.preprocessing.flow_choice import choose_flow
     from attengait.preprocessing.run import PreprocessConfig, run_preprocessing

@@ -88,7 +88,7 @@ def evaluate(
 
 def embed_with_progress(run: Path, store: str, subjects: str | None, device: str) -> "Embeddings":
     """Embed a store's sequences, with a live line."""
-    from attengait.pipelines.run import embed_run
+    from attengait.pipelines.embed import embed_run
 
     with ProgressLine() as line:
         specs = subjects.split(",") if subjects is not None else None

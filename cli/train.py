@@ -72,7 +72,7 @@ def train_with_line(
     stores: "Sequence[str | Path]", run: Path, config: "TrainingConfig", *, resume: bool, how_to_continue: str
 ) -> "TrainingResult":
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
-    from attengait.pipelines.run import train_run
+    from attengait.pipelines.train import train_run
 
     with ProgressLine() as line:
         result = train_run(stores, run, config, resume=resume, progress=line)

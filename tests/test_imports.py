@@ -123,7 +123,7 @@ def test_the_sources_are_found():
     [
         ("attengait.training.trainer", "from attengait.pipelines.stream import ClipStream"),
         ("attengait.store", "def f():\n    import attengait.cli.main"),
-        ("attengait.pipelines.run", "from attengait import benchmarks"),
+        ("attengait.pipelines.train", "from attengait import benchmarks"),
         ("attengait.benchmarks.loader", "from attengait.cli.progress import ProgressLine"),
         ("attengait.kernels.flow.backends", "from attengait.store import open_store"),
         ("attengait.kernels.flow.backends", "import attengait"),

@@ -172,13 +172,13 @@ def test_a_stream_in_any_order_is_embedded_in_the_order_of_the_table():
 
 def test_what_was_embedded_can_be_saved_and_loaded(tmp_path: Path):
     stream = [(np.array([2]), torch.ones(1, 2, 2, 3, dtype=torch.uint8), np.array([1]))]
-    save_embeddings(tmp_path / "e.npz", embed_store(MeanOfFrames(), stream, some_sequences()))
+    save_embeddings(tmp_path / "e.npz", embed_store(MeanOfFrames(), stream, some_sequences(), num_sequences=3))
     assert load_embeddings(tmp_path / "e.npz").name(0) == "002/bg-01/036"
 
 
 def test_an_empty_stream_is_an_error():
     with pytest.raises(AttenGaitError, match="there is no sequence to embed"):
-        embed_store(MeanOfFrames(), [], some_sequences())
+        embed_store(MeanOfFrames(), [], some_sequences(), num_sequences=0)
 
 
 def test_evaluating_a_file_loads_no_torch(data: Path):

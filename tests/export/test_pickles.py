@@ -17,8 +17,8 @@ import small_stores
 import store_fakes
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.export.pickles import export_pickles, pickle_array
 from attengait.export import pickles as exporting
+from attengait.export.pickles import export_pickles, pickle_array
 from attengait.preprocessing.importing import ImportConfig, run_import
 from attengait.store import Store, open_store, summarise
 from attengait.store.writer import write_store

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 import pytest
 
-from attengait.errors import AttenGaitError, ParameterError
 from attengait.datasets import published_h5 as hdf5
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.preprocessing.importing import ImportConfig, plan_import, run_import
 from attengait.report.contact_sheet import contact_sheet
 from attengait.store import open_store, summarise

@@ -110,12 +110,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("stop", [1, 3, 6])
 def test_a_resumed_run_equals_an_undisturbed_one_to_the_last_bit(trainer: Open, tmp_path: Path, stop: int) -> None:
-    seen: dict[str, list[dict[str, float]]] = {"whole": [], "parts": []}
-    trainer("whole", lambda p: seen["whole"].append(p.losses)).train()
-    trainer("parts", lambda p: seen["parts"].append(p.losses), stop_after_steps=stop).train()
-    result = trainer("parts", lambda p: seen["parts"].append(p.losses)).train(resume=True)
+    undisturbed, resumed = Heard(), Heard()
+    trainer("whole", undisturbed).train()
+    trainer("parts", resumed, stop_after_steps=stop).train()
+    result = trainer("parts", resumed).train(resume=True)
     assert result.steps == result.num_steps == 8
-    assert seen["whole"] == seen["parts"]
+    assert [report.losses for report in undisturbed.details] == [report.losses for report in resumed.details]
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 

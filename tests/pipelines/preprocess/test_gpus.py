@@ -131,18 +131,12 @@ def test_damaged_input_costs_the_same_as_on_the_cpu(damaged, tmp_path, gap):
 def test_the_bytes_do_not_depend_on_the_number_of_processes_and_threads(
     damaged, undisturbed, tmp_path, num_gpus, num_threads
 ):
-    progress = []
-    gpu_run.run(
-        damaged,
-        tmp_path / "w.zarr",
-        num_gpus,
-        lambda done, total: progress.append((done, total)),
-        num_threads=num_threads,
-    )
+    heard = Heard()
+    gpu_run.run(damaged, tmp_path / "w.zarr", num_gpus, heard, num_threads=num_threads)
     assert fakes.tree(tmp_path) == undisturbed
     # One picture less than frames; the fifth walk has no silhouettes, the third one fewer.
     planned = sum(4 + i % 4 for i in range(NUM_WALKS) if i != 4) - 1
-    assert (progress[0], progress[-1]) == ((0, planned), (planned, planned))
+    assert (heard.counts[0], heard.counts[-1]) == ((0, planned), (planned, planned))
 
 
 def run_script(root, out, num_gpus, **environment):

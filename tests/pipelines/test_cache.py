@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pipelines import resident
-from attengait.pipelines.resident import ResidentStream, choose_cache, load_frames, open_clips
+from attengait.pipelines import cache as resident
+from attengait.pipelines.cache import choose_cache, load_frames, open_clips
+from attengait.pipelines.resident import ResidentStream
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling.plan import BatchPlan
 from attengait.store import Store
@@ -38,14 +39,12 @@ def test_batches_out_of_memory_are_those_of_the_store(
     monkeypatch.setattr(resident, "LOAD_FRAMES", 32)
     monkeypatch.setattr(resident, "LOADS_UNDER_WAY", 2)
     store = make_store(tmp_path / "s.zarr", codec, lengths=LENGTHS, frame_shape=frame_shape)
-    plan, progress = make_plan(store), []
+    plan, heard = make_plan(store), Heard()
     with store.reader() as reader:
-        frames = load_frames(
-            reader, store.sequences.start, store.sequences.length, CPU, lambda *numbers: progress.append(numbers)
-        )
-    assert progress[-1] == (sum(LENGTHS), sum(LENGTHS))
-    assert len(progress) > 3
-    assert progress == sorted(set(progress))
+        frames = load_frames(reader, store.sequences.start, store.sequences.length, CPU, heard)
+    assert heard.counts[-1] == (sum(LENGTHS), sum(LENGTHS))
+    assert len(heard.counts) > 3
+    assert heard.counts == sorted(set(heard.counts))
     with (
         ClipStream(store, plan, start_step=2, num_steps=4) as expected,
         ClipStream(ResidentReader(frames.numpy()), plan, start_step=2, num_steps=4) as from_host,

@@ -14,8 +14,9 @@ from small_stores import make_store, zarr_frames
 
 from attengait import load_model
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pipelines.run import batch_plan, embed_run, open_stores, train_run, unseen_subjects
+from attengait.pipelines.embed import embed_run, unseen_subjects
 from attengait.pipelines.stream import ClipStream
+from attengait.pipelines.train import batch_plan, open_stores, train_run
 from attengait.store import Store, open_store
 from attengait.store.joined import store_name
 from attengait.store.location import Location

@@ -1,0 +1,161 @@
+"""Whole stores kept in memory: the host's, where clips are views of one array, or a GPU's, where clips are gathered.
+
+What is kept is read once, shard by shard. A raw store on a local disk needs no copy in the host's memory, as the
+system's page cache is one already; compressed and remote stores are unpacked only once so.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.pipelines.resident import ResidentStream
+from attengait.pipelines.stream import ClipStream
+from attengait.sampling.plan import BatchPlan
+from attengait.store.opening import Store
+from attengait.store.readers.base import ClipReader, TakeClips
+from attengait.store.readers.resident import ResidentReader
+from attengait.store.sequences import Sequences
+from attengait.system.machine import available_memory_bytes
+from attengait.system.progress import SILENT, Progress
+from attengait.training.config import CACHES
+
+Cache = Literal["none", "host", "gpu"]
+
+LOAD_FRAMES = 512
+"""Frames asked for at once while a store is loaded."""
+LOADS_UNDER_WAY = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheChoice:
+    """Where frames are kept, and why, as a sentence."""
+
+    cache: Cache
+    reason: str
+
+
+def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> CacheChoice:
+    """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for training); the host
+    keeps compressed and remote stores that fit into half of its available memory.
+
+    Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one; AttenGaitError for `host`
+    where memory does not suffice.
+    """
+    num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
+    size = f"{_gb(num_bytes)} of frames"
+    if cache == "gpu" and device.type != "cuda":
+        raise ParameterError(f"cache is gpu, but the device is {device}")
+    if cache == "none":
+        return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
+    if cache == "host":
+        if num_bytes > (available_memory_bytes() or num_bytes):
+            raise AttenGaitError(f"memory does not suffice to keep {size}: choose --cache none")
+        return CacheChoice(cache="host", reason=f"{size} are kept in memory, as asked for")
+    if cache == "gpu":
+        return CacheChoice(cache="gpu", reason=f"{size} are kept on the GPU, as asked for")
+    if cache != "auto":
+        raise ParameterError(f"cache is {cache!r}, but must be one of {', '.join(CACHES)}")
+    if device.type == "cuda":
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+        if num_bytes <= free_bytes // 2:
+            return CacheChoice(
+                cache="gpu", reason=f"{size} are kept on the GPU: they fit into half of its free {_gb(free_bytes)}"
+            )
+    if all(store.codec == "none" and not store.location.is_remote for store in stores):
+        return CacheChoice(cache="none", reason=f"{size} are read from the page cache or the disk, uncompressed")
+    available = available_memory_bytes() or 0
+    if num_bytes <= available // 2:
+        return CacheChoice(
+            cache="host", reason=f"{size} are kept in memory: they fit into half of the available {_gb(available)}"
+        )
+    return CacheChoice(
+        cache="none", reason=f"{size} are read from the store: they exceed half of the available {_gb(available)}"
+    )
+
+
+def _gb(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.3g} GB"
+
+
+def open_clips(
+    cache: Cache,
+    reader: ClipReader,
+    sequences: Sequences,
+    plan: BatchPlan,
+    *,
+    start_step: int,
+    num_steps: int,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> ClipStream | ResidentStream:
+    """The batches of a plan from where its frames are kept, loaded there first; the reader is left open.
+
+    Raises what `load_frames` and the streams do.
+    """
+    if cache == "none":
+        return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
+    used = plan.sequences
+    place = device if cache == "gpu" else torch.device("cpu")
+    frames = load_frames(reader, sequences.start[used], sequences.length[used], place, progress)
+    if cache == "host":
+        resident = ResidentReader(frames.numpy())
+        return ClipStream(resident, plan, start_step=start_step, num_steps=num_steps, device=str(device))
+    return ResidentStream(frames, plan, start_step=start_step, num_steps=num_steps)
+
+
+def load_frames(
+    reader: ClipReader,
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> torch.Tensor:
+    """The frames of sequences in their places, uint8 [F, H, W, C] on `device`; what belongs to none is undefined.
+
+    Raises AttenGaitError for a damaged shard and where memory does not suffice.
+    """
+    total, done = int(lengths.sum()), 0
+    frames: torch.Tensor | None = None
+    under_way = deque[tuple[NDArray[np.int64], TakeClips]]()
+
+    def take() -> None:
+        nonlocal frames, done
+        members, take_clips = under_way.popleft()
+        for index, clip in zip(members.tolist(), take_clips(), strict=True):
+            if frames is None:
+                frames = _room((int((starts + lengths).max()), *clip.shape[1:]), device)
+            # torch warns of arrays that must not be written, as those of a mapped store.
+            own = clip if clip.flags.writeable else clip.copy()
+            frames[starts[index] : starts[index] + len(clip)] = torch.from_numpy(own)
+            done += len(clip)
+        progress.update("Loading", done, total, unit="frames")
+
+    order = np.argsort(starts, kind="stable")
+    pieces = np.cumsum(lengths[order]) // LOAD_FRAMES
+    for members in np.split(order, np.flatnonzero(np.diff(pieces)) + 1):
+        under_way.append((members, reader.request_clips(starts[members], lengths[members])))
+        if len(under_way) > LOADS_UNDER_WAY:
+            take()
+    while under_way:
+        take()
+    if frames is None:
+        raise AttenGaitError("there are no sequences to keep in memory")
+    return frames
+
+
+def _room(shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    try:
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    except RuntimeError as error:  # on a CPU torch raises no other
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise AttenGaitError(
+            f"the memory of {device} does not suffice to keep {_gb(math.prod(shape))} of frames: choose --cache none"
+        ) from None
