@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from attengait.datasets.arrays import FileError
 from attengait.datasets.found import Found, FoundFile, Source, check_folder, entries, status_of
 from attengait.datasets.source import Problem
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 
 LAYOUT = "one .h5 file for each sequence, such as 001_nm-01_090.h5"
 _SUFFIXES = (".h5", ".hdf5")
@@ -51,7 +51,7 @@ def find_hdf5(folder: Path, pattern: str | None) -> Found:
     """
     assert pattern is None
     if importlib.util.find_spec("h5py") is None:
-        raise AttenGaitError("reading HDF5 files needs h5py: pip install attengait[keras]")
+        raise AttenGaitError(f"reading HDF5 files needs h5py: {how_to_install()}")
     check_folder(folder, LAYOUT)
     problems: list[Problem] = []
     files: dict[tuple[str, str, str], FoundFile] = {}
