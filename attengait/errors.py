@@ -1,4 +1,7 @@
-"""The two errors a user may see: each is one sentence, printed without a traceback by the command line."""
+"""The two errors a user may see: each is one sentence, printed without a traceback by the command line.
+
+Beside them, what such a sentence says where a package is missing.
+"""
 
 
 class AttenGaitError(Exception):
@@ -11,3 +14,12 @@ class ParameterError(AttenGaitError, ValueError):
     """A parameter outside what is accepted: names it, its value and what would be accepted (exit status 2)."""
 
     exit_status = 2
+
+
+def how_to_install(*extras: str) -> str:
+    """The end of a sentence about a missing package: how to install AttenGait with one of `extras`, or with none.
+
+    AttenGait is not on a package index, so this is what works in a checkout.
+    """
+    commands = [f"pip install '.[{extra}]'" for extra in extras] or ["pip install ."]
+    return f"run {' or '.join(commands)} in AttenGait's checkout"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, h5py_module, write_files
+from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, write_files
 from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
@@ -194,7 +194,6 @@ def _baselines(
     frames: NDArray[np.uint8], sequences: Sequences, clip_frames: int, workers: Sequence[int], default_workers: int
 ) -> Iterator[list[Way]]:
     """The DataLoaders, over files in a temporary folder."""
-    h5py_module()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attengait-baselines-")))
         needed = 3 * frames.nbytes

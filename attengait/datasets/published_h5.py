@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from attengait.datasets.arrays import FileError
 from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
 from attengait.datasets.source import Folders, Scan
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 from attengait.store.description import Description
 from attengait.store.skipped import Reason, Skipped
 
@@ -83,7 +83,7 @@ def scan(folders: Folders) -> Scan:
     Raises AttenGaitError when h5py is not installed and when there is no sequence.
     """
     if importlib.util.find_spec("h5py") is None:
-        raise AttenGaitError("reading HDF5 files needs h5py: pip install attengait[keras]")
+        raise AttenGaitError(f"reading HDF5 files needs h5py: {how_to_install()}")
     folder = check_folder(folders.files, LAYOUT)
     skipped: list[Skipped] = []
     found: dict[tuple[str, str, str], FoundFile] = {}

@@ -33,8 +33,7 @@ class Farneback {
   public:
     Farneback(int height, int width, const Parameters& p)
         : height_(height), width_(width), num_iterations_(p.iterations), up_(static_cast<float>(1 / p.pyr_scale)),
-          levels_(make_levels(height, width, p.pyr_scale, p.levels)),
-          expander_(height, width, p.poly_n, p.poly_sigma) {
+          levels_(make_levels(height, width, p.pyr_scale, p.levels)), expander_(height, width, p.poly_n, p.poly_sigma) {
         const Window window = make_window(p.winsize, p.gaussian);
         for (int i = 0; i < std::min(p.iterations, MOST_AT_ONCE); ++i) {
             chain_.push_back(std::make_unique<Iteration>(width, window));
@@ -61,7 +60,7 @@ class Farneback {
             set_borders(level);
             if (is_coarsest) std::fill_n(flow_.get(), static_cast<std::size_t>(level.height) * 2 * level.stride, 0.0f);
             const std::size_t start = level.expansion_start;
-            const Fit fit{level.height, level.width,     level.stride,    first + start,
+            const Fit fit{level.height,   level.width, level.stride,    first + start,
                           second + start, flow_.get(), columns_.data(), edge_weights_.data()};
             for (int done = 0; done < num_iterations_; done += MOST_AT_ONCE) {
                 const std::size_t num_now = std::min(num_iterations_ - done, MOST_AT_ONCE);

@@ -114,9 +114,11 @@ class Iteration {
             for (int plane = 0; plane < 5; ++plane) store(edge + plane * fit.stride + x, planes[plane]);
         }
         for (int i = 0; i <= half_; ++i) {
-            add([=](int x, Floats* planes) {
-                for (int plane = 0; plane < 5; ++plane) planes[plane] = load(edge + plane * fit.stride + x);
-            }, next);
+            add(
+                [=](int x, Floats* planes) {
+                    for (int plane = 0; plane < 5; ++plane) planes[plane] = load(edge + plane * fit.stride + x);
+                },
+                next);
         }
     }
 
@@ -124,7 +126,7 @@ class Iteration {
     Window window_;
     int half_, taps_, margin_, line_length_, num_taken_ = 0;
     Fit fit_{};
-    Buffer lines_;   // the five planes' vertical sums of a row, with a margin on either side
+    Buffer lines_;  // the five planes' vertical sums of a row, with a margin on either side
     Buffer spare_;
     Buffer edge_;    // the matrix planes of the first or the last row, [5][stride]
     Buffer sums_;    // a row's window sums, [5][stride]

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 from attengait.kernels.flow.backends import FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.runtime.dali import reason
 from attengait.kernels.runtime.gpu import FIRST_WITH_HARDWARE_FLOW, find_driver, load_library
@@ -53,7 +53,7 @@ def missing() -> str | None:
     try:
         importlib.import_module("nvidia.dali")
     except ImportError as error:
-        return f"it needs NVIDIA DALI ({error}): pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
+        return f"it needs NVIDIA DALI ({error}): {how_to_install('cuda12', 'cuda13')}"
     found = _try_grids()
     return found if isinstance(found, str) else None
 

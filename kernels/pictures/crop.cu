@@ -53,7 +53,7 @@ __device__ __forceinline__ int to_byte(float value) {
 // The rows that hold the walker, and the width of the whole picture when these rows are resized to SIZE.
 // Fills crops[:, :3]. Grid: (1, 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
-find_rows(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
+    find_rows(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
     __shared__ int top, bottom;
     const unsigned char* silhouette = silhouettes + size_t(blockIdx.z) * W * H;
     PHASE {
@@ -103,7 +103,7 @@ __device__ __forceinline__ int column_mass(const unsigned char* silhouette, int 
 // The window's left column: SIZE / 2 before the first column at which more than half of the mass is passed.
 // Reads crops[:, :3], fills crops[:, 3]. Grid: (1, 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
-find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
+    find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
     __shared__ int masses[THREADS];
     __shared__ long long total, passed;
     __shared__ int middle;
@@ -179,8 +179,8 @@ __device__ __forceinline__ void colour(float2 flow, float largest, const float* 
 
 // Encoding "colour". squares: uint32 [P], bits of the largest squared magnitudes. Grid: (SIZE, 1, P), a row each.
 extern "C" __global__ void __launch_bounds__(THREADS)
-crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
-             const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
+    crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
+                 const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
     __shared__ unsigned char taps[4][4 * SIZE][3];
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
     const int* crop = crops + 4 * blockIdx.z;
@@ -202,7 +202,7 @@ crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squa
             if (row.is_inside(x)) {
                 const Cubic across = row.across(x);
                 for (int j = 0; j < 4; ++j) {
-                    const unsigned char(*tap)[3] = taps[j] + 4 * x;
+                    const unsigned char (*tap)[3] = taps[j] + 4 * x;
                     sums[j] = along_row(across, tap[0][c], tap[1][c], tap[2][c], tap[3][c]);
                 }
             }
@@ -219,8 +219,8 @@ __device__ __forceinline__ unsigned char to_step(float value, float least, float
 // Encodings "uv" (C 2) and "uvm" (C 3): the flow itself, and its magnitude, in steps of 1 / steps_per_px pixels.
 // Grid: (SIZE, 1, P), a row each.
 extern "C" __global__ void __launch_bounds__(THREADS)
-crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
-            float steps_per_px, int C, int W, int H) {
+    crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
+                float steps_per_px, int C, int W, int H) {
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
     PHASE {
         const Row row(crops + 4 * blockIdx.z, W, blockIdx.x);

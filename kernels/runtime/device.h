@@ -43,12 +43,11 @@
 // One block runs at a time, so its shared memory may be that of the whole program.
 #define __shared__ static
 // The order of threads and blocks must not matter; BACKWARDS is how the tests find out.
-#define PHASE \
-    for (unsigned turn = 0; (threadIdx.x = backwards ? THREADS - 1 - turn : turn, turn < THREADS); ++turn)
-#define LAUNCH(kernel)                                                                                 \
-    extern "C" int launch_##kernel(const unsigned* grid, int reverse, int num_arguments,               \
-                                   const size_t* sizes, void* const* arguments) {                      \
-        return on_host::launch(kernel, grid, reverse != 0, num_arguments, sizes, arguments);           \
+#define PHASE for (unsigned turn = 0; (threadIdx.x = backwards ? THREADS - 1 - turn : turn, turn < THREADS); ++turn)
+#define LAUNCH(kernel)                                                                                        \
+    extern "C" int launch_##kernel(const unsigned* grid, int reverse, int num_arguments, const size_t* sizes, \
+                                   void* const* arguments) {                                                  \
+        return on_host::launch(kernel, grid, reverse != 0, num_arguments, sizes, arguments);                  \
     }
 
 struct Index {
@@ -114,7 +113,8 @@ int launch(void (*kernel)(Parameters...), const unsigned* grid, bool reverse, in
     const size_t num_blocks = size_t(grid[0]) * grid[1] * grid[2];
     for (size_t turn = 0; turn < num_blocks; ++turn) {
         const size_t block = reverse ? num_blocks - 1 - turn : turn;
-        blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
+        blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]),
+                    unsigned(block / grid[0] / grid[1])};
         call(kernel, arguments, std::index_sequence_for<Parameters...>{});
     }
     return 0;

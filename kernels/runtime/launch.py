@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 from attengait.kernels.runtime.compile import build, find_compiler
 from attengait.kernels.runtime.gpu import find_driver
 
@@ -189,7 +189,7 @@ def cuda_missing() -> str | None:
     if not driver.gpus:
         return f"it needs an NVIDIA GPU, but {driver.problem}"
     if importlib.util.find_spec("cupy") is None:
-        return "it needs CuPy: pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
+        return f"it needs CuPy: {how_to_install('cuda12', 'cuda13')}"
     return None
 
 

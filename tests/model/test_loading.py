@@ -94,7 +94,7 @@ def test_other_hdf5_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_missing_h5py_says_what_to_install(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert refusal(data / "tiny_weights.hdf5").endswith("pip install attengait[keras]")
+    assert refusal(data / "tiny_weights.hdf5").endswith("needs h5py: run pip install . in AttenGait's checkout")
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:

@@ -296,5 +296,5 @@ def test_names_of_every_published_data_set_are_understood(stem: str, name: tuple
 
 def test_without_h5py_one_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AttenGaitError, match=r"needs h5py: pip install attengait\[keras\]"):
+    with pytest.raises(AttenGaitError, match=r"needs h5py: run pip install \. in AttenGait's checkout$"):
         plan_preprocessing(config(tmp_path, "h5"))
