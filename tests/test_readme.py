@@ -3,6 +3,7 @@
 Python runs in a folder with what the pages name: the stores casia-b.zarr and uv.zarr, and the run runs/casia-b.
 """
 
+import itertools
 import re
 import shlex
 import shutil
@@ -128,7 +129,7 @@ def test_every_command_of_a_page_is_accepted_as_it_stands(page: Path) -> None:
         command, rest = find_command(words)
         if "--help" not in rest:
             command.make_context("attengait", list(rest))  # raises for whatever is not accepted
-        given = list(zip(rest, rest[1:], strict=False))
+        given = list(itertools.pairwise(rest))
         settings = parse_assignments([value for option, value in given if option == "--set"])
         make_config(settings_of(TrainingConfig()) | settings)
         farneback_parameters("opencv", [value for option, value in given if option == "--farneback"])
