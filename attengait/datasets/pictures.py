@@ -84,6 +84,13 @@ def read_gray(path: str) -> NDArray[np.uint8] | None:
     return None if data is None else decode_gray(data)
 
 
+def read_colour(path: str) -> NDArray[np.uint8] | None:
+    """Return a picture's colours, uint8 [H, W, 3] in the order red, green, blue; None if it is not whole."""
+    data = read_complete(path)
+    picture = None if data is None else _decode(data, cv2.IMREAD_COLOR)
+    return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
+
+
 def read_complete(path: str) -> bytes | None:
     """Return a file's bytes; None if it cannot be read or is not complete."""
     try:
@@ -96,9 +103,13 @@ def read_complete(path: str) -> bytes | None:
 
 def decode_gray(data: bytes) -> NDArray[np.uint8] | None:
     """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it."""
+    return _decode(data, cv2.IMREAD_GRAYSCALE)
+
+
+def _decode(data: bytes, flags: int) -> NDArray[np.uint8] | None:
     with silent_opencv():
         try:
-            picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+            picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
             return None
     return picture

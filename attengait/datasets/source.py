@@ -1,7 +1,7 @@
 """What a data set's adapter finds on disk: sequences, what each of them is read from, and what was left out.
 
-A sequence has parts by name. `frames` are what was filmed (pictures or a video), `silhouettes` are pictures, `array` is
-one file of another program. A recipe says which parts it needs.
+A sequence has parts by name. `frames` are what was filmed (pictures or a video), `silhouettes` are pictures, `flow` are
+ready flow images, `array` is one file of another program. A recipe says which parts it needs.
 
 CASIA-B has 13,640 sequences of 2.2 million files. So a sequence keeps two folders and its file names packed into one
 string each, not a path object for each file.
@@ -30,7 +30,7 @@ ahead. They may lie on a device."""
 SEPARATOR = "/"
 """Between packed names: the one character that no file name holds."""
 
-FRAMES, SILHOUETTES, ARRAY = "frames", "silhouettes", "array"
+FRAMES, SILHOUETTES, FLOW, ARRAY = "frames", "silhouettes", "flow", "array"
 """Names of parts."""
 
 

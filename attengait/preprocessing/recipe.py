@@ -15,7 +15,12 @@ from attengait.errors import ParameterError
 from attengait.store.shards import MadeSequence
 from attengait.store.skipped import Reason, Skipped
 
-MISSING = {"frames": Reason.NO_FRAMES, "silhouettes": Reason.NO_SILHOUETTES, "array": Reason.NO_ARRAY}
+MISSING = {
+    "frames": Reason.NO_FRAMES,
+    "silhouettes": Reason.NO_SILHOUETTES,
+    "flow": Reason.NO_FLOW,
+    "array": Reason.NO_ARRAY,
+}
 """Why a sequence without a part is left out."""
 
 

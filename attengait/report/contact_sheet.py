@@ -4,7 +4,7 @@ Flow in the encodings uv and uvm is drawn in the colours of the Middlebury wheel
 row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.pictures.colour import colour_flow, largest_magnitude
 from attengait.kernels.pictures.encode import decode_uv
 from attengait.store import Store
+from attengait.store.description import channel_names
 from attengait.system.files import write_atomically
 
 _SCALE = 2
@@ -71,7 +72,17 @@ def _spread(length: int, count: int) -> list[int]:
 
 def _painter(store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """A function from images [n, H, W, C] of a store to colours, uint8 [n, H, W, 3] in the order red, green, blue."""
-    channels, steps_per_px = store.frame_shape[2], store.attributes.get("encoding_steps_per_px")
+    return _painter_of(channel_names(store.attributes, store.frame_shape[2]), store)
+
+
+def _painter_of(names: Sequence[str], store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    if names[0] == "silhouette" and len(names) > 1:
+        paint_flow = _painter_of(names[1:], store)
+        # The silhouette above the flow image of the same frame.
+        return lambda frames: np.concatenate(
+            [np.repeat(frames[..., :1], 3, axis=-1), paint_flow(np.ascontiguousarray(frames[..., 1:]))], axis=1
+        )
+    channels, steps_per_px = len(names), store.attributes.get("encoding_steps_per_px")
     if channels in (2, 3) and isinstance(steps_per_px, int | float) and steps_per_px > 0:
         return partial(_paint_flow, steps_per_px=steps_per_px)
     if channels in (1, 3):

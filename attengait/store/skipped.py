@@ -31,6 +31,7 @@ class Reason(StrEnum):
     # Found by a recipe.
     NO_FRAMES = "no frames"
     NO_SILHOUETTES = "no silhouettes"
+    NO_FLOW = "no flow images"
     NO_ARRAY = "no array"
     NO_MATCH = "no matching frame number"
     SILHOUETTE_EMPTY = "silhouette empty"
