@@ -1,4 +1,7 @@
-"""The two errors a user may see: each is one sentence, printed without a traceback by the command line."""
+"""The two errors a user may see: each is one sentence, printed without a traceback by the command line.
+
+Every ParameterError has one form: `NAME is VALUE, but must be WHAT`.
+"""
 
 
 class AttenGaitError(Exception):
@@ -11,3 +14,14 @@ class ParameterError(AttenGaitError, ValueError):
     """A parameter outside what is accepted: names it, its value and what would be accepted (exit status 2)."""
 
     exit_status = 2
+
+
+def require(accepted: bool, name: str, value: object, what: str) -> None:
+    """Raise ParameterError unless `accepted`: `NAME is VALUE, but must be WHAT`.
+
+    >>> require(False, "epochs", 0, "at least 1")
+    Traceback (most recent call last):
+    attengait.errors.ParameterError: epochs is 0, but must be at least 1
+    """
+    if not accepted:
+        raise ParameterError(f"{name} is {value!r}, but must be {what}")
