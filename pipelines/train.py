@@ -153,7 +153,8 @@ def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
     changed = differences(before.config, now.config)
     if changed:
         raise ParameterError(
-            f"{run} was trained with other settings ({'; '.join(changed)}): continue with those or choose another --out"
+            f"the settings of {run} are others ({'; '.join(changed)}), but must be those of the run that is continued: "
+            "use these or choose another --out"
         )
     # An older record says less about its store.
     same_store = all(now.store.get(key) == value for key, value in before.store.items())

@@ -216,9 +216,10 @@ def resolve_device(device: str, precision: str) -> tuple[torch.device, str]:
     except RuntimeError:
         resolved = torch.device("meta")
     if resolved.type not in ("cpu", "cuda"):
-        raise ParameterError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
+        raise ParameterError(f"device is {device!r}, but must be auto, cpu, cuda or cuda:N")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ParameterError(f"device: got {device!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+        number = torch.cuda.device_count()
+        raise ParameterError(f"device is {device!r}, but must be on this machine, which has {number} CUDA devices")
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(resolved) else "fp32"
     return resolved, precision
