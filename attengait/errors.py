@@ -1,6 +1,6 @@
 """The two errors a user may see: each is one sentence, printed without a traceback by the command line.
 
-Beside them, what such a sentence says where a package is missing.
+Every ParameterError has one form: `NAME is VALUE, but must be WHAT`.
 """
 
 
@@ -23,3 +23,14 @@ def how_to_install(*extras: str) -> str:
     """
     commands = [f"pip install '.[{extra}]'" for extra in extras] or ["pip install ."]
     return f"run {' or '.join(commands)} in AttenGait's checkout"
+
+
+def require(accepted: bool, name: str, value: object, what: str) -> None:
+    """Raise ParameterError unless `accepted`: `NAME is VALUE, but must be WHAT`.
+
+    >>> require(False, "epochs", 0, "at least 1")
+    Traceback (most recent call last):
+    attengait.errors.ParameterError: epochs is 0, but must be at least 1
+    """
+    if not accepted:
+        raise ParameterError(f"{name} is {value!r}, but must be {what}")

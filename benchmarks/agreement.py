@@ -76,7 +76,7 @@ def measure_agreement(*, height: int = 240, width: int = 320, frames: Path | Non
     nothing to compare or no pair in `frames`.
     """
     if min(height, width) < 32:
-        raise ParameterError(f"size must be at least 32x32 pixels, got {width}x{height}")
+        raise ParameterError(f"size is {width}x{height}, but must be at least 32x32 pixels")
     backends = comparable_backends()
     if not backends:
         raise AttenGaitError(f"there is no flow backend to compare with opencv: {host_missing()}")

@@ -60,10 +60,10 @@ def benchmark_flow(
     for name, values, least in (("batches", batches, 1), ("repeats", [repeats], 1)):
         for value in values:
             if value < least:
-                raise ParameterError(f"{name} must be at least {least}, got {value}")
+                raise ParameterError(f"{name} is {value}, but must be at least {least}")
     for width, height in sizes:
         if min(width, height) < 32:
-            raise ParameterError(f"sizes must be at least 32x32 pixels, got {width}x{height}")
+            raise ParameterError(f"sizes is {width}x{height}, but must be at least 32x32 pixels")
     names = list(flows) if flows else present_backends()
     for name in names:
         check_backend(name)

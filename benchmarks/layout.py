@@ -28,6 +28,7 @@ from attengait.store.layout import CODECS, FORMAT, VERSION, check_chunk_frames
 from attengait.store.plan import choose_shard_frames, pack
 from attengait.store.readers.base import ClipReader
 from attengait.store.sequences import write_sequences
+from attengait.system.lookup import check_name
 
 COMPRESSORS: dict[str, tuple[Any, ...]] = CODECS | {
     "lz4-bytes": (BloscCodec(typesize=3, cname="lz4", clevel=5, shuffle="shuffle"), Crc32cCodec()),
@@ -51,8 +52,7 @@ class Layout:
 
     def __post_init__(self) -> None:
         check_chunk_frames(self.chunk_frames)
-        if self.codec not in COMPRESSORS:
-            raise ParameterError(f"codec is {self.codec!r}, but must be one of {', '.join(COMPRESSORS)}")
+        check_name(COMPRESSORS, self.codec, "codec")
         if self.shard_frames < 0 or self.shard_frames % self.chunk_frames:
             raise ParameterError(
                 f"shard_frames is {self.shard_frames}, but must be a multiple of the {self.chunk_frames} frames of a "
@@ -82,7 +82,7 @@ def benchmark_layout(
     """
     check_positive(batch_size=batch_size, clip_frames=clip_frames, num_batches=num_batches, repeats=repeats)
     if len({layout.name for layout in layouts}) < max(1, len(layouts)):
-        raise ParameterError(f"{len(layouts)} layouts were given, but they must be different ones, and at least one")
+        raise ParameterError(f"layouts is {[each.name for each in layouts]}, but must be at least one, each only once")
     store = open_store(store_path)
     num_frames = store.num_frames
     clip_plan(store, store.sequences, batch_size, clip_frames)
@@ -158,7 +158,9 @@ def rewrite(store: Store, layout: Layout, path: Path) -> Store:
     lengths = sequences.length.tolist()
     shard_frames = layout.shard_frames or choose_shard_frames(lengths, layout.chunk_frames)
     if max(lengths) > shard_frames:
-        raise ParameterError(f"shard_frames is {shard_frames}, but the longest sequence has {max(lengths)} frames")
+        raise ParameterError(
+            f"shard_frames is {shard_frames}, but must be at least {max(lengths)} for the longest sequence"
+        )
     shards = pack(lengths, shard_frames)
     group = zarr.create_group(path, zarr_format=3, attributes={"format": FORMAT, "version": VERSION})
     frames: zarr.Array[Any] = group.create_array(

@@ -53,7 +53,7 @@ def loader(
     from attengait.benchmarks.plots import check_plot, plot_rates
 
     if workers is not None and not baselines:
-        raise ParameterError(f"workers is {workers}, but only --baselines have workers")
+        raise ParameterError(f"workers is {workers!r}, but must be left out without --baselines")
     if plot is not None:
         check_plot(plot)
     reports = []
@@ -256,7 +256,7 @@ def soak(
 
 def _parse_size(name: str, text: str) -> tuple[int, int]:
     """Width and height from such as 320x240."""
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip())
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip(), re.ASCII)
     if found is None:
-        raise ParameterError(f"{name} must be such as 320x240 (width x height, in pixels), got {text!r}")
+        raise ParameterError(f"{name} is {text!r}, but must be width x height in pixels, such as 320x240")
     return int(found[1]), int(found[2])

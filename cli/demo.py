@@ -14,6 +14,7 @@ from rich.console import Console
 import attengait
 from attengait.cli.options import WorkersOption
 from attengait.cli.progress import ProgressLine
+from attengait.cli.tables import evaluation_table
 from attengait.cli.train import train_with_line
 from attengait.errors import ParameterError
 from attengait.system.files import write_atomically
@@ -85,7 +86,7 @@ def demo(
     table = evaluate_embeddings(embeddings)
     write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
 
-    Console().print(table.table())
+    Console().print(evaluation_table(table))
     print(
         f"trained on subjects {_span(TRAINING_SUBJECTS)}; those recognised, {_span(TEST_SUBJECTS)}, it never saw; "
         f"{duration(time.monotonic() - started_seconds)} in all"
@@ -120,7 +121,8 @@ def _check_same_demo(path: Path, parameters: dict[str, object]) -> None:
         write_atomically(path, text.encode())
     elif path.read_text() != text:
         raise ParameterError(
-            f"{path.parent} holds a demo of {path.read_text().strip()}, now {text.strip()}: choose another --out"
+            f"--out is {path.parent}, but must be another folder for the demo {text.strip()}: this one holds "
+            f"{path.read_text().strip()}"
         )
 
 

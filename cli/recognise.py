@@ -9,6 +9,7 @@ from rich.console import Console
 
 from attengait.cli.options import StoreArgument
 from attengait.cli.progress import ProgressLine
+from attengait.cli.tables import evaluation_table
 from attengait.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -71,17 +72,17 @@ def evaluate(
         check_target(json_file)
     if embeddings is not None:
         if run is not None or device is not None:
-            raise ParameterError("--embeddings stands for RUN and STORE: it takes neither these nor --device")
+            raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --device")
         found = load_embeddings(embeddings)
         if subjects is not None:
             names = parse_subjects([subjects], sorted(set(found.subjects.tolist())))
             found = found.select(np.isin(found.subjects, names))
     elif run is None or store is None:
-        raise ParameterError("evaluate needs RUN and STORE, or --embeddings FILE.npz")
+        raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
     else:
         found = embed_with_progress(run, store, subjects, device or "auto")
     result = evaluate_embeddings(found, protocol=protocol, distance=distance)
-    Console().print(result.table())
+    Console().print(evaluation_table(result))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
 

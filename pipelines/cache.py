@@ -22,6 +22,7 @@ from attengait.store.opening import Store
 from attengait.store.readers.base import ClipReader, TakeClips
 from attengait.store.readers.resident import ResidentReader
 from attengait.store.sequences import Sequences
+from attengait.system.lookup import check_name
 from attengait.system.machine import available_memory_bytes
 from attengait.system.progress import SILENT, Progress
 from attengait.training.config import CACHES
@@ -48,10 +49,11 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one; AttenGaitError for `host`
     where memory does not suffice.
     """
+    check_name(CACHES, cache, "cache")
     num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
     size = f"{_gb(num_bytes)} of frames"
     if cache == "gpu" and device.type != "cuda":
-        raise ParameterError(f"cache is gpu, but the device is {device}")
+        raise ParameterError(f"cache is 'gpu', but must be auto, none or host where the device is {device}")
     if cache == "none":
         return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
     if cache == "host":
@@ -61,8 +63,6 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
         return CacheChoice(cache="host", reason=f"{size} are kept in memory, as asked for")
     if cache == "gpu":
         return CacheChoice(cache="gpu", reason=f"{size} are kept on the GPU, as asked for")
-    if cache != "auto":
-        raise ParameterError(f"cache is {cache!r}, but must be one of {', '.join(CACHES)}")
     if device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(device)
         if num_bytes <= free_bytes // 2:

@@ -29,7 +29,8 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
     record = read_record(run)
     available = subjects_of(store)
     prefix = _prefix_in(run, record, store)
-    specs = [*(record.config.train_subjects or record.subjects), *record.config.exclude_subjects]
+    data = record.config.data
+    specs = [*(data.train_subjects or record.subjects), *data.exclude_subjects]
     # A part of the training set may have nobody in this store, which is no mistake here.
     known = subjects_among(specs, [prefix + name for name in available])
     subjects = [name for name in available if prefix + name not in known]

@@ -28,7 +28,7 @@ class ResidentStream:
         world_size: int = 1,
     ) -> None:
         if start_step < 0 or (num_steps is not None and num_steps < 0):
-            raise ParameterError(f"start_step is {start_step} and num_steps {num_steps}, but neither may be negative")
+            raise ParameterError(f"start_step is {start_step} and num_steps is {num_steps}, but must be at least 0")
         self._frames, self._plan = frames, plan
         # Eight bytes at a time where they divide a frame.
         rows = frames.reshape(len(frames), -1)

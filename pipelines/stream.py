@@ -66,7 +66,7 @@ class ClipStream:
         read_ahead: int = READ_AHEAD,
     ) -> None:
         if start_step < 0:
-            raise ParameterError(f"start_step is {start_step}, but must not be negative")
+            raise ParameterError(f"start_step is {start_step}, but must be at least 0")
         first = plan.batch(start_step, rank, world_size)
         lengths = np.full(len(first.labels), plan.clip_frames)
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
@@ -200,11 +200,11 @@ class _FrameStream:
         ordered: bool = False,
     ) -> None:
         if num_batches is not None and num_batches < 0:
-            raise ParameterError(f"num_steps is {num_batches}, but must not be negative")
+            raise ParameterError(f"num_steps is {num_batches}, but must be at least 0")
         if prefetch < 1:
             raise ParameterError(f"prefetch is {prefetch}, but must be at least 1")
         if read_ahead < 0:
-            raise ParameterError(f"read_ahead is {read_ahead}, but must not be negative")
+            raise ParameterError(f"read_ahead is {read_ahead}, but must be at least 0")
         self._gpu = _gpu_index(device)
         try:
             from attengait.pipelines.graphs import frames_pipeline, ordered_frames_pipeline

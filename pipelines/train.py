@@ -1,6 +1,5 @@
 """A store, a stream and the model put together: train a run. The library call behind `attengait train`."""
 
-import dataclasses
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +17,7 @@ from attengait.store.location import Location, Where
 from attengait.system.files import lock
 from attengait.system.progress import SILENT, Progress
 from attengait.training.checkpoint import RunRecord, read_record, write_record
-from attengait.training.config import TrainingConfig, differences
+from attengait.training.config import TrainingConfig, differences, make_config, settings_of
 from attengait.training.trainer import Trainer, TrainingResult, resolve_device
 
 _log = logging.getLogger(__name__)
@@ -42,8 +41,8 @@ def train_run(
     """
     if resume:
         read_record(run)
-    device, precision = resolve_device(config.device, config.precision)
-    config = dataclasses.replace(config, precision=precision)
+    device, precision = resolve_device(config.run.device, config.run.precision)
+    config = make_config(settings_of(config) | {"precision": precision})
     store = open_stores(store_path)
     stores = store.stores if isinstance(store, JoinedStores) else [store]
     plan = batch_plan(store, config)
@@ -58,8 +57,9 @@ def train_run(
     if not resume and run.exists() and not _is_begun(run):
         raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
     run.mkdir(parents=True, exist_ok=True)
-    batch = f"{config.subjects_per_batch} x {config.clips_per_subject} clips of {config.clip_frames} frames"
-    advice = f"choose smaller batches than {batch}, or a smaller size than {config.size}"
+    data = config.data
+    batch = f"{data.subjects_per_batch} x {data.clips_per_subject} clips of {data.clip_frames} frames"
+    advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
     with (run / ".lock").open("wb") as file, memory_errors(advice):
         lock(file, AttenGaitError(f"{run} is being trained in by another process"))
         if resume:
@@ -73,7 +73,7 @@ def train_run(
         with store.reader() as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
-                choice = choose_cache(config.cache, stores, device)
+                choice = choose_cache(config.run.cache, stores, device)
                 _log.info("%s", choice.reason)
                 return open_clips(
                     choice.cache,
@@ -112,17 +112,17 @@ def open_stores(where: Where | Sequence[Where]) -> Store | JoinedStores:
 
 def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan:
     """Return the plan of a run's batches over a store, or several."""
-    available = subjects_of(store)
-    excluded = set(parse_subjects(config.exclude_subjects, available)) if config.exclude_subjects else set()
-    subjects = [name for name in parse_subjects(config.train_subjects, available) if name not in excluded]
+    data, available = config.data, subjects_of(store)
+    excluded = set(parse_subjects(data.exclude_subjects, available)) if data.exclude_subjects else set()
+    subjects = [name for name in parse_subjects(data.train_subjects, available) if name not in excluded]
     return BatchPlan(
         store.sequences,
         subjects,
-        subjects_per_batch=config.subjects_per_batch,
-        clips_per_subject=config.clips_per_subject,
-        clip_frames=config.clip_frames,
-        seed=config.seed,
-        rules=config.clip_rules,
+        subjects_per_batch=data.subjects_per_batch,
+        clips_per_subject=data.clips_per_subject,
+        clip_frames=data.clip_frames,
+        seed=config.run.seed,
+        rules=data.rules,
     )
 
 
@@ -153,7 +153,8 @@ def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
     changed = differences(before.config, now.config)
     if changed:
         raise ParameterError(
-            f"{run} was trained with other settings ({'; '.join(changed)}): continue with those or choose another --out"
+            f"the settings of {run} are others ({'; '.join(changed)}), but must be those of the run that is continued: "
+            "use these or choose another --out"
         )
     # An older record says less about its store.
     same_store = all(now.store.get(key) == value for key, value in before.store.items())

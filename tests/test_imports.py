@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LINKED = ("kernels", "pipelines", "benchmarks", "cli")
 LINKED_MODULES = tuple(f"attengait.{folder}" for folder in LINKED)
 LAYERS = ("kernels", "attengait", "pipelines", "benchmarks", "cli")
-KERNELS_MAY_IMPORT = ("attengait.errors", "attengait.kernels")
+KERNELS_MAY_IMPORT = ("attengait.errors", "attengait.kernels", "attengait.system.lookup")
 
 
 def module_name(path: Path) -> str:
@@ -111,6 +111,13 @@ def test_every_import_goes_down_and_is_absolute():
     assert faults(sources()) == []
 
 
+def test_the_look_up_that_kernels_share_imports_the_errors_only():
+    modules = sources()
+    statements = ast.walk(ast.parse(modules["attengait.system.lookup"]))
+    names = {name for statement in statements for name in imported(statement, modules)}
+    assert {name for name in names if name.split(".")[0] not in sys.stdlib_module_names} == {"attengait.errors"}
+
+
 def test_no_modules_import_each_other_in_a_circle():
     assert circle(sources()) is None
 
@@ -128,6 +135,7 @@ def test_the_sources_are_found():
         ("attengait.pipelines.train", "from attengait import benchmarks"),
         ("attengait.benchmarks.loader", "from attengait.cli.progress import ProgressLine"),
         ("attengait.kernels.flow.backends", "from attengait.store import open_store"),
+        ("attengait.kernels.flow.backends", "from attengait.system.machine import usable_cores"),
         ("attengait.kernels.flow.backends", "import attengait"),
         ("attengait.cli.main", "from .train import train"),
         ("attengait.cli.main", "import kernels.flow"),

@@ -35,7 +35,8 @@ def distance(probes: NDArray[np.floating], gallery: NDArray[np.floating], name: 
     between_blocks = look_up(DISTANCES, name, "distance")
     if probes.ndim != 3 or gallery.ndim != 3 or probes.shape[1:] != gallery.shape[1:]:
         raise ParameterError(
-            f"probes and gallery must be [n, parts, D] and [m, parts, D], got {probes.shape} and {gallery.shape}"
+            f"gallery is {list(gallery.shape)} and probes is {list(probes.shape)}, but must be [m, parts, D] and "
+            "[n, parts, D]"
         )
     result = np.empty((len(probes), len(gallery)))
     if not result.size:

@@ -1,4 +1,4 @@
-"""What an evaluation found: rank-1 per condition and probe view, its means, and how these are shown and written.
+"""What an evaluation found: rank-1 per condition and probe view, its means, and the table of them as text.
 
 A figure is a fraction of 1, or None where there was nothing to measure; means are over the figures present.
 """
@@ -6,10 +6,6 @@ A figure is a fraction of 1, or None where there was nothing to measure; means a
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 _ABSENT = "–"
 
@@ -52,28 +48,39 @@ class EvaluationResult:
         """The headline figure: the mean over conditions of the mean rank-1 over probe views."""
         return mean_of_present(mean_of_present(views.values()) for views in self.rank1.values())
 
-    def table(self) -> Group:
-        """A table for a rich console: views down, conditions across, percent.
+    @property
+    def title(self) -> str:
+        """What the table shows."""
+        return f"{self.protocol}: rank-1 in %, excluding {self.leaves_out}, distance {self.distance}"
 
-        Below it: how many were compared, what chance gives, and what is missing.
-        """
-        columns: Figures = dict(self.rank1)
-        if self.mean_average_precision is not None:
-            columns |= {f"{condition} mAP": views for condition, views in self.mean_average_precision.items()}
-        table = Table("probe view")
-        for heading in columns:
-            table.add_column(heading, justify="right")
-        for view in dict.fromkeys(view for views in columns.values() for view in views):
-            table.add_row(view, *(_percent(views[view]) for views in columns.values()))
-        table.add_section()
-        table.add_row("mean", *(_percent(mean_of_present(views.values())) for views in columns.values()))
-        lines = [
+    @property
+    def headings(self) -> list[str]:
+        """Of the table's columns: probe view, the conditions and, where there is one, each condition's mAP."""
+        return ["probe view", *self._columns]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The table's rows: one for each probe view, and the means. Figures are in percent."""
+        columns = self._columns
+        names = dict.fromkeys(view for views in columns.values() for view in views)
+        rows = [[name, *(_percent(views[name]) for views in columns.values())] for name in names]
+        return [*rows, ["mean", *(_percent(mean_of_present(views.values())) for views in columns.values())]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What belongs below the table: the headline figure, chance, how many were compared, what is missing."""
+        return [
             f"mean over conditions {_percent(self.mean)}, chance level {_percent(self.chance)}",
             f"{self.num_subjects} subjects, {self.num_probes} probes, {self.num_gallery} gallery items",
             *self.missing,
         ]
-        title = f"{self.protocol}: rank-1 in %, excluding {self.leaves_out}, distance {self.distance}"
-        return Group(Text(title), table, *map(Text, lines))
+
+    def __str__(self) -> str:
+        """The table as plain text, as the columns of a terminal or a notebook show it."""
+        lines = [self.headings, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.headings))]
+        table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+        return "\n".join([self.title, "", *table, "", *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary for `json.dumps`: protocol, distance, rank1 by condition (views, mean), mean."""
@@ -86,6 +93,12 @@ class EvaluationResult:
             result["mean_average_precision"] = _with_means(self.mean_average_precision)
         result["mean"] = self.mean
         return result
+
+    @property
+    def _columns(self) -> Figures:
+        """By heading and probe view."""
+        precision = self.mean_average_precision or {}
+        return self.rank1 | {f"{condition} mAP": views for condition, views in precision.items()}
 
 
 def _with_means(figures: Figures) -> dict[str, Any]:

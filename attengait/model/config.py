@@ -5,18 +5,48 @@ Sizes are entries of a table. Nothing here is inferred from a number of classes.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
-from attengait.errors import ParameterError
-
-SpatialReduction = Literal["both", "mean"]
+from attengait.errors import require
+from attengait.system.lookup import check_name, look_up
 
 FRAME_PIXELS = 64
 """Height and width of an input frame."""
 
 
+SPATIAL_REDUCTIONS = ("both", "mean")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ModelConfig:
+class ModelOptions:
+    """What a network of any size can be varied in. The settings of a training run have the same fields.
+
+    Raises ParameterError for a value out of range.
+    """
+
+    blocks_per_stage: int = 2
+    """Patch attention + convolution, this many times per stage: 2 is the published network, 4 its deep variant."""
+    num_classes: int = 0
+    """Outputs of each part's classifier. 0: a network has no classifiers; a training run has one output for each
+    training subject."""
+    attention_softmax: bool = True
+    """Whether attention weights pass a softmax over the patches (or parts) before they multiply."""
+    attention_dropout: float = 0.1
+    """Chance that a patch's (or part's) attention is zero for one training step."""
+    spatial_reduction: str = "both"
+    """How the spatial pyramid reduces time: mean + max ("both", as published) or the mean alone ("mean")."""
+
+    def __post_init__(self) -> None:
+        _require_count("blocks_per_stage", self.blocks_per_stage)
+        is_accepted = self.num_classes == 0 or _is_count(self.num_classes)
+        require(is_accepted, "num_classes", self.num_classes, "a whole number of at least 0")
+        is_accepted = 0 <= self.attention_dropout < 1
+        require(is_accepted, "attention_dropout", self.attention_dropout, "at least 0 and below 1")
+        check_name(SPATIAL_REDUCTIONS, self.spatial_reduction, "spatial_reduction")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig(ModelOptions):
     """The shape of one AttenGait network."""
 
     channels: int = 3
@@ -27,30 +57,14 @@ class ModelConfig:
     """Features per part between the two part-wise linear layers."""
     embedding_size: int = 16
     """D, features per part of the embedding."""
-    blocks_per_stage: int = 2
-    """Patch attention + convolution, this many times per stage: 2 is the published network, 4 its deep variant."""
-    num_classes: int = 0
-    """Outputs of each part's classifier; 0 builds none."""
-    attention_softmax: bool = True
-    """Whether attention weights pass a softmax over the patches (or parts) before they multiply."""
-    attention_dropout: float = 0.1
-    """Chance that a patch's (or part's) attention is zero for one training step."""
-    spatial_reduction: SpatialReduction = "both"
-    """How the spatial pyramid reduces time: mean + max ("both", as published) or the mean alone."""
 
     def __post_init__(self) -> None:
+        ModelOptions.__post_init__(self)  # super() does not work in a class with slots
         object.__setattr__(self, "widths", tuple(self.widths))
-        if len(self.widths) != 3 or not all(_is_count(width) for width in self.widths):
-            raise ParameterError(f"widths must be three positive integers, got {self.widths!r}")
-        for name in ("channels", "part_width", "embedding_size", "blocks_per_stage"):
-            if not _is_count(getattr(self, name)):
-                raise ParameterError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
-        if self.num_classes != 0 and not _is_count(self.num_classes):
-            raise ParameterError(f"num_classes must be 0 or a positive integer, got {self.num_classes!r}")
-        if not 0 <= self.attention_dropout < 1:
-            raise ParameterError(f"attention_dropout must be at least 0 and below 1, got {self.attention_dropout!r}")
-        if self.spatial_reduction not in get_args(SpatialReduction):
-            raise ParameterError(f"spatial_reduction must be 'both' or 'mean', got {self.spatial_reduction!r}")
+        is_accepted = len(self.widths) == 3 and all(_is_count(width) for width in self.widths)
+        require(is_accepted, "widths", self.widths, "three whole numbers of at least 1")
+        for name in ("channels", "part_width", "embedding_size"):
+            _require_count(name, getattr(self, name))
 
     @classmethod
     def of_size(cls, size: str, **changes: Any) -> Self:
@@ -59,9 +73,7 @@ class ModelConfig:
         Raises:
             ParameterError: no such size, or a change that is no field or out of range.
         """
-        if size not in SIZES:
-            raise ParameterError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
-        return cls.from_dict(SIZES[size] | changes)
+        return cls.from_dict(look_up(SIZES, size, "size") | changes)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -71,9 +83,8 @@ class ModelConfig:
             ParameterError: an unknown field or a value out of range.
         """
         known = [field.name for field in fields(cls)]
-        unknown = [name for name in values if name not in known]
-        if unknown:
-            raise ParameterError(f"unknown model setting {unknown[0]!r}; known are {', '.join(known)}")
+        for name in values:
+            check_name(known, name, "model setting")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,3 +103,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _require_count(name: str, value: object) -> None:
+    require(_is_count(value), name, value, "a whole number of at least 1")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from attengait.errors import ParameterError
+from attengait.errors import ParameterError, require
 from attengait.model.attention import PartAttention, PatchAttention
 from attengait.model.config import FRAME_PIXELS, ModelConfig
 from attengait.model.initialisation import initialise_classifier, initialise_convolution, initialise_part_linear
@@ -111,7 +111,7 @@ class AttenGait(nn.Module):
             ParameterError: the network was built without classifiers (num_classes = 0).
         """
         if self.classifier is None:
-            raise ParameterError("this model has no classifiers (num_classes is 0)")
+            raise ParameterError("num_classes is 0, but must be at least 1 for a model that classifies")
         logits: Tensor = self.classifier(embeddings)
         return logits
 
@@ -119,7 +119,8 @@ class AttenGait(nn.Module):
     def embed(self, frames: Tensor) -> Tensor:
         """Embeddings float32 [N, 62, D] of whole sequences of one length, frames uint8 [N, T, 64, 64, C]."""
         if frames.dim() != 5:
-            raise ParameterError(f"frames must be [N, T, 64, 64, {self.config.channels}], got {list(frames.shape)}")
+            wanted = f"[N, T, {FRAME_PIXELS}, {FRAME_PIXELS}, {self.config.channels}]"
+            raise ParameterError(f"frames is {list(frames.shape)}, but must be {wanted}")
         return self.embed_ragged(frames.flatten(0, 1), [frames.shape[1]] * frames.shape[0])
 
     @torch.no_grad()
@@ -159,10 +160,10 @@ class AttenGait(nn.Module):
     def _check(self, frames: Tensor, lengths: list[int]) -> None:
         shape = (FRAME_PIXELS, FRAME_PIXELS, self.config.channels)
         if frames.dim() != 4 or tuple(frames.shape[1:]) != shape or frames.dtype != torch.uint8:
-            wanted = f"uint8 frames of {' x '.join(map(str, shape))}"
-            raise ParameterError(f"the model takes {wanted}, got {frames.dtype} {list(frames.shape)}")
-        if not lengths or min(lengths) < 1 or sum(lengths) != len(frames):
-            raise ParameterError(f"lengths must be positive and add up to the {len(frames)} frames, got {lengths}")
+            wanted = f"uint8 [M, {', '.join(map(str, shape))}]"
+            raise ParameterError(f"frames is {str(frames.dtype)[6:]} {list(frames.shape)}, but must be {wanted}")
+        is_accepted = bool(lengths) and min(lengths) >= 1 and sum(lengths) == len(frames)
+        require(is_accepted, "lengths", lengths, f"at least 1 each and add up to the {len(frames)} frames")
 
 
 def normalise(frames: Tensor) -> Tensor:

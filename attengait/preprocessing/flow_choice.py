@@ -1,6 +1,5 @@
 """What a user chooses about flow: the backend, by name or `auto`, and the parameters of Farneback's method."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
@@ -11,6 +10,7 @@ from attengait.store.location import Where
 from attengait.store.opening import is_finished, open_store
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import check_path
+from attengait.system.lookup import look_up
 
 
 def choose_flow(name: str, out: Where) -> str:
@@ -29,9 +29,8 @@ def choose_flow(name: str, out: Where) -> str:
 def farneback_parameters(flow: str, assignments: Sequence[str]) -> FarnebackParameters:
     """Turn `key=value` words into parameters; what is not named keeps the published value.
 
-    Of a key that comes twice the last value counts. Raises ParameterError for a word without `=`, an unknown key (with
-    the nearest known one), a value out of range, and any word at all for a backend that computes another flow than
-    Farneback's.
+    Of a key that comes twice the last value counts. Raises ParameterError for a word without `=`, an unknown key, a
+    value out of range, and any word at all for a backend that computes another flow than Farneback's.
     """
     if assignments:
         check_farneback(flow)
@@ -41,12 +40,10 @@ def farneback_parameters(flow: str, assignments: Sequence[str]) -> FarnebackPara
         key, equals, text = word.partition("=")
         key, text = key.strip(), text.strip()
         if not equals:
-            raise ParameterError(f"--farneback {word}: expected key=value, for example winsize=15")
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise ParameterError(f"farneback has no parameter {key!r}; the nearest is {nearest[0]!r}")
+            raise ParameterError(f"--farneback is {word!r}, but must be KEY=VALUE, such as winsize=15")
+        kind = look_up(known, key, "--farneback parameter")
         try:
-            parameters[key] = known[key](text) if known[key] in (int, float) else text
+            parameters[key] = kind(text) if kind in (int, float) else text
         except ValueError:
             parameters[key] = text  # refused below, with what would be accepted
     return FarnebackParameters(**parameters)

@@ -107,8 +107,8 @@ class BatchPlan:
         """Subjects asked for that have no sequence to be used."""
         if subjects_per_batch > len(self.subjects):
             raise ParameterError(
-                f"subjects_per_batch is {subjects_per_batch}, but only {len(self.subjects)} subjects have a sequence "
-                f"{self.requirement}{_what_there_is(sequences, subjects, rules)}"
+                f"subjects_per_batch is {subjects_per_batch}, but must be at most {len(self.subjects)}, the subjects "
+                f"that have a sequence {self.requirement}{_what_there_is(sequences, subjects, rules)}"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
         labels = np.array([label_of.get(name, -1) for name in names.tolist()], np.int64)[codes]
@@ -151,7 +151,9 @@ class BatchPlan:
                 f"subjects_per_batch is {self.subjects_per_batch}, but must be a multiple of the {world_size} processes"
             )
         if step < 0 or not 0 <= rank < world_size:
-            raise ParameterError(f"step is {step} and rank {rank} of {world_size}, but neither may be out of range")
+            raise ParameterError(
+                f"step is {step} and rank is {rank}, but must be at least 0 and from 0 to {world_size - 1}"
+            )
         epoch, batch = divmod(step, self.steps_per_epoch)
         slots = batch * self.subjects_per_batch + np.arange(self.subjects_per_batch)
         subjects = self._permutation(epoch)[slots % len(self.subjects)]

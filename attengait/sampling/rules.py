@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import ParameterError
+from attengait.errors import require
 from attengait.sampling.selection import distinct, parse_views, parse_walks, walk_kinds
+from attengait.system.lookup import check_name
 
 if TYPE_CHECKING:
     from attengait.store.sequences import Sequences
@@ -42,14 +43,9 @@ class ClipRules:
     views) that the subject has, each alike, then one of its sequences."""
 
     def __post_init__(self) -> None:
-        if self.min_frames < 0:
-            raise ParameterError(f"min_frames is {self.min_frames}, but must be 0 or more")
-        for name, value, known in (
-            ("frame_order", self.frame_order, FRAME_ORDERS),
-            ("balance", self.balance, BALANCES),
-        ):
-            if value not in known:
-                raise ParameterError(f"{name} is {value!r}, but must be one of {', '.join(known)}")
+        require(self.min_frames >= 0, "min_frames", self.min_frames, "at least 0")
+        check_name(FRAME_ORDERS, self.frame_order, "frame_order")
+        check_name(BALANCES, self.balance, "balance")
 
     def least_frames(self, clip_frames: int) -> int:
         """Frames that a sequence needs to be used for clips of `clip_frames` frames."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
+from attengait.system.lookup import check_name
 
 STORE_MARK = ":"
 """Between the name of a store and that of a subject in it."""
@@ -60,13 +61,9 @@ def parse_walks(spec: Sequence[str], available: Sequence[str]) -> list[str]:
     """The walks that `spec` asks for, by name or kind. Raises ParameterError for a piece that matches no walk."""
     names = list(dict.fromkeys(available))
     kinds = walk_kinds(names)
-    known = {*names, *kinds}
+    known = list(dict.fromkeys([*kinds, *names]))
     for piece in _pieces(spec):
-        if piece not in known:
-            choices = [*dict.fromkeys(kinds), *(name for name, kind in zip(names, kinds, strict=True) if name != kind)]
-            raise ParameterError(
-                f"train_walks {piece!r} is none of the walks (there are {some_of(choices, _NUM_CHOICES)})"
-            )
+        check_name(known, piece, "train_walks", known_in_words=some_of(known, _NUM_CHOICES))
     pieces = set(_pieces(spec))
     return [name for name, kind in zip(names, kinds, strict=True) if name in pieces or kind in pieces]
 
@@ -123,24 +120,29 @@ class _Names:
             return set()
         first, last, step = int(match[1]), int(match[2]), int(match[3] or 1)
         if last < first or step < 1:
-            raise ParameterError(f"{self.what} {piece!r} is empty: a range goes upwards and its step is at least 1")
+            raise ParameterError(
+                f"{self.what} is {piece!r}, but must be a range that goes upwards, in steps of at least 1"
+            )
         values = (value for value in by_value if first <= value <= last and (value - first) % step == 0)
         return {name for value in values for name in by_value[value]}
 
-    def examples(self) -> str:
-        """What to say of a piece that matches none: which names there are, and how to write them."""
+    def refuse(self, piece: str) -> None:
+        """Raise ParameterError for a piece that matches no name: which names there are, and how to write them."""
         if self.what != "subjects":
-            return f"is none of the views (there are {some_of(self.names, _NUM_CHOICES)})"
-        none = f"matches none of the {len(self.names)} subjects"
-        if not self.names:
-            return none
+            return check_name(self.names, piece, self.what, known_in_words=some_of(self.names, _NUM_CHOICES))
         if self._stores:
             stores = list(self._stores)
-            return (
-                f"{none} (there are {some_of(self.names, 2)} of the stores {some_of(stores)}; ranges are written "
+            examples = (
+                f" (such as {some_of(self.names, 2)} of the stores {some_of(stores)}; a range is written "
                 f"{stores[0]}001-074, all subjects of a store {stores[0]})"
             )
-        return f"{none} (there are {some_of(self.names)}; ranges are written 001-074 or 001-074/2)"
+        elif self.names:
+            examples = f" (such as {some_of(self.names)}; a range is written 001-074 or 001-074/2)"
+        else:
+            examples = ""
+        raise ParameterError(
+            f"{self.what} is {piece!r}, but must be among the {len(self.names)} subjects that there are{examples}"
+        )
 
 
 def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[str]:
@@ -151,7 +153,7 @@ def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[st
     for piece in _pieces(spec):
         found = names.matching(piece)
         if not found:
-            raise ParameterError(f"{what} {piece!r} {names.examples()}")
+            names.refuse(piece)
         chosen |= found
     return [name for name in names.names if name in chosen]
 

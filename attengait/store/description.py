@@ -12,6 +12,7 @@ from typing import Any
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.pictures.encode import ENCODINGS, check_encoding
+from attengait.system.lookup import check_name
 
 FILE_NAME = "attengait.json"
 FORMAT = "attengait-pickles"
@@ -64,8 +65,8 @@ def describe(
         raise ParameterError(
             f"modality is missing: what frames of {channels} channels show must be said, one of {', '.join(MODALITIES)}"
         )
-    if modality not in MODALITIES and not is_as_exported:
-        raise ParameterError(f"modality must be one of {', '.join(MODALITIES)}, got {modality!r}")
+    if not is_as_exported:
+        check_name(MODALITIES, modality, "modality")
     if encoding is not None and modality not in _OF_FLOW and not is_as_exported:
         raise ParameterError(f"encoding is {encoding!r}, but only flow takes it, not {modality}")
     attributes: dict[str, Any] = {}

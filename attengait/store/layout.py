@@ -24,6 +24,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.location import Location, Where
+from attengait.system.lookup import check_name
 
 FORMAT = "attengait-store"
 VERSION = 1
@@ -96,8 +97,7 @@ class FrameLayout:
 
 def check_codec(codec: str) -> None:
     """Raise ParameterError for a codec that is not offered."""
-    if codec not in CODECS:
-        raise ParameterError(f"codec is {codec!r}, but must be one of {', '.join(CODECS)}")
+    check_name(CODECS, codec, "codec")
 
 
 def check_chunk_frames(chunk_frames: int) -> None:

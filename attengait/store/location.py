@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.system.lookup import check_name
 
 DRIVERS = {"s3": "s3", "gs": "gcs", "http": "http", "https": "http"}
 """Schemes of URLs, and tensorstore's name for what reads them."""
@@ -66,9 +67,7 @@ class Location:
         scheme, slashes, rest = match[1].lower(), match[2], match[3]
         if slashes == "/":
             raise ParameterError(f"{where} is a URL that became a path: give it as a str")
-        if scheme not in DRIVERS:
-            known = ", ".join(f"{scheme}://" for scheme in DRIVERS)
-            raise ParameterError(f"{where} must be a path, or a URL that begins with one of {known}")
+        check_name(DRIVERS, scheme, f"the scheme of {where}")
         query = login = ""
         if DRIVERS[scheme] == "http":
             rest, _, query = rest.partition("#")[0].partition("?")

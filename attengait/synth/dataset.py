@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError, require
 from attengait.synth.sequence import render_sequence
 from attengait.synth.video import write_video
 from attengait.system.progress import SILENT, Progress
@@ -54,25 +54,19 @@ class SynthConfig:
 
     def __post_init__(self) -> None:
         numbers = self.subject_numbers
-        if not numbers or not all(1 <= number <= 999 for number in numbers):
-            raise ParameterError(f"subjects is {self.subjects!r}; give how many, or their numbers, from 1 to 999")
+        are_numbers = bool(numbers) and all(1 <= number <= 999 for number in numbers)
+        require(are_numbers, "subjects", self.subjects, "how many, or their numbers, from 1 to 999")
         for walk in self.walks:
-            if not re.fullmatch(r"(nm|bg|cl)-\d\d", walk):
-                raise ParameterError(f"walk {walk!r} is unknown; a walk is nm, bg or cl and two digits, such as nm-01")
+            is_walk = re.fullmatch(r"(nm|bg|cl)-\d\d", walk, re.ASCII) is not None
+            require(is_walk, "walk", walk, "nm, bg or cl and two digits, such as nm-01")
         for view in self.views:
-            if not 0 <= view <= 359:
-                raise ParameterError(f"view is {view}; a view is whole degrees from 0 to 359")
+            require(0 <= view <= 359, "view", view, "whole degrees from 0 to 359")
         for name, values in (("subjects", numbers), ("walks", self.walks), ("views", self.views)):
-            if not values:
-                raise ParameterError(f"{name} is empty; give at least one")
-            if len(set(values)) < len(values):
-                raise ParameterError(f"{name} names one twice: {', '.join(map(str, values))}")
-        if not 1 <= self.frames <= MAX_FRAMES:
-            raise ParameterError(f"frames is {self.frames}; a sequence has 1 to {MAX_FRAMES}")
-        if self.seed < 0:
-            raise ParameterError(f"seed is {self.seed}; a seed is 0 or larger")
-        if self.workers < 1:
-            raise ParameterError(f"workers is {self.workers}; at least 1 is needed")
+            is_accepted = bool(values) and len(set(values)) == len(values)
+            require(is_accepted, name, list(values), "at least one, and each only once")
+        require(1 <= self.frames <= MAX_FRAMES, "frames", self.frames, f"from 1 to {MAX_FRAMES}")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        require(self.workers >= 1, "workers", self.workers, "at least 1")
 
     @property
     def subject_numbers(self) -> tuple[int, ...]:

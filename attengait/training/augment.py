@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attengait.model.net import normalise
-from attengait.training.config import TrainingConfig
+from attengait.training.config import OptimiserSettings
 
 
 class Augmented(NamedTuple):
@@ -26,16 +26,16 @@ class Augmented(NamedTuple):
     """float32 [N, K]: (mixed) one-hot labels."""
 
 
-def augment(frames: Tensor, targets: Tensor, config: TrainingConfig, generator: torch.Generator) -> Augmented:
+def augment(frames: Tensor, targets: Tensor, settings: OptimiserSettings, generator: torch.Generator) -> Augmented:
     """Apply mixup, then cutmix, each with its probability.
 
     `frames` uint8 [N, T, H, W, C] and `targets` float32 [N, K] stay untouched. All draws come from `generator` (a CPU
     generator), in an order that does not depend on the device.
     """
     do_mixup, do_cutmix = torch.rand(2, generator=generator).tolist()
-    if do_mixup < config.mixup_probability:
+    if do_mixup < settings.mixup_probability:
         frames, targets = mixup(frames, targets, generator)
-    if do_cutmix < config.cutmix_probability:
+    if do_cutmix < settings.cutmix_probability:
         frames, targets = cutmix(frames, targets, generator)
     return Augmented(frames, targets)
 

@@ -1,22 +1,25 @@
 """The settings of a training run: a preset (a TOML file that one can read) and `key=value` changes on top of it.
 
-Every setting is one flat, typed field, so that an unknown or mistyped one is refused and what a run used is one small
-JSON file in its folder.
+In Python they are four groups: data, model, optimiser and run. Presets, `--set` and the config.json of a run use one
+flat list of keys, the names of the groups' fields: `learning_rate` is `config.optimiser.learning_rate`. `make_config`
+and `settings_of` translate between the two. Each group checks its own values.
 """
 
-import dataclasses
-import difflib
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar
 
-from attengait.errors import ParameterError
-from attengait.sampling.rules import BALANCES, FRAME_ORDERS, ClipRules
+from attengait.errors import require
+from attengait.model.config import SIZES, ModelConfig, ModelOptions
+from attengait.sampling.rules import ClipRules
+from attengait.system.lookup import check_name
+
+Group = TypeVar("Group")
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
@@ -24,50 +27,88 @@ CACHES = ("auto", "none", "host", "gpu")
 # A resumed run may change these: they say where and how long it runs, not what is computed.
 RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
 
+ALIASES: dict[str, tuple[str, ...]] = {
+    "amp": ("precision",),
+    "batch": ("subjects_per_batch", "clips_per_subject"),
+    "batch_size": ("subjects_per_batch", "clips_per_subject"),
+    "bs": ("subjects_per_batch", "clips_per_subject"),
+    "classes": ("num_classes",),
+    "cutmix": ("cutmix_probability",),
+    "depth": ("blocks_per_stage",),
+    "dropout": ("attention_dropout",),
+    "frames": ("clip_frames",),
+    "gpu": ("device",),
+    "k": ("clips_per_subject",),
+    "l2": ("l2_penalty",),
+    "lr": ("learning_rate",),
+    "mixup": ("mixup_probability",),
+    "model": ("size",),
+    "p": ("subjects_per_batch",),
+    "steps": ("epochs", "stop_after_steps"),
+    "subjects": ("train_subjects",),
+    "t": ("clip_frames",),
+    "views": ("train_views",),
+    "walks": ("train_walks",),
+    "warmup": ("warmup_epochs",),
+    "wd": ("l2_penalty",),
+    "weight_decay": ("l2_penalty",),
+}
+"""What people type and the keys that they mean. They are suggested, not accepted."""
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class TrainingConfig:
-    """What determines a training run, beside the store; defaults are the published CASIA-B recipe."""
+class DataSettings:
+    """What a run is trained on, and the shape of its batches. Raises ParameterError for a value out of range."""
 
     train_subjects: tuple[str, ...] = ()
     """Subjects trained on: names and ranges such as 001-074 or 00001-10305/2 (every second); empty: all of the store.
     All others are test subjects."""
     exclude_subjects: tuple[str, ...] = ()
-    """Subjects left out of training that are nevertheless no test subjects."""
-    train_views: tuple[str, ...] = ()
-    """Views trained on: names, numbers or ranges such as 090 or 000-090; empty: all."""
-    train_walks: tuple[str, ...] = ()
-    """Walks trained on: names such as nm-01, or kinds such as nm; empty: all."""
-    min_frames: int = 0
-    """Sequences of fewer frames are not trained on."""
-    repeat_short: bool = False
-    """Train on sequences shorter than a clip, too, with each frame shown several times in a row until there are enough:
-    the published program's option repeat."""
-    balance: str = "none"
-    """How one of a subject's sequences is drawn: none, each alike; walks or views, each kind of walk or view alike."""
-
-    size: str = "small"
-    """tiny, small, medium or large: the widths of the model (attengait.model.config.SIZES)."""
-    blocks_per_stage: int = 2
-    """Depth: 2, or 4 for the deep variant."""
-    num_classes: int = 0
-    """Outputs of each part's classifier; 0: one for each training subject."""
-    attention_softmax: bool = True
-    """Softmax over the attention weights."""
-    attention_dropout: float = 0.1
-    """Dropout rate of the attention weights."""
-    spatial_reduction: str = "both"
-    """Over time, in the spatial pyramid: both (mean + max) or mean."""
-
+    """Subjects that are neither trained on nor test subjects."""
+    channels: tuple[str, ...] = ()
+    """Channels of the store's pictures that are trained on, by name; empty: all."""
     subjects_per_batch: int = 8
     """P of the P x K batch."""
     clips_per_subject: int = 8
     """K of the P x K batch."""
     clip_frames: int = 30
     """Frames of a training clip, at least 16; shorter sequences are not used, unless repeat_short."""
-    frame_order: str = "consecutive"
-    """Which frames of a sequence: consecutive from a random start; subset, random ones in order; shuffled, random ones
-    in random order."""
+    rules: ClipRules = field(default_factory=ClipRules)
+    """Which sequences clips are drawn from, and how. Its fields are settings, too."""
+
+    def __post_init__(self) -> None:
+        require(self.subjects_per_batch >= 2, "subjects_per_batch", self.subjects_per_batch, "at least 2 (triplets)")
+        _require_at_least(self, 1, "clips_per_subject")
+        is_accepted = self.clip_frames >= 16
+        require(is_accepted, "clip_frames", self.clip_frames, "at least 16 (the longest temporal window)")
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ModelSettings(ModelOptions):
+    """The model that a run trains. Raises ParameterError for a value out of range."""
+
+    size: str = "small"
+    """tiny, small, medium or large: the widths of the model (attengait.model.config.SIZES)."""
+
+    def __post_init__(self) -> None:
+        ModelOptions.__post_init__(self)  # super() does not work in a class with slots
+        check_name(SIZES, self.size, "size")
+
+    def network(self, *, channels: int, num_subjects: int) -> ModelConfig:
+        """Return the network for frames of `channels` channels and `num_subjects` training subjects.
+
+        Raises ParameterError where num_classes is less than the training subjects.
+        """
+        is_accepted = self.num_classes == 0 or self.num_classes >= num_subjects
+        require(is_accepted, "num_classes", self.num_classes, f"0 or at least {num_subjects}, the training subjects")
+        options = {option.name: getattr(self, option.name) for option in fields(ModelOptions)}
+        options["num_classes"] = self.num_classes or num_subjects
+        return ModelConfig.of_size(self.size, channels=channels, **options)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class OptimiserSettings:
+    """Losses, augmentation, learning rate and how long. Raises ParameterError for a value out of range."""
 
     epochs: int = 8000
     """Epochs with both losses; an epoch visits each subject once."""
@@ -92,6 +133,24 @@ class TrainingConfig:
     cutmix_probability: float = 0.25
     """Chance that a batch gets a square from a permutation of itself."""
 
+    def __post_init__(self) -> None:
+        _require_at_least(self, 1, "epochs")
+        _require_at_least(self, 0, "epochs_without_cross_entropy", "warmup_epochs")
+        require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "a positive number")
+        _require_at_least(self, 0, "margin", "cross_entropy_weight", "l2_penalty")
+        for name in ("mixup_probability", "cutmix_probability"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs with and without cross entropy."""
+        return self.epochs + self.epochs_without_cross_entropy
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class RunSettings:
+    """Where and how a run computes, and when it saves. Raises ParameterError for a value out of range."""
+
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     cache: str = "auto"
@@ -106,54 +165,34 @@ class TrainingConfig:
     """Stop at this step with a checkpoint, as an interruption would; 0: run to the end."""
 
     def __post_init__(self) -> None:
-        from attengait.model.config import SIZES
+        check_name(CACHES, self.cache, "cache")
+        check_name(PRECISIONS, self.precision, "precision")
+        _require_at_least(self, 0, "seed", "stop_after_steps")
+        _require_at_least(self, 1, "checkpoint_every_steps")
 
-        _require("size", self.size, self.size in SIZES, f"one of {', '.join(SIZES)}")
-        _require("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
-        _require("cache", self.cache, self.cache in CACHES, f"one of {', '.join(CACHES)}")
-        accepted = ("both", "mean")
-        _require("spatial_reduction", self.spatial_reduction, self.spatial_reduction in accepted, "both or mean")
-        _require("subjects_per_batch", self.subjects_per_batch, self.subjects_per_batch >= 2, "2 or more (triplets)")
-        _require("clip_frames", self.clip_frames, self.clip_frames >= 16, "16 or more (the longest temporal window)")
-        for name in ("blocks_per_stage", "clips_per_subject", "epochs", "checkpoint_every_steps"):
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        orders = ", ".join(FRAME_ORDERS)
-        _require("frame_order", self.frame_order, self.frame_order in FRAME_ORDERS, f"one of {orders}")
-        _require("balance", self.balance, self.balance in BALANCES, f"one of {', '.join(BALANCES)}")
-        for name in (
-            "epochs_without_cross_entropy",
-            "min_frames",
-            "num_classes",
-            "seed",
-            "stop_after_steps",
-            "warmup_epochs",
-        ):
-            _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
-        for name in ("margin", "cross_entropy_weight", "l2_penalty"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) < float("inf"), "0 or more")
-        _require("learning_rate", self.learning_rate, 0 < self.learning_rate < float("inf"), "a positive number")
-        for name in ("mixup_probability", "cutmix_probability"):
-            _require(name, getattr(self, name), 0 <= getattr(self, name) <= 1, "between 0 and 1")
-        _require("attention_dropout", self.attention_dropout, 0 <= self.attention_dropout < 1, "at least 0, below 1")
 
-    @property
-    def total_epochs(self) -> int:
-        """Epochs with and without cross entropy."""
-        return self.epochs + self.epochs_without_cross_entropy
+@dataclass(kw_only=True, slots=True, frozen=True)
+class TrainingConfig:
+    """What determines a training run, beside the store; defaults are the published CASIA-B recipe."""
 
-    @property
-    def clip_rules(self) -> ClipRules:
-        """What clips are drawn from, and how."""
-        return ClipRules(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ClipRules)})
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    run: RunSettings = field(default_factory=RunSettings)
 
     def to_json(self) -> str:
-        """The settings as a JSON object."""
+        """The settings as a JSON object, by their flat keys."""
         return json.dumps(settings_of(self), indent=2)
 
 
 def settings_of(config: TrainingConfig) -> dict[str, Any]:
-    """Return a run's settings, as `make_config` takes them."""
-    return dataclasses.asdict(config)
+    """Return a run's settings by their flat keys, as `make_config` takes them."""
+    return _flat(asdict(config))
+
+
+def setting_names() -> list[str]:
+    """All flat keys, in the order of the groups."""
+    return list(_types(TrainingConfig))
 
 
 def preset_names() -> list[str]:
@@ -162,8 +201,8 @@ def preset_names() -> list[str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Return the settings of a preset file. Raises ParameterError for an unknown name."""
-    _require("preset", name, name in preset_names(), f"one of {', '.join(preset_names())}")
+    """Return the settings of a preset file by their flat keys. Raises ParameterError for an unknown name."""
+    check_name(preset_names(), name, "preset")
     return tomllib.loads(_presets().joinpath(f"{name}.toml").read_text())
 
 
@@ -171,73 +210,108 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn `key=value` words into typed settings.
 
     A value is read as the field's type; lists are separated by commas. Raises ParameterError for a word without `=`, an
-    unknown key (with the nearest known one) and a value of the wrong type.
+    unknown key (with the key that is meant, if there is one) and a value of the wrong type.
+
+    >>> parse_assignments(["seed=3", "train_subjects=001-004,007"])
+    {'seed': 3, 'train_subjects': ('001-004', '007')}
     """
     settings: dict[str, Any] = {}
     for word in assignments:
         key, equals, text = word.partition("=")
         key = key.strip()
-        if not equals:
-            raise ParameterError(f"--set {word}: expected key=value, for example seed=1")
-        settings[key] = _parse(key, text.strip(), _field_type(key))
+        require(bool(equals), "--set", word, "KEY=VALUE, such as seed=1")
+        settings[key] = _parse(key, text.strip(), _type_of(key))
     return settings
 
 
 def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
-    """Build a checked TrainingConfig. Raises ParameterError for an unknown key or a value out of range."""
+    """Build a checked TrainingConfig from flat keys; keys that are left out have their defaults.
+
+    Raises ParameterError for an unknown key, a value of the wrong type and a value out of range.
+    """
     checked = {}
     for key, value in settings.items():
-        expected = _field_type(key)
+        expected = _type_of(key)
         if typing.get_origin(expected) is tuple:
-            value = tuple(value) if isinstance(value, (list, tuple)) else value
-            fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+            fits = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
         elif expected is float:
             fits = isinstance(value, (int, float)) and not isinstance(value, bool)
         else:
             fits = type(value) is expected
-        _require(key, value, fits, f"a value of type {_type_name(expected)}")
-        checked[key] = value
-    return TrainingConfig(**checked)
+        require(fits, key, value, _in_words(expected))
+        checked[key] = tuple(value) if isinstance(value, list) else value
+    return _build(TrainingConfig, checked)
 
 
 def differences(before: TrainingConfig, after: TrainingConfig) -> list[str]:
     """Say which settings that matter differ, each as `key: old, now new`."""
-    pairs = ((f.name, getattr(before, f.name), getattr(after, f.name)) for f in dataclasses.fields(TrainingConfig))
-    return [f"{name}: {old}, now {new}" for name, old, new in pairs if old != new and name not in RUNTIME_SETTINGS]
+    old, new = settings_of(before), settings_of(after)
+    return [f"{key}: {old[key]}, now {new[key]}" for key in old if old[key] != new[key] and key not in RUNTIME_SETTINGS]
 
 
 def _presets() -> Any:
     return resources.files("attengait.training") / "presets"
 
 
-def _field_type(key: str) -> Any:
-    known = typing.get_type_hints(TrainingConfig)
-    if key not in known:
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        raise ParameterError(f"there is no setting {key!r}; the nearest is {nearest[0]!r}")
-    return known[key]
+@cache
+def _types(group: type) -> dict[str, Any]:
+    """The flat keys of a group and of the groups in it, and the type of each."""
+    types: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(group).items():
+        types |= _types(kind) if _is_group(kind) else {name: kind}
+    return types
 
 
-def _type_name(expected: Any) -> str:
-    if isinstance(expected, types.GenericAlias):
-        return "list of strings"
-    return {bool: "true or false", int: "whole number", float: "number", str: "text"}[expected]
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in groups without the groups."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _build(group: type[Group], settings: Mapping[str, Any]) -> Group:
+    """A group, and the groups in it, from flat keys."""
+    values: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(group).items():
+        if _is_group(kind):
+            values[name] = _build(kind, settings)
+        elif name in settings:
+            values[name] = settings[name]
+    return group(**values)
+
+
+def _is_group(kind: Any) -> bool:
+    return is_dataclass(kind)
+
+
+def _type_of(key: str) -> Any:
+    types = _types(TrainingConfig)
+    check_name(types, key, "setting", aliases=ALIASES, known_in_words="those that --show-settings prints")
+    return types[key]
+
+
+def _in_words(expected: Any) -> str:
+    if typing.get_origin(expected) is tuple:
+        return "a list of texts"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}[expected]
 
 
 def _parse(key: str, text: str, expected: Any) -> Any:
     if expected is bool:
-        _require(key, text, text.lower() in ("true", "false"), "true or false")
+        require(text.lower() in ("true", "false"), key, text, _in_words(bool))
         return text.lower() == "true"
     if expected in (int, float):
         try:
             return expected(text)
         except ValueError:
-            raise ParameterError(f"{key}: got {text!r}, expected a {_type_name(expected)}") from None
+            require(False, key, text, _in_words(expected))
     if expected is str:
         return text
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def _require(name: str, value: Any, accepted: bool, expected: str) -> None:
-    if not accepted:
-        raise ParameterError(f"{name}: got {value!r}, expected {expected}")
+def _require_at_least(group: object, least: int, *names: str) -> None:
+    for name in names:
+        value = getattr(group, name)
+        require(least <= value < float("inf"), name, value, f"at least {least}")

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.model.config import ModelConfig
 from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
 from attengait.model.net import AttenGait
 from attengait.sampling.plan import BatchPlan, ClipBatch
@@ -28,7 +27,7 @@ from attengait.system.memory import keep_freed_memory
 from attengait.system.progress import SILENT, Progress, duration
 from attengait.training.augment import augment
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
-from attengait.training.config import TrainingConfig
+from attengait.training.config import OptimiserSettings, TrainingConfig
 from attengait.training.schedule import learning_rate
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
@@ -89,17 +88,18 @@ class Trainer:
         learning rate; the last checkpoint stays.
         """
         config = self.config
-        device, precision = resolve_device(config.device, config.precision)
+        device, precision = resolve_device(config.run.device, config.run.precision)
         if device.type == "cpu":
             keep_freed_memory()
-        torch.manual_seed(config.seed)
-        model = AttenGait(model_config(config, self.plan, self.channels)).to(device).train()
+        torch.manual_seed(config.run.seed)
+        network = config.model.network(channels=self.channels, num_subjects=len(self.plan.subjects))
+        model = AttenGait(network).to(device).train()
         optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         first_step = load_checkpoint(self.run, model=model, optimiser=optimiser, scaler=scaler) if resume else 0
 
-        num_steps = config.total_epochs * self.plan.steps_per_epoch
-        last_step = min(num_steps, config.stop_after_steps or num_steps)
+        num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
+        last_step = min(num_steps, config.run.stop_after_steps or num_steps)
         meter = _Meter(num_steps)
         step = saved = first_step
         with (
@@ -123,7 +123,7 @@ class Trainer:
                 scalars.add_scalar("speed/clips_per_second", report.clips_per_second, step)
                 scalars.add_scalar("speed/data_wait_share", report.data_wait_share, step)
                 self.progress.update("Training", step, num_steps, unit="steps", detail=report)
-                if step % config.checkpoint_every_steps == 0:
+                if step % config.run.checkpoint_every_steps == 0:
                     save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
                     saved = step
             if step != saved or step == 0:
@@ -131,9 +131,9 @@ class Trainer:
         return TrainingResult(steps=step, num_steps=num_steps, interrupted_by=stopped_by[0] if stopped_by else None)
 
     def _rate(self, step: int) -> float:
-        per_epoch = self.plan.steps_per_epoch
-        total = self.config.total_epochs * per_epoch
-        return learning_rate(step, self.config.learning_rate, self.config.warmup_epochs * per_epoch, total)
+        settings, per_epoch = self.config.optimiser, self.plan.steps_per_epoch
+        total = settings.total_epochs * per_epoch
+        return learning_rate(step, settings.learning_rate, settings.warmup_epochs * per_epoch, total)
 
     def _step(
         self,
@@ -147,17 +147,17 @@ class Trainer:
     ) -> dict[str, float]:
         """Do one optimiser step and return its losses."""
         config = self.config
-        seed = step_seed(config.seed, batch.step)
+        seed = step_seed(config.run.seed, batch.step)
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator().manual_seed(seed)
         clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
         targets = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
-        mixed = augment(clips, targets, config, generator)
-        with_classes = batch.step < config.epochs * self.plan.steps_per_epoch
+        mixed = augment(clips, targets, config.optimiser, generator)
+        with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
         with torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32"):
             embeddings = model(mixed.frames)  # [N, 62, D]
             logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
-        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config)
+        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser)
         total = losses["total"]
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
@@ -182,29 +182,13 @@ class Trainer:
         )
 
 
-def model_config(config: TrainingConfig, plan: BatchPlan, channels: int) -> ModelConfig:
-    """Return the model that a run trains; classifiers have num_classes outputs, or one for each training subject."""
-    subjects = len(plan.subjects)
-    if config.num_classes and config.num_classes < subjects:
-        raise ParameterError(f"num_classes: got {config.num_classes}, expected 0 or at least the {subjects} subjects")
-    return ModelConfig.of_size(
-        config.size,
-        channels=channels,
-        blocks_per_stage=config.blocks_per_stage,
-        num_classes=config.num_classes or subjects,
-        attention_softmax=config.attention_softmax,
-        attention_dropout=config.attention_dropout,
-        spatial_reduction=config.spatial_reduction,
-    )
-
-
 def loss_terms(
     model: AttenGait,
     embeddings: Tensor,
     logits: Tensor | None,
     labels: Tensor,
     targets: Tensor,
-    config: TrainingConfig,
+    settings: OptimiserSettings,
 ) -> dict[str, Tensor]:
     """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
 
@@ -213,13 +197,13 @@ def loss_terms(
     triplet = triplet_loss(
         embeddings.float(),
         labels,
-        margin=config.margin,
-        soft_margin=config.soft_margin,
-        normalised=config.normalise_embeddings,
+        margin=settings.margin,
+        soft_margin=settings.soft_margin,
+        normalised=settings.normalise_embeddings,
     )
-    terms = {"triplet": triplet, "l2": l2_penalty(model, config.l2_penalty)}
+    terms = {"triplet": triplet, "l2": l2_penalty(model, settings.l2_penalty)}
     if logits is not None:
-        terms["cross_entropy"] = config.cross_entropy_weight * cross_entropy(logits.float(), targets)
+        terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
     return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
 
@@ -232,9 +216,10 @@ def resolve_device(device: str, precision: str) -> tuple[torch.device, str]:
     except RuntimeError:
         resolved = torch.device("meta")
     if resolved.type not in ("cpu", "cuda"):
-        raise ParameterError(f"device: got {device!r}, expected auto, cpu, cuda or cuda:N")
+        raise ParameterError(f"device is {device!r}, but must be auto, cpu, cuda or cuda:N")
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ParameterError(f"device: got {device!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
+        number = torch.cuda.device_count()
+        raise ParameterError(f"device is {device!r}, but must be on this machine, which has {number} CUDA devices")
     if precision == "auto":
         precision = "bf16" if _computes_in_bf16(resolved) else "fp32"
     return resolved, precision

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.kernels.flow.backends import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.pictures import colour_fast
 from attengait.kernels.pictures.crop import find_crop
@@ -53,10 +53,8 @@ class CpuFlow(FlowBackend):
         Raises ParameterError for parameters that are too large, AttenGaitError if the code cannot be compiled.
         """
         for name in ("winsize", "iterations", "poly_n"):
-            if getattr(parameters, name) > LARGEST_PARAMETER:
-                raise ParameterError(
-                    f"{name} must be at most {LARGEST_PARAMETER} for flow cpu, got {getattr(parameters, name)}"
-                )
+            value = getattr(parameters, name)
+            require(value <= LARGEST_PARAMETER, name, value, f"at most {LARGEST_PARAMETER} for flow cpu")
         self._parameters = parameters
         _library()
 
@@ -111,10 +109,10 @@ class _Solver:
 
     def __init__(self, shape: tuple[int, ...], parameters: FarnebackParameters) -> None:
         if len(shape) != 2:
-            raise ParameterError(f"frames must be uint8 [H, W], got uint8 {list(shape)}")
+            raise ParameterError(f"frames is uint8 {list(shape)}, but must be uint8 [H, W]")
         if min(shape) < LEAST_SIDE_PX:
             raise ParameterError(
-                f"frames must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX} pixels, got {shape[1]} x {shape[0]}"
+                f"frames is {shape[1]} x {shape[0]} pixels, but must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX}"
             )
         self._shape = shape
         self._library = _library()
@@ -141,7 +139,7 @@ class _Solver:
     def expand(self, gray: Gray, expansion: NDArray[np.float32]) -> NDArray[np.float32]:
         if gray.dtype != np.uint8 or gray.shape != self._shape:
             raise ParameterError(
-                f"frames must be uint8 {list(self._shape)} like the first, got {gray.dtype} {list(gray.shape)}"
+                f"frames is {gray.dtype} {list(gray.shape)}, but must be uint8 {list(self._shape)} like the first"
             )
         if gray.strides[1] != 1:
             gray = np.ascontiguousarray(gray)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import ParameterError
+from attengait.errors import ParameterError, require
 from attengait.kernels.flow.backends import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.pictures.colour import colour_wheel
 from attengait.kernels.pictures.encode import ENCODINGS, STEPS_PER_PX, check_encoding
@@ -51,7 +51,7 @@ def pyramid(width: int, height: int, parameters: FarnebackParameters) -> list[Le
     """Return the levels for frames of a size, full resolution first; raises ParameterError for frames below 10 x 10."""
     if min(width, height) < LEAST_SIDE_PX:
         raise ParameterError(
-            f"frames must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX} pixels, got {width} x {height}"
+            f"frames is {width} x {height} pixels, but must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX}"
         )
     levels, scale = [_level(width, height, 1.0)], 1.0
     for _ in range(parameters.levels):
@@ -117,8 +117,8 @@ class DeviceFarneback:
             "RADIUS": parameters.winsize // 2,
             "TILE_H": _tile_height(parameters),
         }
-        if 3 * EXPANSION_H * (TILE_W + 2 * parameters.poly_n) * 4 > SHARED_BYTES:
-            raise ParameterError(f"poly_n must be at most 240 for the flow cuda, got {parameters.poly_n}")
+        fits = 3 * EXPANSION_H * (TILE_W + 2 * parameters.poly_n) * 4 <= SHARED_BYTES
+        require(fits, "poly_n", parameters.poly_n, "at most 240 for flow cuda")
 
     def flow(self, frames: Array, pairs: Array) -> tuple[Array, Array]:
         """Return the flow of each pair, float32 [P, H, W, 2], and its largest squared magnitude, float32 [P].
@@ -322,7 +322,7 @@ def _tile_height(parameters: FarnebackParameters) -> int:
             return height
     largest_span = (SHARED_BYTES - 4) // (5 * 8 * 4)
     largest = (largest_span - 1 - TILE_W) // 2 * 2 + 1
-    raise ParameterError(f"winsize must be at most {largest} for the flow cuda, got {parameters.winsize}")
+    raise ParameterError(f"winsize is {parameters.winsize}, but must be at most {largest} for flow cuda")
 
 
 def _blocks(count: int, size: int) -> int:

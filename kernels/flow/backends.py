@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.kernels.pictures.encode import ENCODINGS, Picture, check_encoding, encode
+from attengait.system.lookup import check_name, look_up
 
 Gray = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -54,16 +55,13 @@ class FarnebackParameters:
     def __post_init__(self) -> None:
         for name, least in (("levels", 0), ("winsize", 2), ("iterations", 1), ("poly_n", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ParameterError(f"{name} must be a whole number of at least {least}, got {value!r}")
-        if not _is_real(self.pyr_scale) or not 0 < self.pyr_scale < 1:
-            raise ParameterError(f"pyr_scale must be between 0 and 1, both excluded, got {self.pyr_scale!r}")
-        if not _is_real(self.poly_sigma) or not LEAST_POLY_SIGMA_PX <= self.poly_sigma < math.inf:
-            raise ParameterError(
-                f"poly_sigma must be a number of at least {LEAST_POLY_SIGMA_PX}, got {self.poly_sigma!r}"
-            )
-        if self.window not in get_args(Window):
-            raise ParameterError(f"window must be box or gaussian, got {self.window!r}")
+            is_accepted = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            require(is_accepted, name, value, f"a whole number of at least {least}")
+        is_accepted = _is_real(self.pyr_scale) and 0 < self.pyr_scale < 1
+        require(is_accepted, "pyr_scale", self.pyr_scale, "above 0 and below 1")
+        is_accepted = _is_real(self.poly_sigma) and LEAST_POLY_SIGMA_PX <= self.poly_sigma < math.inf
+        require(is_accepted, "poly_sigma", self.poly_sigma, f"a number of at least {LEAST_POLY_SIGMA_PX}")
+        check_name(get_args(Window), self.window, "window")
 
 
 class FlowBackend(ABC):
@@ -190,15 +188,14 @@ AUTO_ORDER = ("cuda", "cpu", "opencv")
 
 def check_backend(name: str) -> None:
     """Raise ParameterError unless `name` is the name of a flow backend."""
-    if name not in BACKENDS:
-        raise ParameterError(f"flow must be one of {', '.join(BACKENDS)}, got {name!r}")
+    check_name(BACKENDS, name, "flow")
 
 
 def check_farneback(name: str) -> None:
     """Raise ParameterError if the backend does not use Farneback's parameters."""
     if BACKENDS[name].own_parameters is not None:
         raise ParameterError(
-            f"farneback must be left out for flow {name}: it is another method, without its parameters"
+            f"farneback is given, but must be left out for flow {name}, which is another method without its parameters"
         )
 
 
@@ -218,8 +215,7 @@ def resolve_backend(name: str) -> str:
     """
     if name == AUTO:
         return next(each for each in AUTO_ORDER if BACKENDS[each].missing() is None)
-    if name not in BACKENDS:
-        raise ParameterError(f"flow must be one of {', '.join((AUTO, *BACKENDS))}, got {name!r}")
+    check_name((AUTO, *BACKENDS), name, "flow")
     return name
 
 
@@ -229,8 +225,7 @@ def make_backend(name: str, parameters: FarnebackParameters) -> FlowBackend:
     Raises ParameterError for an unknown name and for parameters that it does not support, AttenGaitError if it cannot
     be used.
     """
-    check_backend(name)
-    backend = BACKENDS[name]
+    backend = look_up(BACKENDS, name, "flow")
     if sentence := backend.missing():
         raise AttenGaitError(f"flow backend {name} cannot be used: {sentence}")
     return backend.make(parameters)

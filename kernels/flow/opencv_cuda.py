@@ -9,7 +9,7 @@ from typing import Any
 
 import cv2
 
-from attengait.errors import ParameterError
+from attengait.errors import require
 from attengait.kernels.flow.backends import FarnebackParameters, Flow, FlowBackend, Gray
 
 _POLY_N = (5, 7)
@@ -32,14 +32,11 @@ class OpenCVCudaFlow(FlowBackend):
 
     def __init__(self, parameters: FarnebackParameters) -> None:
         p = parameters
-        if p.poly_n not in _POLY_N:
-            raise ParameterError(f"poly_n must be 5 or 7 for flow opencv-cuda, got {p.poly_n}")
-        if p.window == "gaussian" and p.winsize > _LARGEST_GAUSSIAN_WINDOW:
-            raise ParameterError(
-                f"winsize must be at most {_LARGEST_GAUSSIAN_WINDOW} for flow opencv-cuda and a gaussian window, "
-                f"got {p.winsize}"
-            )
-        # Every parameter is given, because the defaults of this class are not those of the function on the CPU.
+        require(p.poly_n in _POLY_N, "poly_n", p.poly_n, "5 or 7 for flow opencv-cuda")
+        largest = _LARGEST_GAUSSIAN_WINDOW
+        is_accepted = p.window != "gaussian" or p.winsize <= largest
+        require(is_accepted, "winsize", p.winsize, f"at most {largest} for flow opencv-cuda and a gaussian window")
+        # Every parameter is given: this class has other defaults than the function on the CPU.
         self._farneback = _cv2_cuda().FarnebackOpticalFlow_create(
             numLevels=p.levels,
             pyrScale=p.pyr_scale,

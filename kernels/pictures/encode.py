@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from attengait.errors import ParameterError
 from attengait.kernels.pictures.colour import colour_flow, known_flow, largest_magnitude
 from attengait.kernels.pictures.crop import Crop, cut, find_crop, source_columns
+from attengait.system.lookup import check_name
 
 Picture = NDArray[np.uint8]
 Flow = NDArray[np.float32]
@@ -55,8 +56,7 @@ def encode(flow: Flow, silhouette: Picture, encoding: str, size: int) -> Picture
 
 def check_encoding(name: str) -> None:
     """Raise ParameterError unless `name` is the name of an encoding."""
-    if name not in ENCODINGS:
-        raise ParameterError(f"encoding must be one of {', '.join(ENCODINGS)}, got {name!r}")
+    check_name(ENCODINGS, name, "encoding")
 
 
 def decode_uv(pictures: Picture, *, steps_per_px: float = STEPS_PER_PX) -> Flow:
@@ -68,7 +68,7 @@ def decode_uv(pictures: Picture, *, steps_per_px: float = STEPS_PER_PX) -> Flow:
     """
     if pictures.dtype != np.uint8 or pictures.ndim == 0 or pictures.shape[-1] not in (2, 3):
         raise ParameterError(
-            f"pictures must be uint8 [..., 2] or [..., 3], got {pictures.dtype} {list(pictures.shape)}"
+            f"pictures is {pictures.dtype} {list(pictures.shape)}, but must be uint8 [..., 2] or [..., 3]"
         )
     flow: Flow = (pictures[..., :2].astype(np.float32) - np.float32(OFFSET)) / np.float32(steps_per_px)
     return flow

@@ -204,7 +204,7 @@ def test_penalty_covers_kernels_and_attention_only() -> None:
         ({"num_classes": -1}, "num_classes"),
         ({"attention_dropout": 1.0}, "attention_dropout"),
         ({"spatial_reduction": "max"}, "spatial_reduction"),
-        ({"depth": 4}, "unknown model setting 'depth'"),
+        ({"depth": 4}, "model setting is 'depth', but must be one of blocks_per_stage"),
     ],
 )
 def test_bad_settings_are_refused_by_name(change: dict[str, object], message: str) -> None:
@@ -213,7 +213,7 @@ def test_bad_settings_are_refused_by_name(change: dict[str, object], message: st
 
 
 def test_unknown_size_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ParameterError, match="tiny, small, medium, large, got 'huge'"):
+    with pytest.raises(ParameterError, match="size is 'huge', but must be one of tiny, small, medium, large"):
         ModelConfig.of_size("huge")
 
 

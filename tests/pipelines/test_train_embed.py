@@ -22,7 +22,7 @@ from attengait.store.joined import store_name
 from attengait.store.location import Location
 from attengait.store.sequences import SequenceRecord, columns_of
 from attengait.training.checkpoint import RunRecord, read_record, write_record
-from attengait.training.config import TrainingConfig
+from attengait.training.config import TrainingConfig, make_config, settings_of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def config(**changes: object) -> TrainingConfig:
     settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16, "size": "tiny", "device": "cpu"}
-    return TrainingConfig(**{**settings, **changes})
+    return make_config({**settings, **changes})
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_whom_a_run_on_several_stores_saw_of_another_store_cannot_be_said(joint_
 def test_a_run_on_several_stores_continues_with_these_in_any_order_and_with_no_others(
     two_stores: list[Path], joint_run: Path, tmp_path: Path
 ) -> None:
-    settings = dataclasses.replace(read_record(joint_run).config, stop_after_steps=2)
+    settings = make_config(settings_of(read_record(joint_run).config) | {"stop_after_steps": 2})
     shutil.copytree(joint_run, tmp_path / "run")
     assert train_run(two_stores[::-1], tmp_path / "run", settings, resume=True).steps == 2
     with pytest.raises(ParameterError, match="subjects 'casia-b:4' matches none"):
@@ -199,7 +199,7 @@ def test_a_run_with_all_that_sampling_offers_resumes_within_an_epoch_to_the_same
     rules = {"frame_order": "shuffled", "balance": "walks", "clip_frames": 20, "repeat_short": True}
     settings = config(**rules, stop_after_steps=5)  # an epoch has three steps
     train_run(two_stores, tmp_path / "whole", settings)
-    train_run(two_stores, tmp_path / "parts", dataclasses.replace(settings, stop_after_steps=4))
+    train_run(two_stores, tmp_path / "parts", make_config(settings_of(settings) | {"stop_after_steps": 4}))
     train_run(two_stores, tmp_path / "parts", settings, resume=True)
     whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
@@ -224,9 +224,9 @@ def test_rules_of_the_settings_reach_the_plan_and_who_is_dropped_is_said(
     train_run(made.path, tmp_path / "run", settings)
     sentence = "1 subjects have no sequence of at least 16 frames and of walks nm-01 and are left out: 003"
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [sentence]
-    assert read_record(tmp_path / "run").config.train_walks == ("nm-01",)
+    assert read_record(tmp_path / "run").config.data.rules.train_walks == ("nm-01",)
     with pytest.raises(ParameterError, match=r"train_walks: \('nm-01',\), now \(\)"):
-        train_run(made.path, tmp_path / "run", dataclasses.replace(settings, train_walks=()), resume=True)
+        train_run(made.path, tmp_path / "run", make_config(settings_of(settings) | {"train_walks": ()}), resume=True)
 
 
 KINDS: dict[str, tuple[int, dict[str, object]]] = {

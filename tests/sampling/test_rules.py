@@ -219,7 +219,7 @@ def test_subjects_that_the_rules_leave_without_a_sequence_are_dropped() -> None:
             r"of at least 21 frames and of views 000 and of walks nm "
             r"\(there are sequences of 20 to 40 frames, views 000, 090, 180, walks bg, cl, nm\)$",
         ),
-        ({"min_frames": -1}, "min_frames is -1, but must be 0 or more"),
+        ({"min_frames": -1}, "min_frames is -1, but must be at least 0"),
         ({"frame_order": "sorted"}, "frame_order is 'sorted', but must be one of consecutive, subset, shuffled"),
         ({"balance": "walk"}, "balance is 'walk', but must be one of none, walks, views"),
     ],

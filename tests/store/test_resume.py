@@ -132,7 +132,9 @@ def test_a_killed_run_that_yields_nothing_ends_in_the_same_error(tmp_path):
     out = tmp_path / "s.zarr"
     run(out, compute="nothing", STORE_KILL="8 parent", STORE_KILL_COUNTER=str(tmp_path.with_suffix(".counter")))
     result = run(out, compute="nothing")
-    assert re.match(r"AttenGaitError: nothing came out of 10 sequences \(too few pictures: 10\): see .*\n$", result.stdout)
+    assert re.match(
+        r"AttenGaitError: nothing came out of 10 sequences \(too few pictures: 10\): see .*\n$", result.stdout
+    )
     assert sorted(tmp_path.iterdir()) == [report_location(out).path]
 
 

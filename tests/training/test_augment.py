@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from attengait.training.augment import augment, cutmix, mixup
-from attengait.training.config import TrainingConfig
+from attengait.training.config import OptimiserSettings
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_cutmix_equals_the_loop(clips: torch.Tensor, targets: torch.Tensor, seed
 
 def test_each_augmentation_happens_with_its_probability(clips: torch.Tensor, targets: torch.Tensor) -> None:
     generator = torch.Generator().manual_seed(0)
-    config = TrainingConfig(mixup_probability=0.25, cutmix_probability=0.5)
+    config = OptimiserSettings(mixup_probability=0.25, cutmix_probability=0.5)
     kinds = []
     for _ in range(400):
         frames, _ = augment(clips, targets, config, generator)
@@ -64,7 +64,7 @@ def test_each_augmentation_happens_with_its_probability(clips: torch.Tensor, tar
 
 
 def test_without_augmentation_the_batch_is_untouched(clips: torch.Tensor, targets: torch.Tensor) -> None:
-    config = TrainingConfig(mixup_probability=0.0, cutmix_probability=0.0)
+    config = OptimiserSettings(mixup_probability=0.0, cutmix_probability=0.0)
     frames, same = augment(clips, targets, config, torch.Generator())
     assert frames is clips
     assert same is targets

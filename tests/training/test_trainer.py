@@ -19,7 +19,7 @@ from attengait.store.sequences import Sequences
 from attengait.system.progress import SILENT, Progress
 from attengait.training import checkpoint
 from attengait.training.checkpoint import RunRecord, read_record, write_record
-from attengait.training.config import TrainingConfig
+from attengait.training.config import make_config
 from attengait.training.trainer import Trainer, resolve_device, step_seed
 
 Heard = import_module("heard").Heard
@@ -63,14 +63,14 @@ Open = Callable[..., Trainer]
 @pytest.fixture
 def trainer(tmp_path: Path, sequences: Sequences, frames: np.ndarray) -> Open:
     def make(run: str = "run", progress: Progress = SILENT, **changes: Any) -> Trainer:
-        config = TrainingConfig(**{**SMALL, **changes})
+        config = make_config({**SMALL, **changes})
         plan = BatchPlan(
             sequences,
             ["001", "002", "003", "004"],
-            subjects_per_batch=config.subjects_per_batch,
-            clips_per_subject=config.clips_per_subject,
-            clip_frames=config.clip_frames,
-            seed=config.seed,
+            subjects_per_batch=config.data.subjects_per_batch,
+            clips_per_subject=config.data.clips_per_subject,
+            clip_frames=config.data.clip_frames,
+            seed=config.run.seed,
         )
 
         @contextmanager
@@ -78,7 +78,7 @@ def trainer(tmp_path: Path, sequences: Sequences, frames: np.ndarray) -> Open:
             def batches() -> Iterator[ClipBatch]:
                 for step in range(start, start + num_steps):
                     planned = plan.batch(step)
-                    clips = np.stack([frames[s : s + config.clip_frames] for s in planned.starts])
+                    clips = np.stack([frames[s : s + config.data.clip_frames] for s in planned.starts])
                     labels = torch.from_numpy(planned.labels)
                     yield ClipBatch(
                         step=step, clips=torch.from_numpy(clips), labels=labels, sequences=planned.sequences
@@ -216,7 +216,7 @@ def test_resuming_without_a_checkpoint_is_refused(trainer: Open) -> None:
 
 
 def test_too_few_classes_for_the_subjects_are_refused(trainer: Open) -> None:
-    with pytest.raises(ParameterError, match="num_classes: got 3, expected 0 or at least the 4 subjects"):
+    with pytest.raises(ParameterError, match="num_classes is 3, but must be 0 or at least 4"):
         trainer(num_classes=3).train()
 
 
@@ -245,7 +245,7 @@ def test_step_seeds_differ_and_stay_the_same_across_versions() -> None:
 
 
 def test_the_record_of_a_run_survives_and_its_damage_is_one_sentence(tmp_path: Path) -> None:
-    record = RunRecord(config=TrainingConfig(seed=3), subjects=["001"], store={"sequences": 1})
+    record = RunRecord(config=make_config({"seed": 3}), subjects=["001"], store={"sequences": 1})
     write_record(tmp_path, record)
     assert read_record(tmp_path) == record
     (tmp_path / "config.json").write_text("{")

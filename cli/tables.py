@@ -1,0 +1,24 @@
+"""Tables as the command line shows them."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from attengait.evaluation.result import EvaluationResult
+
+
+def evaluation_table(result: "EvaluationResult") -> Group:
+    """A table for a rich console: probe views down, conditions across, percent; below it the notes."""
+    first, *conditions = result.headings
+    table = Table(first)
+    for heading in conditions:
+        table.add_column(heading, justify="right")
+    *views, means = result.rows
+    for row in views:
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(*means)
+    return Group(Text(result.title), table, *map(Text, result.notes))
