@@ -128,7 +128,7 @@ def test_what_was_asked_for_is_done_or_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(resident, "available_memory_bytes", lambda: 1000)
     with pytest.raises(AttenGaitError, match="memory does not suffice to keep"):
         choose_cache("host", [raw], CPU)
-    with pytest.raises(ParameterError, match="cache is gpu, but the device is cpu"):
+    with pytest.raises(ParameterError, match="cache is 'gpu', but must be auto, none or host where the device is cpu"):
         choose_cache("gpu", [raw], CPU)
     with pytest.raises(ParameterError, match="cache is 'disk', but must be one of auto, none, host, gpu"):
         choose_cache("disk", [raw], CPU)
