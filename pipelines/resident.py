@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 import torch
 
-from attengait.errors import ParameterError
+from attengait.errors import require
 from attengait.sampling.plan import BatchPlan, ClipBatch
 
 
@@ -27,8 +27,8 @@ class ResidentStream:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if start_step < 0 or (num_steps is not None and num_steps < 0):
-            raise ParameterError(f"start_step is {start_step} and num_steps is {num_steps}, but must be at least 0")
+        require(start_step >= 0, "start_step", start_step, "at least 0")
+        require(num_steps is None or num_steps >= 0, "num_steps", num_steps, "at least 0")
         self._frames, self._plan = frames, plan
         # Eight bytes at a time where they divide a frame.
         rows = frames.reshape(len(frames), -1)

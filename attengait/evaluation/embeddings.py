@@ -45,12 +45,12 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape[1:]:
-            raise AttenGaitError(f"features must be [n, parts, D], got an array of shape {self.features.shape}")
+            raise AttenGaitError(f"features is {list(self.features.shape)}, but must be [n, parts, D]")
         for name in _ARRAYS[1:]:
             shape = getattr(self, name).shape
             if shape != (len(self),):
                 raise AttenGaitError(
-                    f"{name} must have one entry for each of the {len(self)} features, got shape {shape}"
+                    f"{name} is {list(shape)}, but must be [{len(self)}], one entry for each of the features"
                 )
         finite = np.isfinite(self.features).all(axis=(1, 2))
         if not finite.all():
@@ -112,7 +112,7 @@ def load_embeddings(path: Path) -> Embeddings:
 
 def _numbers(features: NDArray[Any]) -> NDArray[np.float32]:
     if features.dtype.kind != "f":
-        raise AttenGaitError(f"features must be floating-point numbers, got {features.dtype}")
+        raise AttenGaitError(f"features is {features.dtype}, but must be floating-point numbers")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is then refused by name
         return features.astype(np.float32)
 
@@ -123,7 +123,7 @@ def _names(values: NDArray[Any], array: str, *, numbers: bool) -> Names:
         return values
     if numbers and values.dtype.kind in "iu":
         return np.char.zfill(values.astype(np.str_), 3)
-    raise AttenGaitError(f"{array} must be text{' or whole numbers' if numbers else ''}, got {values.dtype}")
+    raise AttenGaitError(f"{array} is {values.dtype}, but must be text{' or whole numbers' if numbers else ''}")
 
 
 class Embedder(Protocol):

@@ -161,7 +161,8 @@ class AttenGait(nn.Module):
         shape = (FRAME_PIXELS, FRAME_PIXELS, self.config.channels)
         if frames.dim() != 4 or tuple(frames.shape[1:]) != shape or frames.dtype != torch.uint8:
             wanted = f"uint8 [M, {', '.join(map(str, shape))}]"
-            raise ParameterError(f"frames is {str(frames.dtype)[6:]} {list(frames.shape)}, but must be {wanted}")
+            dtype = str(frames.dtype).removeprefix("torch.")
+            raise ParameterError(f"frames is {dtype} {list(frames.shape)}, but must be {wanted}")
         is_accepted = bool(lengths) and min(lengths) >= 1 and sum(lengths) == len(frames)
         require(is_accepted, "lengths", lengths, f"at least 1 each and add up to the {len(frames)} frames")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attengait.errors import ParameterError
+from attengait.errors import ParameterError, require
 from attengait.sampling.rules import FRAME_ORDERS, ClipRules, random_positions
 from attengait.sampling.selection import distinct, some_of, walk_kinds
 
@@ -107,7 +107,7 @@ class BatchPlan:
         """Subjects asked for that have no sequence to be used."""
         if subjects_per_batch > len(self.subjects):
             raise ParameterError(
-                f"subjects_per_batch is {subjects_per_batch}, but must be at most {len(self.subjects)}, the subjects "
+                f"subjects_per_batch is {subjects_per_batch}, but must be at most the {len(self.subjects)} subjects "
                 f"that have a sequence {self.requirement}{_what_there_is(sequences, subjects, rules)}"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
@@ -150,10 +150,8 @@ class BatchPlan:
             raise ParameterError(
                 f"subjects_per_batch is {self.subjects_per_batch}, but must be a multiple of the {world_size} processes"
             )
-        if step < 0 or not 0 <= rank < world_size:
-            raise ParameterError(
-                f"step is {step} and rank is {rank}, but must be at least 0 and from 0 to {world_size - 1}"
-            )
+        require(step >= 0, "step", step, "at least 0")
+        require(0 <= rank < world_size, "rank", rank, f"from 0 to {world_size - 1}")
         epoch, batch = divmod(step, self.steps_per_epoch)
         slots = batch * self.subjects_per_batch + np.arange(self.subjects_per_batch)
         subjects = self._permutation(epoch)[slots % len(self.subjects)]

@@ -67,7 +67,8 @@ class Location:
         scheme, slashes, rest = match[1].lower(), match[2], match[3]
         if slashes == "/":
             raise ParameterError(f"{where} is a URL that became a path: give it as a str")
-        check_name(DRIVERS, scheme, f"the scheme of {where}")
+        known = f"{', '.join(DRIVERS)} (a path has none)"
+        check_name(DRIVERS, scheme, f"the scheme of {where}", known_in_words=known)
         query = login = ""
         if DRIVERS[scheme] == "http":
             rest, _, query = rest.partition("#")[0].partition("?")

@@ -48,7 +48,7 @@ def colour_flow(flow: NDArray[np.float32], largest: np.float32) -> NDArray[np.ui
 def _with_whole_rows(flow: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same flow with the pixels of a row side by side in memory."""
     if flow.dtype != np.float32 or flow.ndim != 3 or flow.shape[2] != 2:
-        raise TypeError(f"flow must be float32 [h, w, 2], got {flow.dtype} {list(flow.shape)}")
+        raise TypeError(f"flow is {flow.dtype} {list(flow.shape)}, but must be float32 [h, w, 2]")
     fits = flow.strides[1:] == (8, 4) and flow.strides[0] % 4 == 0 and flow.flags.aligned
     return flow if fits else np.ascontiguousarray(flow)
 

@@ -104,7 +104,7 @@ def test_only_what_fits_into_half_of_the_available_memory_is_used(
 
 
 def test_workers_are_for_the_baselines_alone(tmp_path: Path) -> None:
-    with pytest.raises(ParameterError, match="workers is 2, but only --baselines have workers"):
+    with pytest.raises(ParameterError, match="workers is '2', but must be left out without --baselines"):
         benchmark.loader([str(tmp_path / "s.zarr")], workers="2")
 
 

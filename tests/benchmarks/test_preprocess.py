@@ -69,5 +69,5 @@ def test_parameters_out_of_range_are_refused(walkers: Path) -> None:
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", workers=[0])
     with pytest.raises(ParameterError, match="repeats is 0"):
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", repeats=0)
-    with pytest.raises(ParameterError, match="flow must be one of"):
+    with pytest.raises(ParameterError, match="flow is 'raft', but must be one of"):
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", flows=["raft"])

@@ -89,7 +89,11 @@ def test_published_files_to_a_store(attengait: Command, tmp_path: Path) -> None:
     [
         (("import", "pickles", "nowhere", "--out", "x"), 1, "the folder nowhere does not exist"),
         (("import", "pickles", "in", "--out", "x", "--file", "y*"), 1, "with names like 'y*'"),
-        (("import", "pickles", "in", "--out", "x", "--modality", "depth"), 2, "modality must be one of"),
+        (
+            ("import", "pickles", "in", "--out", "x", "--modality", "depth"),
+            2,
+            "modality is 'depth', but must be one",
+        ),
         (("import", "pickles", "in", "--out", "x", "--encoding", "uv"), 2, "only flow takes it, not silhouette"),
         (("import", "pickles", "in", "--out", "x", "--workers", "0"), 2, "workers is 0"),
         (("import", "pickles", "in", "--out", "x", "--chunk-frames", "0"), 2, "chunk_frames is 0"),

@@ -93,13 +93,16 @@ def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path):
     [
         (
             {"features": np.zeros((2, 12), np.float32)},
-            r"features must be \[n, parts, D\], got an array of shape \(2, 12\)",
+            r"features is \[2, 12\], but must be \[n, parts, D\]",
         ),
-        ({"features": np.zeros((2, 3, 4), np.int32)}, "features must be floating-point numbers, got int32"),
-        ({"features": np.zeros((3, 3, 4), np.float32)}, r"subjects must have one entry for each of the 3 features"),
-        ({"views": np.array([["000", "090"]])}, "views must have one entry for each of the 2 features"),
-        ({"views": np.array([0.0, 90.0])}, "views must be text or whole numbers, got float64"),
-        ({"sequences": np.array([1, 2])}, "sequences must be text, got int64"),
+        ({"features": np.zeros((2, 3, 4), np.int32)}, "features is int32, but must be floating-point numbers"),
+        (
+            {"features": np.zeros((3, 3, 4), np.float32)},
+            r"subjects is \[2\], but must be \[3\], one entry for each of",
+        ),
+        ({"views": np.array([["000", "090"]])}, r"views is \[1, 2\], but must be \[2\], one entry"),
+        ({"views": np.array([0.0, 90.0])}, "views is float64, but must be text or whole numbers"),
+        ({"sequences": np.array([1, 2])}, "sequences is int64, but must be text$"),
         ({"features": np.full((2, 3, 4), 1e300)}, "2 of 2 embeddings hold values that are not finite"),
     ],
 )

@@ -131,7 +131,7 @@ def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
 def test_safetensors_with_a_damaged_configuration_are_refused(saved: Path) -> None:
     path = saved / "model.safetensors"
     path.write_bytes(path.read_bytes().replace(b"part_width", b"parf_width"))
-    assert "unknown model setting 'parf_width'" in refusal(saved)
+    assert "model setting is 'parf_width', but must be one of" in refusal(saved)
 
 
 def test_hdf5_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def test_a_run_on_several_stores_continues_with_these_in_any_order_and_with_no_o
     settings = make_config(settings_of(read_record(joint_run).config) | {"stop_after_steps": 2})
     shutil.copytree(joint_run, tmp_path / "run")
     assert train_run(two_stores[::-1], tmp_path / "run", settings, resume=True).steps == 2
-    with pytest.raises(ParameterError, match="subjects 'casia-b:4' matches none"):
+    with pytest.raises(ParameterError, match="subjects is 'casia-b:4', but must be among"):
         train_run(two_stores[0], tmp_path / "run", settings, resume=True)
     third = store_64(tmp_path / "third.zarr", attributes={"modality": "flow", "encoding": "colour"})
     with pytest.raises(AttenGaitError, match="was trained on another store"):

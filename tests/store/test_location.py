@@ -53,8 +53,8 @@ def test_a_place_has_a_text_a_name_and_a_parent(where, shown, name, parent):
 @pytest.mark.parametrize(
     ("where", "sentence"),
     [
-        ("ftp://host/w.zarr", "ftp://host/w.zarr must be a path, or a URL that begins with one of s3://, gs://, http"),
-        ("file:///w.zarr", "must be a path, or a URL that begins with"),
+        ("ftp://host/w.zarr", "^the scheme of ftp://host/w.zarr is 'ftp', but must be one of s3, gs, http"),
+        ("file:///w.zarr", "is 'file', but must be one of .* .a path has none"),
         ("s3://", "s3:// names no bucket"),
         ("s3:///w.zarr", "s3:///w.zarr names no bucket"),
         ("http:///w.zarr", "names no host"),

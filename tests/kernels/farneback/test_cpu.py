@@ -217,13 +217,13 @@ def test_threads_may_compute_at_once() -> None:
 @pytest.mark.parametrize(
     ("grays", "sentence"),
     [
-        ([np.zeros((40, 9), np.uint8)] * 2, "frames must be at least 10 x 10 pixels, got 9 x 40"),
+        ([np.zeros((40, 9), np.uint8)] * 2, "frames is 9 x 40 pixels, but must be at least 10 x 10"),
         (
             [np.zeros((40, 50), np.uint8), np.zeros((40, 51), np.uint8)],
-            r"must be uint8 \[40, 50\] like the first, got uint8",
+            r"frames is uint8 \[40, 51\], but must be uint8 \[40, 50\] like the first",
         ),
-        ([np.zeros((40, 50), np.float32)] * 2, "got float32"),
-        ([np.zeros((40, 50, 3), np.uint8)] * 2, r"must be uint8 \[H, W\], got uint8 \[40, 50, 3\]"),
+        ([np.zeros((40, 50), np.float32)] * 2, "frames is float32"),
+        ([np.zeros((40, 50, 3), np.uint8)] * 2, r"frames is uint8 \[40, 50, 3\], but must be uint8 \[H, W\]"),
     ],
 )
 def test_frames_that_cannot_be_taken_are_refused(grays: list[np.ndarray], sentence: str) -> None:
@@ -233,7 +233,7 @@ def test_frames_that_cannot_be_taken_are_refused(grays: list[np.ndarray], senten
 
 @pytest.mark.parametrize("name", ["winsize", "iterations", "poly_n"])
 def test_parameters_beyond_reason_are_refused(name: str) -> None:
-    with pytest.raises(ParameterError, match=f"{name} must be at most 9999 for flow cpu, got 10000"):
+    with pytest.raises(ParameterError, match=f"{name} is 10000, but must be at most 9999 for flow cpu"):
         CpuFlow(FarnebackParameters(**{name: 10_000}))
 
 

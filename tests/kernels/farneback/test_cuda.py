@@ -278,8 +278,8 @@ def test_kernels_run_on_the_callers_stream() -> None:
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        (FarnebackParameters(winsize=401), "winsize must be at most"),
-        (FarnebackParameters(poly_n=241), "poly_n must be at most 240"),
+        (FarnebackParameters(winsize=401), "winsize is 401, but must be at most"),
+        (FarnebackParameters(poly_n=241), "poly_n is 241, but must be at most 240"),
     ],
 )
 def test_parameters_that_no_block_can_hold_are_refused(parameters: FarnebackParameters, sentence: str) -> None:
@@ -297,7 +297,7 @@ def test_the_largest_window_that_is_allowed_fits() -> None:
 
 
 def test_frames_too_small_for_the_border_weights_are_refused() -> None:
-    with pytest.raises(ParameterError, match="at least 10 x 10 pixels, got 9 x 40"):
+    with pytest.raises(ParameterError, match="frames is 9 x 40 pixels, but must be at least 10 x 10"):
         list(CudaFlow(PUBLISHED, device=host()).flows([np.zeros((40, 9), np.uint8)] * 2, [(0, 1)]))
 
 

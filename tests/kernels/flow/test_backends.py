@@ -61,7 +61,7 @@ def test_flows_are_computed_one_at_a_time() -> None:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_names() -> None:
-    with pytest.raises(ParameterError, match=r"flow must be one of opencv.*, got 'warp'"):
+    with pytest.raises(ParameterError, match=r"^flow is 'warp', but must be one of opencv, "):
         make_backend("warp", FarnebackParameters())
 
 
@@ -91,7 +91,7 @@ def test_auto_is_the_first_backend_in_order_that_can_be_used(monkeypatch: pytest
 def test_a_named_backend_stands_for_itself_even_where_it_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     set_missing(monkeypatch, "cuda", "no luck")
     assert [resolve_backend(name) for name in BACKENDS] == list(BACKENDS)
-    with pytest.raises(ParameterError, match=r"^flow must be one of auto, opencv, .*, got 'warp'$"):
+    with pytest.raises(ParameterError, match=r"^flow is 'warp', but must be one of auto, opencv, "):
         resolve_backend("warp")
 
 
@@ -121,5 +121,5 @@ def test_a_backend_that_cannot_be_used_says_why(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_parameter_out_of_range_is_named_with_its_value(name: str, value: object) -> None:
-    with pytest.raises(ParameterError, match=rf"^{name} must .*, got {value!r}$"):
+    with pytest.raises(ParameterError, match=rf"^{name} is {value!r}, but must be "):
         FarnebackParameters(**{name: value})

@@ -74,11 +74,11 @@ def test_every_default_of_the_class_is_overruled(built_with_cuda: object) -> Non
 
 
 def test_what_it_cannot_do_is_refused(built_with_cuda: object) -> None:
-    with pytest.raises(ParameterError, match=r"^poly_n must be 5 or 7 for flow opencv-cuda, got 6$"):
+    with pytest.raises(ParameterError, match=r"^poly_n is 6, but must be 5 or 7 for flow opencv-cuda$"):
         OpenCVCudaFlow(FarnebackParameters(poly_n=6))
     OpenCVCudaFlow(FarnebackParameters(winsize=203))
     OpenCVCudaFlow(FarnebackParameters(winsize=201, window="gaussian"))
-    with pytest.raises(ParameterError, match=r"^winsize must be at most 201 .*, got 203$"):
+    with pytest.raises(ParameterError, match=r"^winsize is 203, but must be at most 201 "):
         OpenCVCudaFlow(FarnebackParameters(winsize=203, window="gaussian"))
 
 
