@@ -28,7 +28,7 @@ from attengait.pipelines.preprocess.gpus import GpuProcesses
 from attengait.preprocessing.executors import Engine
 from attengait.preprocessing.flow import Recipe, read_blocks
 from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
-from attengait.store.layout import FrameLayout
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES, FrameLayout
 
 PUBLISHED = {
     "frames_per_s": 31,
@@ -36,7 +36,6 @@ PUBLISHED = {
 }
 
 STAGES = ("decode", "flow", "colour and crop", "write")
-CHUNK_FRAMES = 16
 RESIZED_PIXELS = 200_000_000
 """Pixels of resized frames, about: large pictures would take long, and few small ones less than the workers' start."""
 
@@ -218,11 +217,11 @@ def _time_stages(sequences: Iterable[SourceSequence], recipe: Recipe, stage_fram
 def _write(images: NDArray[np.uint8]) -> None:
     """One uncompressed shard, as a store has it."""
     _, height, width, channels = images.shape
-    shard_frames = -(-len(images) // CHUNK_FRAMES) * CHUNK_FRAMES
+    shard_frames = -(-len(images) // DEFAULT_CHUNK_FRAMES) * DEFAULT_CHUNK_FRAMES
     layout = FrameLayout(
         num_shards=1,
         shard_frames=shard_frames,
-        chunk_frames=CHUNK_FRAMES,
+        chunk_frames=DEFAULT_CHUNK_FRAMES,
         frame_shape=(height, width, channels),
         codec="none",
     )
