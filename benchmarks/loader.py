@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -232,7 +231,7 @@ def _first_sequences(store: Store, max_bytes: int) -> Sequences:
     max_bytes = max_bytes if memory_bytes is None else min(max_bytes, memory_bytes // 2)
     max_frames = max_bytes // store.layout.frame_bytes
     fits = store.sequences.start + store.sequences.length <= max_frames
-    return Sequences(**{field.name: getattr(store.sequences, field.name)[fits] for field in fields(Sequences)})
+    return store.sequences.select(fits)
 
 
 def _read_all(reader: ClipReader, store: Store, num_frames: int) -> NDArray[np.uint8]:

@@ -3,9 +3,9 @@
 // Inputs: frames, uint8 [height][width]. Output: flow, float32 [height][width][2], (dx, dy) in pixels per frame. A
 // frame is expanded once (levels.h) and serves all of its pairs.
 //
-// Each level is swept once for all iterations (window.h). An iteration takes the rows of its starting flow
-// one by one and finishes rows of the new flow half a window behind; the next iteration takes them while they are still
-// in the cache. A new row replaces the old one, of which nobody needs more.
+// One sweep over a level does all iterations (window.h). An iteration takes the rows of its starting flow one by one.
+// It finishes a row of the new flow half a window later, and the next iteration takes this row while it is still in the
+// cache. The new row replaces the old one, because no iteration needs the old one any more.
 
 #include <memory>
 
@@ -21,7 +21,7 @@ struct Enlargement {
     std::vector<float> shares;
 };
 
-constexpr int MOST_AT_ONCE = 4;  // iterations in one sweep: more need more than the cache
+constexpr int MOST_AT_ONCE = 4;  // iterations in one sweep: the rows of more would not fit into the cache
 
 struct Parameters {
     double pyr_scale, poly_sigma;
@@ -128,7 +128,7 @@ class Farneback {
         }
     }
 
-    // Row `y` goes through the chain from `i` on, as rows are finished; those that leave it are interleaved for `out`.
+    // Gives row `y` to the chain from iteration `i` on. Rows that the last one finishes are interleaved into `out`.
     void pass(std::size_t i, int y, float* out) {
         if (i < chain_.size()) {
             chain_[i]->take(y, [&](int finished) { pass(i + 1, finished, out); });

@@ -95,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float sum = 0.0f, first = 0.0f, second = 0.0f;
 #pragma unroll
             for (int k = 0; k < TAPS; ++k) {
-                // An even grey level less: it changes no coefficient, and less is lost to rounding.
+                // 128 is subtracted: this changes no coefficient, and smaller numbers have smaller rounding errors.
                 const float value = from[clamp(top + row + k - POLY_N, h - 1) * w] - 128.0f;
                 sum += g[k] * value;
                 first += xg[k] * value;
@@ -131,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// How much a pixel counts that is `i` pixels from the first or the last of a row or column.
+// The weight of pixel `i` of a row or column of `n` pixels: pixels near either end count less.
 __device__ __forceinline__ float edge_weight(int i, int n) {
     const int distance = i < n - 1 - i ? i : n - 1 - i;
     return distance < 2 ? 0.14f : distance < 5 ? 0.4472f : 1.0f;
@@ -207,8 +207,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // The equations averaged over a window (border replicated), and solved.
-// window: float [2 * RADIUS + 1], the window's weights along one direction. largest_squares: uint32 [P], zeroed; takes
-// the bits of the largest squared magnitude of each flow, flows with a component above 1e6 left out; may be null.
+// window: float [2 * RADIUS + 1], the window's weights along one direction. largest_squares: uint32 [P], all 0 before,
+// or null. It receives the bits of the largest squared magnitude of each flow, without flow that has a component above
+// 1e6.
 // Grid: (ceil(w / TILE_W), ceil(h / TILE_H), P).
 extern "C" __global__ void __launch_bounds__(THREADS)
     solve(const float* __restrict__ equations, float2* __restrict__ flows, int w, int h,

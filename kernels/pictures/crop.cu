@@ -1,11 +1,11 @@
-// From flow and silhouettes to stored pictures: where the walker is, and the crop around the middle of their body.
+// From flow and silhouettes to flow images: finds the walker, and cuts the crop around the middle of the body.
 //
 // flows         float2 [P, H, W], (dx, dy) in pixels per frame
 // silhouettes   uint8 [P, H, W], 0 where there is nobody; none is empty
 // crops         int32 [P, 4]: top, bottom (excluded), width of the whole picture once resized, left column of the window
 // pictures      uint8 [P, SIZE, SIZE, C]
 //
-// The arithmetic is that of colour.py, silhouette.py and encode.py. Only the pixels that a crop looks at are coloured.
+// The arithmetic is that of colour.py, crop.py and encode.py. Only the pixels that a crop needs are coloured.
 //
 // All blocks have THREADS threads. Python sets SIZE, the height and width of a picture, and has the compiler keep products
 // and sums apart (no fused multiply-add): the published colours are defined by float32 operations, each rounded.
@@ -33,8 +33,9 @@ __device__ __forceinline__ Cubic cubic(int i, double scale) {
     return {int(below), {float(first), float(second), float(third), float(1 - first - second - third)}};
 }
 
-// Four neighbours weighted: along a row, then the four rows. cv2.resize (INTER_CUBIC) calls a library on x86 whose sums
-// are these, in float32 with these fused operations, but for some exact ties that it rounds the other way.
+// The weighted sum of four neighbours in a row, then of the four rows. On x86, cv2.resize (INTER_CUBIC) calls a library
+// that computes these sums, in float32 and with these fused operations. Only some exact ties are rounded the other way
+// there.
 __device__ __forceinline__ float along_row(const Cubic& across, float a, float b, float c, float d) {
     const float* w = across.weights;
     return fmaf(d, w[3], fmaf(c, w[2], fmaf(b, w[1], a * w[0])));
@@ -114,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     PHASE {
         if (threadIdx.x == 0) total = 0, passed = 0, middle = -1;
     }
-    // Twice over the columns, THREADS at a time: for the whole mass, then for where half of it is passed.
+    // Two sweeps over the columns, THREADS at a time: the first for the whole mass, the second for the middle column.
     for (int sweep = 0; sweep < 2; ++sweep) {
         for (int start = 0; start < width; start += THREADS) {
             PHASE {
@@ -139,7 +140,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// A crop's row: which pixels of the whole picture its 4 x (4 SIZE) taps are. Taps outside the window stay unread.
+// One row of a crop: it knows the pixels of the whole picture that its 4 x (4 SIZE) taps read. Taps outside the picture
+// are not read.
 struct Row {
     int top, rows, width, left;
     double scale_x;

@@ -1,4 +1,4 @@
-// What the .cu files here need beyond C++, so that the CUDA compilers and the host's C++ compiler both take them.
+// What the .cu files need beyond C++, so that both the CUDA compilers and the host's C++ compiler accept them.
 //
 // A kernel is written in phases:
 //
@@ -8,11 +8,12 @@
 //         PHASE { ... }      // and may now read what any thread wrote in the phase before
 //     }
 //
-// On a device a phase begins with a barrier. On the host a phase is a loop over the block's threads, and a launch a loop
-// over the blocks, so the same source runs there, block by block, under a debugger and under sanitizers. Three rules
-// follow: nothing but parameters, constants and __shared__ arrays is carried from one phase to the next; `continue` leaves
-// a phase early, and `return` is not used; what decides about a phase, or how often it is repeated, is the same in all
-// threads of a block and is not read from __shared__.
+// On a device, a phase begins with a barrier. On the host, a phase is a loop over the block's threads, and a launch is
+// a loop over the blocks. So the same source runs there block by block, also under a debugger and under sanitizers.
+// Three rules follow:
+//   1. Only parameters, constants and __shared__ arrays keep their values from one phase to the next.
+//   2. `continue` leaves a phase early; `return` is not used.
+//   3. Conditions and loops around a phase are the same in all threads of a block, and do not read __shared__ arrays.
 //
 // Blocks are one-dimensional, of THREADS threads. LAUNCH(kernel), once per kernel at a file's end, makes it callable
 // on the host.

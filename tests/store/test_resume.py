@@ -42,19 +42,19 @@ def run(out, *, compute="frames_of", num_workers=2, **environment):
 @pytest.mark.parametrize("whom", ["parent", "group"])
 def test_killed_after_any_rename_a_run_continues_to_the_same_bytes(tmp_path, undisturbed, whom):
     out = tmp_path / "s.zarr"
-    # In each run the counting starts anew: the plan, then a shard and its record, three times, then four renames that
-    # finish the store; so these runs are killed once after each of the eleven.
+    # In each run the counting starts anew: the plan, then a shard and its record, three times, then five renames that
+    # finish the store; so these runs are killed once after each of the twelve.
     kept = []
-    for number, last in enumerate([1, 1, 2, 1, 2, 1, 2, 1, 2, 3, 4]):
+    for number, last in enumerate([1, 1, 2, 1, 2, 1, 2, 1, 2, 3, 4, 5]):
         result = run(
             out, num_workers=1, STORE_KILL=f"{last} {whom}", STORE_KILL_COUNTER=str(tmp_path / f"counter {number}")
         )
         assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
         kept.append(WorkFolder(work_path(out)).num_records())
-        if last < 4:
+        if last < 5:
             with pytest.raises(AttenGaitError, match=rf"is not finished \({kept[-1]} of 3 shards\)"):
                 open_store(out)
-    assert kept == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert kept == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
     summary = write_store(fakes.job_of(out, compute=fakes.refusing_to_run))
     assert summary.already_finished
     for counter in tmp_path.glob("counter *"):
