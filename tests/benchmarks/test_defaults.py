@@ -9,7 +9,7 @@ from attengait.training.config import make_config
 
 
 def test_clips_and_batches_are_those_of_the_published_training() -> None:
-    published = make_config({})
+    published = make_config({}).data
     assert published.clip_frames == CLIP_FRAMES
     assert published.subjects_per_batch * published.clips_per_subject == BATCH_SIZE
 
