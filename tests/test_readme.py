@@ -98,14 +98,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     walks_of_five_people(folder / "casia-b.zarr", encoding="colour", channels=3)
     walks_of_five_people(folder / "uv.zarr", encoding="uv", channels=2)
-    config = TrainingConfig(
-        size="tiny",
-        subjects_per_batch=2,
-        clips_per_subject=2,
-        clip_frames=16,
-        train_subjects=("001-004",),
-        device="cpu",
-        stop_after_steps=1,
+    config = make_config(
+        {
+            "size": "tiny",
+            "subjects_per_batch": 2,
+            "clips_per_subject": 2,
+            "clip_frames": 16,
+            "train_subjects": ["001-004"],
+            "device": "cpu",
+            "stop_after_steps": 1,
+        }
     )
     train_run(folder / "casia-b.zarr", folder / "runs" / "casia-b", config)
     return folder
