@@ -6,12 +6,13 @@ Names are imported on first use: a spawned preprocessing worker must not pay for
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AttenGaitError", "ParameterError", "decode_uv", "load_model", "open_store"]
+__all__ = ["AttenGaitError", "ParameterError", "decode_uv", "load_model", "open_store", "preprocess"]
 
 if TYPE_CHECKING:
     from attengait.errors import AttenGaitError, ParameterError
     from attengait.kernels.pictures.encode import decode_uv
     from attengait.model.loading import load_model
+    from attengait.pipelines.preprocess.run import preprocess
     from attengait.store import open_store
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "decode_uv": "attengait.kernels.pictures.encode",
     "load_model": "attengait.model.loading",
     "open_store": "attengait.store",
+    "preprocess": "attengait.pipelines.preprocess.run",
 }
 
 

@@ -16,6 +16,15 @@ class ParameterError(AttenGaitError, ValueError):
     exit_status = 2
 
 
+def how_to_install(*extras: str) -> str:
+    """The end of a sentence about a missing package: how to install AttenGait with one of `extras`, or with none.
+
+    AttenGait is not on a package index, so this is what works in a checkout.
+    """
+    commands = [f"pip install '.[{extra}]'" for extra in extras] or ["pip install ."]
+    return f"run {' or '.join(commands)} in AttenGait's checkout"
+
+
 def require(accepted: bool, name: str, value: object, what: str) -> None:
     """Raise ParameterError unless `accepted`: `NAME is VALUE, but must be WHAT`.
 

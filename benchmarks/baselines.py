@@ -14,9 +14,9 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,19 +38,8 @@ PREFETCHED_BATCHES = 2
 """By each worker: torch's default."""
 
 
-def h5py_module() -> ModuleType:
-    """The package h5py; raises AttenGaitError where it is missing."""
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise AttenGaitError("the baselines need h5py: pip install 'attengait[report]'") from None
-    module: ModuleType = h5py
-    return module
-
-
 def write_files(folder: Path, frames: NDArray[np.uint8], sequences: Sequences) -> None:
     """Write `sequences`, whose `start` counts in `frames` [F, H, W, C], in each of the formats."""
-    h5py = h5py_module()
     np.save(folder / "frames.npy", frames)
     for i, (start, length) in enumerate(zip(sequences.start.tolist(), sequences.length.tolist(), strict=True)):
         sequence = frames[start : start + length]
@@ -91,8 +80,6 @@ class ClipFiles(Dataset[Clip]):
         return frames[first : first + self._clip_frames]
 
     def _from_h5(self, sequence: int, first: int) -> NDArray[np.uint8]:
-        import h5py
-
         with h5py.File(_h5_file(self._folder, sequence), "r") as file:
             clip: NDArray[np.uint8] = file["data"][first : first + self._clip_frames]
         return clip

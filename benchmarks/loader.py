@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, h5py_module, write_files
+from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, write_files
 from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
@@ -195,7 +194,6 @@ def _baselines(
     frames: NDArray[np.uint8], sequences: Sequences, clip_frames: int, workers: Sequence[int], default_workers: int
 ) -> Iterator[list[Way]]:
     """The DataLoaders, over files in a temporary folder."""
-    h5py_module()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attengait-baselines-")))
         needed = 3 * frames.nbytes
@@ -232,7 +230,7 @@ def _first_sequences(store: Store, max_bytes: int) -> Sequences:
     max_bytes = max_bytes if memory_bytes is None else min(max_bytes, memory_bytes // 2)
     max_frames = max_bytes // store.layout.frame_bytes
     fits = store.sequences.start + store.sequences.length <= max_frames
-    return Sequences(**{field.name: getattr(store.sequences, field.name)[fits] for field in fields(Sequences)})
+    return store.sequences.select(fits)
 
 
 def _read_all(reader: ClipReader, store: Store, num_frames: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attengait.benchmarks.report import Report
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError, ParameterError, how_to_install
 from attengait.system.files import check_target, write_atomically
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _figure(width_inches: float, height_inches: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
-        raise AttenGaitError("a plot needs matplotlib: pip install 'attengait[report]'") from None
+        raise AttenGaitError(f"a plot needs matplotlib: {how_to_install('report')}") from None
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 

@@ -19,16 +19,14 @@ from numpy.typing import NDArray
 
 from attengait.benchmarks.flow import present_backends
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
-from attengait.datasets import SourceSequence, find_dataset
+from attengait.datasets import Folders, SourceSequence, find_dataset
 from attengait.datasets.pictures import read_gray
-from attengait.datasets.reading import read_frames
+from attengait.datasets.reading import FrameSizes, read_frames
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.flow.backends import check_backend, make_backend
-from attengait.pipelines.preprocess.gpus import GpuProcesses
-from attengait.preprocessing.executors import Engine
-from attengait.preprocessing.flow import Recipe, read_blocks
-from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
-from attengait.store.layout import FrameLayout
+from attengait.pipelines.preprocess.run import choose_executor, preprocess
+from attengait.preprocessing.flow import FlowRecipe
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES, FrameLayout
 
 PUBLISHED = {
     "frames_per_s": 31,
@@ -36,7 +34,6 @@ PUBLISHED = {
 }
 
 STAGES = ("decode", "flow", "colour and crop", "write")
-CHUNK_FRAMES = 16
 RESIZED_PIXELS = 200_000_000
 """Pixels of resized frames, about: large pictures would take long, and few small ones less than the workers' start."""
 
@@ -67,11 +64,10 @@ def benchmark_preprocess(
     names = list(flows) if flows else present_backends()
     for name in names:
         check_backend(name)
-    recipes = {name: Recipe(flow=name) for name in names}
+    recipes = {name: FlowRecipe(flow=name) for name in names}
     for recipe in recipes.values():
-        make_backend(recipe.flow, recipe.farneback)
-    scan = find_dataset(dataset)
-    sequences = scan(frames, silhouettes).sequences
+        recipe.check()
+    sequences = _find(dataset, frames, silhouettes)
     parts: list[Report] = []
     chosen: Sequence[tuple[int, int] | None] = sizes or [None]
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +78,7 @@ def benchmark_preprocess(
                 root = Path(folder) / f"{size[0]}x{size[1]}"
                 _resize(sequences, root, size)
                 sides = root / "frames", root / "silhouettes"
-                taken = scan(*sides).sequences
+                taken = _find(dataset, *sides)
             _read_files(taken)
             runs = {
                 _name(name, number): partial(_run, dataset, sides, recipe, number)
@@ -130,19 +126,24 @@ def _name(flow: str, num_workers: int) -> str:
     return f"{flow}, {num_workers} {what}{'' if num_workers == 1 else 's'}"
 
 
-def _run(dataset: str, sides: tuple[Path, Path], recipe: Recipe, num_workers: int, _: int) -> int:
+def _find(dataset: str, frames: Path, silhouettes: Path) -> tuple[SourceSequence, ...]:
+    """The sequences of a data set that have frames and silhouettes."""
+    scan = find_dataset(dataset).scan(Folders(frames=frames, silhouettes=silhouettes))
+    return FlowRecipe().fit(scan)[1].sequences
+
+
+def _run(dataset: str, sides: tuple[Path, Path], recipe: FlowRecipe, num_workers: int, _: int) -> int:
     """Flow images of a whole run."""
-    engine: Engine | None = GpuProcesses(gpus=(0,), num_threads=num_workers) if recipe.flow == "cuda" else None
     with tempfile.TemporaryDirectory() as folder:
-        config = PreprocessConfig(
-            dataset=dataset,
+        summary = preprocess(
+            dataset,
+            Path(folder) / "store.zarr",
             frames=sides[0],
             silhouettes=sides[1],
-            out=Path(folder) / "store.zarr",
             recipe=recipe,
-            workers=num_workers,
+            executor=choose_executor(recipe, workers=num_workers),
         )
-        return run_preprocessing(config, engine=engine).written.new_frames
+        return summary.written.new_frames
 
 
 def _resize(sequences: Iterable[SourceSequence], root: Path, size: tuple[int, int]) -> None:
@@ -151,9 +152,9 @@ def _resize(sequences: Iterable[SourceSequence], root: Path, size: tuple[int, in
     for sequence in sequences:
         if num_pixels >= RESIZED_PIXELS:
             break
-        num_pixels += sequence.max_images * size[0] * size[1]
+        num_pixels += FlowRecipe().max_pictures(sequence) * size[0] * size[1]
         outlines = sequence.silhouettes.by_number
-        grays = [(number, gray) for number, gray in read_frames(sequence.frames, outlines.keys(), [])]
+        grays = [(frame.number, frame.gray) for frame in read_frames(sequence.frames, outlines.keys(), [])]
         pictures = {"frames": grays, "silhouettes": [(number, read_gray(path)) for number, path in outlines.items()]}
         for side, numbered in pictures.items():
             folder = root / side / sequence.name
@@ -173,7 +174,7 @@ def _read_files(sequences: Iterable[SourceSequence]) -> None:
 
 
 def _measure_stages(
-    sequences: Sequence[SourceSequence], recipe: Recipe, stage_frames: int, repeats: int
+    sequences: Sequence[SourceSequence], recipe: FlowRecipe, stage_frames: int, repeats: int
 ) -> dict[str, list[float]]:
     """Milliseconds per flow image, `repeats` values for each stage; a first pass warms up."""
     threads = cv2.getNumThreads()
@@ -185,13 +186,13 @@ def _measure_stages(
     return {stage: [each[i] for each in passes] for i, stage in enumerate(STAGES)}
 
 
-def _time_stages(sequences: Iterable[SourceSequence], recipe: Recipe, stage_frames: int) -> list[float]:
+def _time_stages(sequences: Iterable[SourceSequence], recipe: FlowRecipe, stage_frames: int) -> list[float]:
     """Milliseconds per flow image of each stage; decoding includes the frames that give no image."""
     backend = make_backend(recipe.flow, recipe.farneback)
     seconds = np.zeros(len(STAGES))
     images: list[NDArray[np.uint8]] = []
     num_images = 0
-    blocks = (block for sequence in sequences for block in read_blocks(sequence, recipe, []))
+    blocks = (block for sequence in sequences for block in recipe.read_blocks(sequence, [], FrameSizes()))
     while num_images < stage_frames:
         started = time.perf_counter()
         block = next(blocks, None)
@@ -203,7 +204,7 @@ def _time_stages(sequences: Iterable[SourceSequence], recipe: Recipe, stage_fram
             pass
         flow_seconds = time.perf_counter() - started
         started = time.perf_counter()
-        images.append(backend.pictures(block.grays, block.pairs, block.silhouettes, recipe.encoding, recipe.crop_size))
+        images.append(recipe.pictures(block, backend))
         # Both are of one call, whose flow was just timed.
         seconds[1:3] += flow_seconds, time.perf_counter() - started - flow_seconds
         num_images += len(images[-1])
@@ -218,11 +219,11 @@ def _time_stages(sequences: Iterable[SourceSequence], recipe: Recipe, stage_fram
 def _write(images: NDArray[np.uint8]) -> None:
     """One uncompressed shard, as a store has it."""
     _, height, width, channels = images.shape
-    shard_frames = -(-len(images) // CHUNK_FRAMES) * CHUNK_FRAMES
+    shard_frames = -(-len(images) // DEFAULT_CHUNK_FRAMES) * DEFAULT_CHUNK_FRAMES
     layout = FrameLayout(
         num_shards=1,
         shard_frames=shard_frames,
-        chunk_frames=CHUNK_FRAMES,
+        chunk_frames=DEFAULT_CHUNK_FRAMES,
         frame_shape=(height, width, channels),
         codec="none",
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
@@ -206,7 +206,7 @@ def write_index(
     """Write a store of sequences of SEQUENCE_FRAMES frames, each of whose shards is a link to `shard`."""
     i = np.arange(num_sequences)
     per_shard = shard_frames // SEQUENCE_FRAMES
-    columns = {
+    columns: dict[str, Any] = {
         "subject": np.char.zfill((i // SEQUENCES_PER_SUBJECT).astype(str), 7),
         "walk": np.char.add("nm-", np.char.zfill((i % SEQUENCES_PER_SUBJECT + 1).astype(str), 2)),
         "view": np.full(num_sequences, "090"),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attengait.cli.data import STORE_HELP, StoreArgument, parse_numbers
+from attengait.cli.options import STORE_HELP, StoreArgument, parse_numbers
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores

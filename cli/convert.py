@@ -1,27 +1,37 @@
 """The `import` and `export` commands: other programs' files to a store, and a store to other programs' files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attengait.cli.data import StoreArgument, WorkersOption
+from attengait.cli.data import make_store
+from attengait.cli.options import (
+    CHUNK_FRAMES,
+    ChunkOption,
+    CodecOption,
+    DryRunOption,
+    OutOption,
+    StoreArgument,
+    WorkersOption,
+)
 from attengait.cli.progress import ProgressLine
 from attengait.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from attengait.preprocessing.importing import ImportConfig
+    from attengait.datasets import Folders
+    from attengait.preprocessing.recipe import Recipe
 
 import_app = typer.Typer(help="Make a store from other programs' files; killed, it continues.", no_args_is_help=True)
 export_app = typer.Typer(help="Write a store as other programs' files; killed, it continues.", no_args_is_help=True)
 
-OutOption = Annotated[str, typer.Option(help="Store to write, for example casia-b.zarr, or an s3:// or gs:// URL.")]
 DatasetOption = Annotated[
     str | None, typer.Option(help="Name of the data set that the store gives.", show_default="imported")
 ]
 EncodingOption = Annotated[
     str | None, typer.Option(help="How flow is stored: colour, uv or uvm.", show_default="colour")
 ]
+MODALITY_HELP = "What the files show: flow, silhouette, silhouette+flow, rgb or other."
 PadOption = Annotated[
     bool,
     typer.Option(
@@ -30,9 +40,6 @@ PadOption = Annotated[
         "the model takes.",
     ),
 ]
-CodecOption = Annotated[Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none is the fastest to read.")]
-ChunkOption = Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")]
 
 
 @import_app.command("pickles")
@@ -52,13 +59,14 @@ def import_pickles(
     modality: Annotated[
         str | None,
         typer.Option(
-            help="What the files show: flow, silhouette, rgb or other.", show_default="silhouette for one channel"
+            help=MODALITY_HELP,
+            show_default="silhouette for one channel",
         ),
     ] = None,
     encoding: EncodingOption = None,
     pad: PadOption = True,
     codec: CodecOption = "none",
-    chunk_frames: ChunkOption = 8,
+    chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -66,22 +74,18 @@ def import_pickles(
 
     One array of each sequence: [T, H, W], [T, C, H, W] or [T, H, W, C].
     """
-    from attengait.preprocessing.importing import ImportConfig
+    from attengait.datasets import Folders
+    from attengait.preprocessing.arrays import ArrayRecipe
 
+    recipe = ArrayRecipe(dataset=dataset, shows=modality, encoding=encoding, pad=pad)
     _run(
-        ImportConfig(
-            source="pickles",
-            folder=folder,
-            out=out,
-            file=file,
-            dataset=dataset,
-            modality=modality,
-            encoding=encoding,
-            pad=pad,
-            codec=codec,
-            chunk_frames=chunk_frames,
-            workers=workers if workers is not None else usable_cores(),
-        ),
+        "pickles",
+        Folders(files=folder, pattern=file),
+        recipe,
+        out,
+        codec=codec,
+        chunk_frames=chunk_frames,
+        workers=workers,
         dry_run=dry_run,
     )
 
@@ -94,31 +98,29 @@ def import_h5(
     out: OutOption,
     dataset: DatasetOption = None,
     modality: Annotated[
-        str | None, typer.Option(help="What the files show: flow, silhouette, rgb or other.", show_default="flow")
+        str | None,
+        typer.Option(help=MODALITY_HELP, show_default="flow"),
     ] = None,
     encoding: EncodingOption = None,
     pad: PadOption = True,
     codec: CodecOption = "none",
-    chunk_frames: ChunkOption = 8,
+    chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Make a store from the HDF5 files of the published AttenGait, one for each sequence."""
-    from attengait.preprocessing.importing import ImportConfig
+    from attengait.datasets import Folders
+    from attengait.preprocessing.arrays import ArrayRecipe
 
+    recipe = ArrayRecipe(dataset=dataset, shows=modality, encoding=encoding, pad=pad)
     _run(
-        ImportConfig(
-            source="h5",
-            folder=folder,
-            out=out,
-            dataset=dataset,
-            modality=modality,
-            encoding=encoding,
-            pad=pad,
-            codec=codec,
-            chunk_frames=chunk_frames,
-            workers=workers if workers is not None else usable_cores(),
-        ),
+        "h5",
+        Folders(files=folder),
+        recipe,
+        out,
+        codec=codec,
+        chunk_frames=chunk_frames,
+        workers=workers,
         dry_run=dry_run,
     )
 
@@ -147,12 +149,27 @@ def export_pickles(
     print(summary)
 
 
-def _run(config: "ImportConfig", *, dry_run: bool) -> None:
-    from attengait.preprocessing.importing import plan_import, run_import
+def _run(
+    source: str,
+    folders: "Folders",
+    recipe: "Recipe",
+    out: str,
+    *,
+    codec: str,
+    chunk_frames: int,
+    workers: int | None,
+    dry_run: bool,
+) -> None:
+    from attengait.pipelines.preprocess.run import choose_executor
+    from attengait.preprocessing.run import PreprocessConfig
 
-    if dry_run:
-        print(plan_import(config))
-        return
-    with ProgressLine() as line:
-        summary = run_import(config, progress=line)
-    print(summary)
+    config = PreprocessConfig(
+        dataset=source,
+        folders=folders,
+        out=out,
+        recipe=recipe,
+        executor=choose_executor(recipe, workers=workers),
+        codec=codec,
+        chunk_frames=chunk_frames,
+    )
+    make_store(config, dry_run=dry_run)

@@ -8,16 +8,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from attengait.cli.options import (
+    CHUNK_FRAMES,
+    ChunkOption,
+    CodecOption,
+    DryRunOption,
+    OutOption,
+    StoreArgument,
+    WorkersOption,
+    parse_gpus,
+    parse_numbers,
+)
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
 
 if TYPE_CHECKING:
-    from attengait.preprocessing.executors import Engine
-
-STORE_HELP = "A store made by `attengait preprocess`: a folder, or an s3://, gs:// or http(s):// URL."
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
-WorkersOption = Annotated[int | None, typer.Option(help="Processes; by default one for each usable core.")]
+    from attengait.preprocessing.recipe import Recipe
+    from attengait.preprocessing.run import PreprocessConfig
 
 
 def synth(
@@ -58,24 +66,19 @@ def preprocess(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="How the folders are laid out: casia-b.")],
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
-    out: Annotated[
-        str,
-        typer.Option(
-            help="Store to write, for example casia-b.zarr or s3://bucket/casia-b.zarr (also gs://). For a URL, the "
-            "folder NAME.zarr.work, with which a killed run continues, is made in the current folder."
-        ),
-    ],
+    out: OutOption,
     frames: Annotated[
         Path | None, typer.Option(help="Folder of the videos, or of pictures made from them; needed for flow.")
     ] = None,
     modality: Annotated[
-        Literal["flow", "silhouette"], typer.Option(help="What is stored: optical flow, or the silhouettes alone.")
+        Literal["flow", "silhouette", "silhouette+flow"],
+        typer.Option(help="What is stored: optical flow, silhouettes alone, or both in one picture."),
     ] = "flow",
     flow: Annotated[
         str,
         typer.Option(
-            help="Flow backend: opencv, cpu, cuda, opencv-cuda, nvof, or auto: the one that the store was begun with, "
-            "for a new store what suits this machine (see attengait doctor)."
+            help="Flow back end: opencv, cpu, cuda, opencv-cuda, nvof, or auto. auto is the one that the store was "
+            "begun with; for a new store it is what suits this machine (see attengait doctor)."
         ),
     ] = "auto",
     farneback: Annotated[
@@ -93,19 +96,17 @@ def preprocess(
             "the magnitude)."
         ),
     ] = "colour",
-    codec: Annotated[
-        Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none is the fastest to read.")
-    ] = "none",
+    codec: CodecOption = "none",
     gap: Annotated[
         Literal["skip", "bridge"],
         typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does."),
     ] = "skip",
-    chunk_frames: Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")] = 8,
+    chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes, by default one for each usable core; with --flow cuda the threads that read for each GPU, "
-            "by default the usable cores shared among the GPUs."
+            help="Processes, by default one for each usable core. With --flow cuda: the threads that read for each "
+            "GPU, by default the usable cores shared among the GPUs."
         ),
     ] = None,
     gpus: Annotated[
@@ -116,19 +117,20 @@ def preprocess(
             show_default="1",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Turn frames and silhouettes into optical-flow pictures, or silhouettes alone into crops, in one Zarr store.
+    """Turn frames and silhouettes into flow images, or silhouettes into crops, in one Zarr store.
 
     Killed at any moment, the same command continues where it stopped.
     """
-    from attengait.preprocessing.flow import Recipe
+    from attengait.datasets import Folders
+    from attengait.pipelines.preprocess.run import choose_executor
+    from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
-    from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
+    from attengait.preprocessing.run import PreprocessConfig
     from attengait.preprocessing.silhouette import SilhouetteRecipe
 
-    recipe: Recipe | SilhouetteRecipe
-    engine: Engine | None = None
+    recipe: Recipe
     if modality == "silhouette":
         for name in ("flow", "farneback", "gap", "encoding", "gpus"):
             source = context.get_parameter_source(name)
@@ -136,28 +138,31 @@ def preprocess(
                 raise ParameterError(f"--{name} is about flow: the modality silhouette does not take it")
         recipe = SilhouetteRecipe()
     else:
+        kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
         flow = choose_flow(flow, out)
         parameters = farneback_parameters(flow, farneback or [])
-        recipe = Recipe(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
-        if flow == "cuda":
-            engine = gpu_engine(gpus or "1", workers)
-        elif gpus is not None:
-            raise ParameterError(f"--gpus is for the flow cuda, got flow {flow}")
+        recipe = kind(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
     config = PreprocessConfig(
         dataset=dataset,
-        frames=frames,
-        silhouettes=silhouettes,
+        folders=Folders(frames=frames, silhouettes=silhouettes),
         out=out,
         recipe=recipe,
+        executor=choose_executor(recipe, workers=workers, gpus=parse_gpus(gpus)),
         codec=codec,
         chunk_frames=chunk_frames,
-        workers=workers if workers is not None else usable_cores(),
     )
+    make_store(config, dry_run=dry_run)
+
+
+def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
+    """Make a store with a live line and print the summary, or print what would be done."""
+    from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
+
     if dry_run:
-        print(plan_preprocessing(config, engine=engine))
+        print(plan_preprocessing(config))
         return
     with ProgressLine() as line:
-        summary = run_preprocessing(config, progress=line, engine=engine)
+        summary = run_preprocessing(config, line)
     print(summary)
 
 
@@ -209,30 +214,6 @@ def show(
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
     print(f"{out}: {len(shown)} sequences of {opened.location}")
-
-
-def gpu_engine(gpus: str, workers: int | None) -> "Engine":
-    """The engine for `--gpus` N (the first N) or a list of numbers, with `workers` threads for each.
-
-    Raises ParameterError for anything else.
-    """
-    from attengait.pipelines.preprocess.gpus import GpuProcesses
-
-    numbers = parse_numbers("gpus", gpus)
-    chosen = numbers if len(numbers) > 1 else tuple(range(numbers[0]))
-    if not chosen:
-        raise ParameterError(f"gpus must be how many, from 1 on, or a list such as 0,2, got {gpus}")
-    return GpuProcesses(
-        gpus=chosen, num_threads=workers if workers is not None else max(1, usable_cores() // len(chosen))
-    )
-
-
-def parse_numbers(name: str, text: str) -> tuple[int, ...]:
-    """Read whole numbers separated by commas. Raises ParameterError for anything else."""
-    try:
-        return tuple(int(word) for word in text.split(","))
-    except ValueError:
-        raise ParameterError(f"{name}: got {text!r}, expected whole numbers with commas, such as 1,2") from None
 
 
 def _plain(value: object, separator: str = "\n") -> str:

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from attengait.cli.data import WorkersOption, gpu_engine
+import attengait
+from attengait.cli.options import WorkersOption
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.cli.train import train_with_line
@@ -44,9 +45,9 @@ def demo(
     from attengait.evaluation.embeddings import save_embeddings
     from attengait.kernels.flow.backends import AUTO
     from attengait.pipelines.embed import embed_run
-    from attengait.preprocessing.flow import Recipe
+    from attengait.pipelines.preprocess.run import choose_executor
+    from attengait.preprocessing.flow import FlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow
-    from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
     from attengait.report.contact_sheet import contact_sheet
     from attengait.store import open_store
     from attengait.store.layout import work_path
@@ -62,19 +63,16 @@ def demo(
 
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
-    flow = choose_flow(AUTO, store)
+    recipe = FlowRecipe(flow=choose_flow(AUTO, store))
     with ProgressLine() as line:
-        summary = run_preprocessing(
-            PreprocessConfig(
-                dataset="casia-b",
-                frames=walkers / "rgb",
-                silhouettes=walkers / "silh",
-                out=store,
-                recipe=Recipe(flow=flow),
-                workers=processes,
-            ),
+        summary = attengait.preprocess(
+            "casia-b",
+            store,
+            frames=walkers / "rgb",
+            silhouettes=walkers / "silh",
+            recipe=recipe,
+            executor=choose_executor(recipe, workers=processes),
             progress=line,
-            engine=gpu_engine("1", processes) if flow == "cuda" else None,
         )
     print(summary)
     sheet = out / "contact-sheet.png"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from attengait.cli.data import StoreArgument
+from attengait.cli.options import StoreArgument
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.errors import ParameterError

@@ -57,7 +57,8 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     if cache == "none":
         return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
     if cache == "host":
-        if num_bytes > (available_memory_bytes() or num_bytes):
+        left_bytes = available_memory_bytes()
+        if left_bytes is not None and num_bytes > left_bytes:
             raise AttenGaitError(f"memory does not suffice to keep {size}: choose --cache none")
         return CacheChoice(cache="host", reason=f"{size} are kept in memory, as asked for")
     if cache == "gpu":

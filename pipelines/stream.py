@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError, ParameterError, how_to_install
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.store.opening import Store
 from attengait.store.readers.base import ClipReader, Frames
@@ -39,9 +39,7 @@ READ_AHEAD = 4
 COPY_THREADS = 2
 """DALI's threads that copy clips, beside the one that calls."""
 
-DALI_MISSING = (
-    "NVIDIA DALI is not installed: pip install 'attengait[cpu]' (or attengait[cuda12], attengait[cuda13] for a GPU)"
-)
+DALI_MISSING = f"NVIDIA DALI is not installed: {how_to_install('cpu', 'cuda12', 'cuda13')}"
 
 
 class ClipStream:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import attengait
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -42,6 +44,15 @@ def test_the_wheel_claims_one_name_and_holds_every_module_and_kernel(wheel: Path
     assert sources
     assert {f"attengait/{path.relative_to(ROOT).as_posix()}" for path in sources} <= set(names)
     assert {"attengait/py.typed", "attengait/training/presets/casia-b.toml"} <= set(names)
+
+
+def test_the_version_has_one_source_and_a_place_without_installation(wheel: Path) -> None:
+    assert wheel.name.split("-")[1] == attengait.__version__
+    assert 'version = "' not in (ROOT / "pyproject.toml").read_text().partition("[tool.")[0]
+    # -I -S: no site-packages, so that no installed package can answer.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import attengait; print(attengait.__version__)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == attengait.__version__
 
 
 def test_the_wheel_works_from_elsewhere(wheel: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
+from attengait.store.skipped import Reason
 
 MAX_CHANNELS = 16
 
@@ -18,14 +19,14 @@ MAX_CHANNELS = 16
 class FileError(AttenGaitError):
     """A file that gives no frames; the others of its folder may."""
 
-    reason: ClassVar[str] = "unreadable file"
+    reason: ClassVar[Reason] = Reason.UNREADABLE_FILE
     """What the report counts it under."""
 
 
 class ArrayError(FileError):
     """An array that cannot be frames."""
 
-    reason = "no frames"
+    reason = Reason.NOT_FRAMES
 
 
 def picture_shape(shape: tuple[int, ...], *, pad: bool) -> tuple[int, int, int]:

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from attengait.datasets.source import NO_PICTURES, Pictures, Problem, Scan, SourceSequence, Video, digest, frame_number
-from attengait.errors import AttenGaitError
+from attengait.datasets.pictures import Pictures
+from attengait.datasets.source import FRAMES, SILHOUETTES, Folders, Scan, SourceSequence, digest, frame_number
+from attengait.datasets.video import Video
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.skipped import Reason, Skipped
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 VIDEO_SUFFIXES = (".avi", ".mp4", ".mkv", ".mov")
-SUBJECT, WALK, VIEW = re.compile(r"\d{3}", re.ASCII), re.compile(r"[a-z]{2}-\d{2}"), re.compile(r"\d{3}", re.ASCII)
+SUBJECT, WALK, VIEW = (re.compile(pattern, re.ASCII) for pattern in (r"\d{3}", r"[a-z]{2}-\d{2}", r"\d{3}"))
 VIDEO = re.compile(r"(\d{3})-([a-z]{2}-\d{2})-(\d{3})\.\w+", re.ASCII)
 LAYOUT = "subject/walk/view/subject-walk-view-frame.png, such as 001/nm-01/090/001-nm-01-090-001.png"
 VIDEO_LAYOUT = "subject-walk-view.avi, such as 001-nm-01-090.avi"
@@ -40,51 +43,43 @@ class _Side:
     """Its time of last change, in nanoseconds."""
 
 
-def scan(frames: Path | None, silhouettes: Path) -> Scan:
-    """Find the sequences that have frames and silhouettes; one that has only one of them is a problem, no error.
+def scan(folders: Folders) -> Scan:
+    """Find the sequences that have frames or silhouettes; which of them are of use is a recipe's to say.
 
-    Without a folder of frames, those that have silhouettes.
-
-    Raises AttenGaitError for a folder that is missing, is none, or holds no sequence at all, and where no sequence has
-    both.
+    Raises ParameterError without a folder of silhouettes, AttenGaitError for a folder that is missing, that is a file,
+    or that holds no sequence at all.
     """
-    problems: list[Problem] = []
-    if frames is None:
-        outlines = _scan_side(silhouettes, "silhouettes", problems)
-        alone = tuple(_join(name, None, side) for name, side in sorted(outlines.items()))
-        return Scan(sequences=alone, problems=tuple(problems))
-    sides = [_scan_side(folder, what, problems) for folder, what in ((frames, "frames"), (silhouettes, "silhouettes"))]
-    framed, outlined = sides
-    sequences = []
-    for name in sorted(framed.keys() | outlined.keys()):
-        if name in framed and name in outlined:
-            sequences.append(_join(name, framed[name], outlined[name]))
-        else:
-            lacking = "silhouettes" if name in framed else "frames"
-            problems.append(Problem(reason=f"no {lacking}", where="/".join(name)))
-    if not sequences:
-        raise AttenGaitError(f"no sequence has both frames in {frames} and silhouettes in {silhouettes}")
-    return Scan(sequences=tuple(sequences), problems=tuple(problems))
+    if folders.silhouettes is None:
+        raise ParameterError("silhouettes is missing: CASIA-B needs the folder of the silhouettes")
+    skipped: list[Skipped] = []
+    sides: dict[str, dict[Name, _Side]] = {}
+    if folders.frames is not None:
+        sides[FRAMES] = _scan_side(folders.frames, FRAMES, skipped)
+    sides[SILHOUETTES] = _scan_side(folders.silhouettes, SILHOUETTES, skipped)
+    names = sorted(set().union(*sides.values()))
+    return Scan(
+        sequences=tuple(
+            _join(name, {part: side[name] for part, side in sides.items() if name in side}) for name in names
+        ),
+        skipped=tuple(skipped),
+    )
 
 
-def _join(name: Name, frames: _Side | None, silhouettes: _Side) -> SourceSequence:
-    assert isinstance(silhouettes.source, Pictures)
+def _join(name: Name, sides: dict[str, _Side]) -> SourceSequence:
     subject, walk, view = name
-    content, changes = ["silhouettes", *silhouettes.content], silhouettes.changes
-    if frames is not None:
-        content, changes = ["frames", *frames.content, *content], frames.changes + changes
+    content = [line for part, side in sides.items() for line in (part, *side.content)]
+    changes = [line for side in sides.values() for line in side.changes]
     return SourceSequence(
         subject=subject,
         walk=walk,
         view=view,
-        frames=NO_PICTURES if frames is None else frames.source,
-        silhouettes=silhouettes.source,
+        parts={part: side.source for part, side in sides.items()},
         content_digest=digest(content),
         scan_digest=digest(content + changes),
     )
 
 
-def _scan_side(root: Path, what: str, problems: list[Problem]) -> dict[Name, _Side]:
+def _scan_side(root: Path, what: str, skipped: list[Skipped]) -> dict[Name, _Side]:
     if not root.exists():
         raise AttenGaitError(f"the folder of {what} {root} does not exist")
     if not root.is_dir():
@@ -95,17 +90,17 @@ def _scan_side(root: Path, what: str, problems: list[Problem]) -> dict[Name, _Si
         used = found.setdefault(name, side)
         if used is not side:
             detail = f"{used.source.where} is used"
-            problems.append(Problem(reason="sequence twice", where=side.source.where, detail=detail))
+            skipped.append(Skipped(reason=Reason.SEQUENCE_TWICE, where=side.source.where, detail=detail))
 
     videos: _Videos | None = [] if what == "frames" else None
-    for subject in _folders(str(root), SUBJECT, problems, videos):
-        for walk in _folders(subject.path, WALK, problems, videos):
-            for view in _folders(walk.path, VIEW, problems, videos):
+    for subject in _folders(str(root), SUBJECT, skipped, videos):
+        for walk in _folders(subject.path, WALK, skipped, videos):
+            for view in _folders(walk.path, VIEW, skipped, videos):
                 name = (subject.name, walk.name, view.name)
-                side = _scan_pictures(view.path, name, problems, videos)
+                side = _scan_pictures(view.path, name, skipped, videos)
                 if side is not None:
                     add(name, side)
-    for name, side in _scan_videos(videos or [], problems):
+    for name, side in _scan_videos(videos or [], skipped):
         add(name, side)
     if not found:
         packed = " (it holds packed archives: unpack them first)" if list(root.glob("*.tar*")) else ""
@@ -114,16 +109,16 @@ def _scan_side(root: Path, what: str, problems: list[Problem]) -> dict[Name, _Si
     return found
 
 
-def _scan_pictures(folder: str, name: Name, problems: list[Problem], videos: _Videos | None) -> _Side | None:
+def _scan_pictures(folder: str, name: Name, skipped: list[Skipped], videos: _Videos | None) -> _Side | None:
     """Return a sequence's pictures in one folder (or in one of the same name within it), None without any."""
     pattern = re.compile(rf"{re.escape('-'.join(name))}-\d{{1,9}}\.(png|jpe?g|bmp)", re.ASCII | re.IGNORECASE)
     sizes_and_times, num_foreign, nested = {}, 0, None
-    for entry in _entries(folder, problems):
+    for entry in _entries(folder, skipped):
         if pattern.fullmatch(entry.name) and entry.is_file():
             try:
                 status = entry.stat()
             except OSError as error:
-                problems.append(Problem(reason="unreadable file", where=entry.path, detail=error.strerror or ""))
+                skipped.append(Skipped(reason=Reason.UNREADABLE_FILE, where=entry.path, detail=error.strerror or ""))
                 continue
             sizes_and_times[entry.name] = (status.st_size, status.st_mtime_ns)
         elif entry.name == name[-1] and entry.is_dir():
@@ -134,16 +129,16 @@ def _scan_pictures(folder: str, name: Name, problems: list[Problem], videos: _Vi
             videos.append(entry)
     if num_foreign:
         detail = f"{num_foreign} pictures are not files named {'-'.join(name)}-NUMBER"
-        problems.append(Problem(reason="foreign pictures", where=folder, detail=detail))
+        skipped.append(Skipped(reason=Reason.FOREIGN_PICTURES, where=folder, detail=detail))
     if not sizes_and_times:
-        return _scan_pictures(nested, name, problems, videos) if nested else None
+        return _scan_pictures(nested, name, skipped, videos) if nested else None
 
     names: dict[int, str] = {}
     for file_name in sorted(sizes_and_times):
         used = names.setdefault(frame_number(file_name), file_name)
         if used != file_name:
             where = f"{folder}/{file_name}"
-            problems.append(Problem(reason="frame number twice", where=where, detail=f"{used} is used"))
+            skipped.append(Skipped(reason=Reason.FRAME_TWICE, where=where, detail=f"{used} is used"))
     pictures = Pictures.of(folder, list(names.values()))
     return _Side(
         source=pictures,
@@ -152,7 +147,7 @@ def _scan_pictures(folder: str, name: Name, problems: list[Problem], videos: _Vi
     )
 
 
-def _scan_videos(videos: _Videos, problems: list[Problem]) -> Iterator[tuple[Name, _Side]]:
+def _scan_videos(videos: _Videos, skipped: list[Skipped]) -> Iterator[tuple[Name, _Side]]:
     """Yield the videos whose names are a sequence's, in the order of their names; none is opened."""
     num_foreign: Counter[str] = Counter()
     for entry in sorted(videos, key=lambda entry: (entry.name, entry.path)):
@@ -163,7 +158,7 @@ def _scan_videos(videos: _Videos, problems: list[Problem]) -> Iterator[tuple[Nam
         try:
             status = entry.stat()
         except OSError as error:
-            problems.append(Problem(reason="unreadable file", where=entry.path, detail=error.strerror or ""))
+            skipped.append(Skipped(reason=Reason.UNREADABLE_FILE, where=entry.path, detail=error.strerror or ""))
             continue
         subject, walk, view = match.groups()
         yield (
@@ -176,18 +171,18 @@ def _scan_videos(videos: _Videos, problems: list[Problem]) -> Iterator[tuple[Nam
         )
     for folder, number in sorted(num_foreign.items()):
         detail = f"{number} videos are not files named {VIDEO_LAYOUT}"
-        problems.append(Problem(reason="foreign videos", where=folder, detail=detail))
+        skipped.append(Skipped(reason=Reason.FOREIGN_VIDEOS, where=folder, detail=detail))
 
 
 def _folders(
-    path: str, pattern: re.Pattern[str], problems: list[Problem], videos: _Videos | None
+    path: str, pattern: re.Pattern[str], skipped: list[Skipped], videos: _Videos | None
 ) -> Iterator[os.DirEntry[str]]:
     """Yield the folders of a path whose names fit the pattern, in order, then those of a folder nested in itself.
 
     Videos met on the way, in folders of other names too, are added to `videos`.
     """
     nested = None
-    for entry in _entries(path, problems):
+    for entry in _entries(path, skipped):
         if not entry.is_dir():
             if videos is not None and _is_video(entry):
                 videos.append(entry)
@@ -195,20 +190,20 @@ def _folders(
             nested = entry.path
         elif pattern.fullmatch(entry.name):
             yield entry
-        elif videos is None or not _find_videos(entry.path, problems, videos):
-            problems.append(Problem(reason="foreign folder", where=entry.path))
+        elif videos is None or not _find_videos(entry.path, skipped, videos):
+            skipped.append(Skipped(reason=Reason.FOREIGN_FOLDER, where=entry.path))
     if nested:
-        yield from _folders(nested, pattern, problems, videos)
+        yield from _folders(nested, pattern, skipped, videos)
 
 
-def _find_videos(folder: str, problems: list[Problem], videos: _Videos) -> bool:
+def _find_videos(folder: str, skipped: list[Skipped], videos: _Videos) -> bool:
     """Add the videos in a folder and in those below (links to folders are not followed); say whether there are any."""
     num_before = len(videos)
-    for entry in _entries(folder, problems):
+    for entry in _entries(folder, skipped):
         if _is_video(entry):
             videos.append(entry)
         elif entry.is_dir(follow_symlinks=False):
-            _find_videos(entry.path, problems, videos)
+            _find_videos(entry.path, skipped, videos)
     return len(videos) > num_before
 
 
@@ -216,7 +211,7 @@ def _is_video(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(VIDEO_SUFFIXES) and entry.is_file()
 
 
-def _entries(path: str, problems: list[Problem]) -> list[os.DirEntry[str]]:
+def _entries(path: str, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
     """Return a folder's entries by name, without hidden ones and those that show the background alone."""
     try:
         with os.scandir(path) as entries:
@@ -225,5 +220,5 @@ def _entries(path: str, problems: list[Problem]) -> list[os.DirEntry[str]]:
                 key=lambda entry: entry.name,
             )
     except OSError as error:
-        problems.append(Problem(reason="unreadable folder", where=path, detail=error.strerror or ""))
+        skipped.append(Skipped(reason=Reason.UNREADABLE_FOLDER, where=path, detail=error.strerror or ""))
         return []

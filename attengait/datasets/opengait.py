@@ -5,47 +5,92 @@ files, each another modality of the same walk, may lie side by side; a pattern s
 """
 
 import os
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from attengait.datasets.found import Found, FoundFile, Source, check_folder, entries, status_of
-from attengait.datasets.source import Problem
+from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
+from attengait.datasets.source import Folders, Scan
 from attengait.datasets.unpickling import read_array, read_header
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.description import read_description
+from attengait.store.skipped import Reason, Skipped
 
 LAYOUT = "subject/type/view/*.pkl"
 
 
-def find_pickles(folder: Path, pattern: str | None) -> Found:
-    """The pickles in a folder, one for each sequence, by subject, type and view; none is opened.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PickledArray:
+    """A pickle of one array (an ArrayFile)."""
 
-    `pattern` chooses among several files of a sequence by their names, with or without `.pkl`: `*-rgbs` or `1_sil.pkl`.
-    Raises ParameterError when one is needed or chooses more than one file, AttenGaitError when there is no sequence.
+    kind: ClassVar[str] = "pickles"
+
+    path: str
+    shape: tuple[int, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """See Part."""
+        return [self.path]
+
+    @property
+    def where(self) -> str:
+        """See Part."""
+        return self.path
+
+    @property
+    def packed_names(self) -> str:
+        """See Part."""
+        return os.path.basename(self.path)
+
+    def read(self) -> NDArray[Any]:
+        """The array; raises FileError. Nothing in the file is run."""
+        return read_array(self.path)
+
+
+def scan(folders: Folders) -> Scan:
+    """The sequences of a folder of pickles, by subject, type and view; only the headers are read.
+
+    `folders.pattern` chooses among several files of a sequence by their names, with or without `.pkl`: `*-rgbs` or
+    `1_sil.pkl`. Raises ParameterError when one is needed or chooses more than one file, AttenGaitError when there is no
+    sequence, and for a damaged attengait.json.
     """
-    check_folder(folder, LAYOUT)
-    problems: list[Problem] = []
-    files = [
+    folder, pattern = check_folder(folders.files, LAYOUT), folders.pattern
+    skipped: list[Skipped] = []
+    found = [
         file
-        for subject in _folders(folder, problems)
-        for walk in _folders(subject.path, problems)
-        for view in _folders(walk.path, problems)
-        if (file := _file_of((subject.name, walk.name, view.name), view.path, pattern, problems)) is not None
+        for subject in _folders(folder, skipped)
+        for walk in _folders(subject.path, skipped)
+        for view in _folders(walk.path, skipped)
+        if (file := _file_of((subject.name, walk.name, view.name), view.path, pattern, skipped)) is not None
     ]
-    if not files:
+    if not found:
         chosen = "" if pattern is None else f", with names like {pattern!r}"
         raise AttenGaitError(f"the folder {folder} holds no sequence laid out as {LAYOUT}{chosen}")
-    return Found(files=tuple(files), problems=tuple(problems))
+    description = read_description(folder)
+    sequences = sequences_of(found, _open, skipped)
+    return Scan(
+        sequences=tuple(sequences),
+        skipped=tuple(skipped),
+        description=description,
+        recorded={"name": "import-pickles", "version": 1, "layout": LAYOUT}
+        | ({} if pattern is None else {"file": pattern}),
+    )
 
 
-def _folders(path: str | Path, problems: list[Problem]) -> list[os.DirEntry[str]]:
-    return [entry for entry in entries(path, problems) if entry.is_dir()]
+def _open(path: str) -> PickledArray:
+    return PickledArray(path=path, shape=read_header(path).shape)
 
 
-def _file_of(name: tuple[str, str, str], folder: str, pattern: str | None, problems: list[Problem]) -> FoundFile | None:
-    all_files = [entry for entry in entries(folder, problems) if entry.name.endswith(".pkl") and not entry.is_dir()]
+def _folders(path: str | Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
+    return [entry for entry in entries(path, skipped) if entry.is_dir()]
+
+
+def _file_of(name: tuple[str, str, str], folder: str, pattern: str | None, skipped: list[Skipped]) -> FoundFile | None:
+    all_files = [entry for entry in entries(folder, skipped) if entry.name.endswith(".pkl") and not entry.is_dir()]
     chosen = [entry for entry in all_files if pattern is None or _fits(entry.name, pattern)]
     if len(chosen) > 1:
         names = ", ".join(entry.name for entry in chosen)
@@ -55,10 +100,10 @@ def _file_of(name: tuple[str, str, str], folder: str, pattern: str | None, probl
             else f"file is missing: {folder} holds {len(chosen)} files ({names}), of which it must choose one"
         )
     if not chosen:
-        reason = "no such file" if all_files else "no pickle"
-        problems.append(Problem(reason=reason, where="/".join(name), detail=folder))
+        reason = Reason.NO_SUCH_FILE if all_files else Reason.NO_PICKLE
+        skipped.append(Skipped(reason=reason, where="/".join(name), detail=folder))
         return None
-    status = status_of(chosen[0], problems)
+    status = status_of(chosen[0], skipped)
     if status is None:
         return None
     subject, walk, view = name
@@ -74,16 +119,3 @@ def _file_of(name: tuple[str, str, str], folder: str, pattern: str | None, probl
 
 def _fits(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".pkl"), pattern)
-
-
-def _read_shape(path: str) -> tuple[int, ...]:
-    return read_header(path).shape
-
-
-def _read_array(path: str) -> NDArray[Any]:
-    return read_array(path)
-
-
-PICKLES = Source(
-    find=find_pickles, read_shape=_read_shape, read_array=_read_array, packages=(), layout=LAYOUT, modality=None
-)

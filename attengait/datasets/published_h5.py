@@ -16,16 +16,19 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
-from attengait.datasets.found import Found, FoundFile, Source, check_folder, entries, status_of
-from attengait.datasets.source import Problem
-from attengait.errors import AttenGaitError
+from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
+from attengait.datasets.source import Folders, Scan
+from attengait.errors import AttenGaitError, how_to_install
+from attengait.store.description import Description
+from attengait.store.skipped import Reason, Skipped
 
 LAYOUT = "one .h5 file for each sequence, such as 001_nm-01_090.h5"
 _SUFFIXES = (".h5", ".hdf5")
@@ -44,27 +47,57 @@ class Hdf5Error(FileError):
     """A file that is no HDF5 file of a sequence."""
 
 
-def find_hdf5(folder: Path, pattern: str | None) -> Found:
-    """The HDF5 files in a folder and those below, by subject, walk and view; none is opened. `pattern` must be None.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hdf5Array:
+    """The array `data` of an HDF5 file (an ArrayFile)."""
+
+    kind: ClassVar[str] = "h5"
+
+    path: str
+    shape: tuple[int, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """See Part."""
+        return [self.path]
+
+    @property
+    def where(self) -> str:
+        """See Part."""
+        return self.path
+
+    @property
+    def packed_names(self) -> str:
+        """See Part."""
+        return os.path.basename(self.path)
+
+    def read(self) -> NDArray[Any]:
+        """The array; raises Hdf5Error."""
+        with _opened(self.path) as data:
+            return np.asarray(data[()])
+
+
+def scan(folders: Folders) -> Scan:
+    """The sequences of the HDF5 files in a folder and those below, by subject, walk and view; only headers are read.
 
     Raises AttenGaitError when h5py is not installed and when there is no sequence.
     """
-    assert pattern is None
     if importlib.util.find_spec("h5py") is None:
-        raise AttenGaitError("reading HDF5 files needs h5py: pip install attengait[keras]")
-    check_folder(folder, LAYOUT)
-    problems: list[Problem] = []
-    files: dict[tuple[str, str, str], FoundFile] = {}
-    for entry in _files(folder, problems):
+        raise AttenGaitError(f"reading HDF5 files needs h5py: {how_to_install()}")
+    folder = check_folder(folders.files, LAYOUT)
+    skipped: list[Skipped] = []
+    found: dict[tuple[str, str, str], FoundFile] = {}
+    for entry in _files(folder, skipped):
         name = sequence_name(os.path.splitext(entry.name)[0])
         if name is None:
-            problems.append(Problem(reason="foreign file", where=entry.path, detail="its name is not a sequence's"))
-        elif name in files:
-            detail = f"{files[name].path} is used"
-            problems.append(Problem(reason="sequence twice", where=entry.path, detail=detail))
-        elif (status := status_of(entry, problems)) is not None:
+            detail = "its name is not a sequence's"
+            skipped.append(Skipped(reason=Reason.FOREIGN_FILE, where=entry.path, detail=detail))
+        elif name in found:
+            detail = f"{found[name].path} is used"
+            skipped.append(Skipped(reason=Reason.SEQUENCE_TWICE, where=entry.path, detail=detail))
+        elif (status := status_of(entry, skipped)) is not None:
             subject, walk, view = name
-            files[name] = FoundFile(
+            found[name] = FoundFile(
                 subject=subject,
                 walk=walk,
                 view=view,
@@ -72,9 +105,20 @@ def find_hdf5(folder: Path, pattern: str | None) -> Found:
                 size_bytes=status.st_size,
                 changed_ns=status.st_mtime_ns,
             )
-    if not files:
+    if not found:
         raise AttenGaitError(f"the folder {folder} does not hold {LAYOUT}")
-    return Found(files=tuple(file for _, file in sorted(files.items())), problems=tuple(problems))
+    sequences = sequences_of((file for _, file in sorted(found.items())), _open, skipped)
+    return Scan(
+        sequences=tuple(sequences),
+        skipped=tuple(skipped),
+        description=Description(attributes={"dataset": "imported", "modality": "flow", "encoding": "colour"}),
+        recorded={"name": "import-h5", "version": 1, "layout": LAYOUT},
+    )
+
+
+def _open(path: str) -> Hdf5Array:
+    with _opened(path) as data:
+        return Hdf5Array(path=path, shape=tuple(data.shape))
 
 
 def sequence_name(stem: str) -> tuple[str, str, str] | None:
@@ -84,19 +128,6 @@ def sequence_name(stem: str) -> tuple[str, str, str] | None:
             found = match.groupdict()
             return found.get("subject", "unknown"), found["walk"], found.get("view", "000")
     return None
-
-
-def read_shape(path: str) -> tuple[int, ...]:
-    """The shape of a sequence's array; raises Hdf5Error."""
-    with _opened(path) as data:
-        shape: tuple[int, ...] = data.shape
-    return shape
-
-
-def read_array(path: str) -> NDArray[Any]:
-    """A sequence's array; raises Hdf5Error."""
-    with _opened(path) as data:
-        return np.asarray(data[()])
 
 
 @contextmanager
@@ -118,14 +149,9 @@ def _opened(path: str) -> Iterator[Any]:
         raise Hdf5Error(f"{path} is damaged or no HDF5 file that h5py can read: {error}") from None
 
 
-def _files(folder: str | Path, problems: list[Problem]) -> Iterator[os.DirEntry[str]]:
-    for entry in entries(folder, problems):
+def _files(folder: str | Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
+    for entry in entries(folder, skipped):
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, problems)
+            yield from _files(entry.path, skipped)
         elif entry.name.endswith(_SUFFIXES) and not entry.name.startswith("tfimdb_"):
             yield entry
-
-
-HDF5 = Source(
-    find=find_hdf5, read_shape=read_shape, read_array=read_array, packages=("h5py",), layout=LAYOUT, modality="flow"
-)

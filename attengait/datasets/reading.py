@@ -1,71 +1,89 @@
-"""The frames of a sequence as grey pictures, in order, whether they lie in pictures or in a video."""
+"""The frames of a sequence as grey pictures of one size, in order, whatever they are read from.
 
-from collections.abc import Callable, Iterable, Iterator, Set
+Which size counts shows only at the end: it is the one that most frames have. So a reader goes on with the size of the
+first frame, and reads the sequence again in the rare case that this was wrong (`read_with_the_size_of_most`).
+"""
 
-import numpy as np
-from numpy.typing import NDArray
+from collections import Counter
+from collections.abc import Callable, Iterator, Set
+from typing import TypeVar
 
-from attengait.datasets.pictures import read_gray
-from attengait.datasets.source import Pictures, Video
-from attengait.datasets.video import BrokenVideoError, read_video
+from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.source import Fault, Frame, FramePart, ReadGrays
 from attengait.kernels.flow.backends import LEAST_SIDE_PX
-from attengait.preprocessing.images import UNREADABLE, WRONG_SIZE, Fault
+from attengait.store.skipped import Reason
 
-Gray = NDArray[np.uint8]
-ReadGrays = Callable[[Iterable[str]], Iterator[Gray | None]]
-"""From the paths of pictures to the grey pictures, in turn, None for one that is not whole; it may read ahead. They may
-lie on a device."""
-
-BROKEN_VIDEO = "broken video"
+Shape = tuple[int, ...]
+Result = TypeVar("Result")
 
 
-def read_one_by_one(paths: Iterable[str]) -> Iterator[Gray | None]:
-    """Read pictures by OpenCV, each when it is asked for."""
-    return map(read_gray, paths)
+class FrameSizes:
+    """The sizes of a sequence's frames, and the one that is used."""
+
+    def __init__(self, used: Shape | None = None) -> None:
+        self.used = used
+        """Height and width; None until the first frame says it."""
+        self._counts: Counter[Shape] = Counter()
+
+    def fits(self, shape: Shape) -> bool:
+        """Count a frame's size; whether it is the one that is used."""
+        self._counts[shape] += 1
+        self.used = self.used or shape
+        return shape == self.used
+
+    @property
+    def of_most(self) -> Shape | None:
+        """The size of most frames; of two that are equally frequent the one that came first."""
+        return max(self._counts, key=self._counts.__getitem__, default=None)
+
+
+def read_with_the_size_of_most(read: Callable[[FrameSizes], Result]) -> Result:
+    """Return what `read` makes of a sequence with the size that most of its frames have.
+
+    `read` is called once, and once more where the first frame's size was not that of most.
+    """
+    sizes = FrameSizes()
+    result = read(sizes)
+    if sizes.of_most != sizes.used:
+        result = read(FrameSizes(sizes.of_most))
+    return result
 
 
 def read_frames(
-    frames: Pictures | Video, wanted: Set[int], faults: list[Fault], *, read_grays: ReadGrays = read_one_by_one
-) -> Iterator[tuple[int, Gray | None]]:
-    """Yield the number of each frame that is there, in order, and its grey picture, uint8 [H, W].
+    frames: FramePart,
+    wanted: Set[int],
+    faults: list[Fault],
+    *,
+    sizes: FrameSizes | None = None,
+    read_grays: ReadGrays = read_one_by_one,
+) -> Iterator[Frame]:
+    """Yield each frame that is there, in order, with its grey picture where it is wanted and can be used.
 
-    The picture is None where the frame is not wanted, or cannot be used, which is noted in `faults`: pictures that are
-    not whole, frames below 10 x 10 pixels or of another size than the first, all wanted frames from the one on at which
-    a video breaks. A video is read up to the last wanted frame, and what follows counts as not there. `read_grays`
-    reads the pictures.
+    What cannot be used is noted in `faults`: what cannot be decoded, frames below 10 x 10 pixels, and frames of another
+    size than `sizes` uses. A video is read up to the last wanted frame, and what follows counts as not there.
+    `read_grays` reads the pictures.
     """
-    shape: tuple[int, ...] | None = None
-    if isinstance(frames, Video):
-        read = _read_video(frames, wanted, faults)
-    else:
-        read = _read_pictures(frames, wanted, faults, read_grays)
-    for number, gray, path in read:
-        # Some flow backends refuse tiny frames; which sequences a store holds must not depend on the backend.
-        if gray is not None and (min(gray.shape) < LEAST_SIDE_PX or gray.shape != (shape := shape or gray.shape)):
-            faults.append(Fault(WRONG_SIZE, number, path))
-            gray = None
-        yield number, gray
+    sizes = sizes or FrameSizes()
+    for frame in frames.read(wanted, faults, read_grays):
+        problem = None if frame.gray is None else _problem(frame.gray.shape, sizes)
+        if problem is None:
+            yield frame
+        else:
+            faults.append(Fault(Reason.WRONG_SIZE, frame.number, frame.path, problem))
+            yield frame._replace(gray=None)
 
 
-def _read_pictures(
-    pictures: Pictures, wanted: Set[int], faults: list[Fault], read_grays: ReadGrays
-) -> Iterator[tuple[int, Gray | None, str]]:
-    paths = pictures.by_number
-    grays = read_grays(path for number, path in paths.items() if number in wanted)
-    for number, path in paths.items():
-        gray = next(grays) if number in wanted else None
-        if gray is None and number in wanted:
-            faults.append(Fault(UNREADABLE, number, path))
-        yield number, gray, path
+def format_size(shape: Shape) -> str:
+    """Width and height of an array [H, W], such as 320 x 240."""
+    return f"{shape[1]} x {shape[0]}"
 
 
-def _read_video(video: Video, wanted: Set[int], faults: list[Fault]) -> Iterator[tuple[int, Gray | None, str]]:
-    number = 0
-    try:
-        for number, gray in read_video(video.path, wanted):
-            yield number, gray, video.path
-    except BrokenVideoError as error:
-        for lost in range(number + 1, max(wanted, default=0) + 1):
-            if lost in wanted:
-                faults.append(Fault(BROKEN_VIDEO, lost, video.path, str(error)))
-            yield lost, None, video.path
+def _problem(shape: Shape, sizes: FrameSizes) -> str | None:
+    """What is wrong with a frame of this shape, as a sentence; None where nothing is."""
+    # Some flow back ends refuse tiny frames; which sequences a store holds must not depend on the back end.
+    if min(shape) < LEAST_SIDE_PX:
+        return f"a frame has {format_size(shape)} pixels, but must have {LEAST_SIDE_PX} x {LEAST_SIDE_PX} or more"
+    if not sizes.fits(shape):
+        assert sizes.used is not None
+        return f"a frame has {format_size(shape)} pixels, but most of the sequence have {format_size(sizes.used)}"
+    return None

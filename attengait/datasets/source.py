@@ -1,87 +1,112 @@
-"""What a dataset's adapter finds on disk: sequences of numbered frames and silhouettes, and what was wrong.
+"""What a data set's adapter finds on disk: sequences, what each of them is read from, and what was left out.
 
-CASIA-B has 13,640 sequences of 2.2 million files, so a sequence keeps two folders and its file names packed into one
-string each, not a path object per file.
+A sequence has parts by name. `frames` are what was filmed (pictures or a video), `silhouettes` are pictures, `flow` are
+ready flow images, `array` is one file of another program. A recipe says which parts it needs.
+
+CASIA-B has 13,640 sequences of 2.2 million files. So a sequence keeps two folders and its file names packed into one
+string each, not a path object for each file.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.store.description import Description
+from attengait.store.skipped import Reason, Skipped
+
+if TYPE_CHECKING:
+    from attengait.datasets.pictures import Pictures
+
+Gray = NDArray[np.uint8]
+ReadGrays = Callable[[Iterable[str]], Iterator[Gray | None]]
+"""From the paths of pictures to the grey pictures, uint8 [H, W], in turn, None for one that is not whole; it may read
+ahead. They may lie on a device."""
 
 SEPARATOR = "/"
 """Between packed names: the one character that no file name holds."""
 
+FRAMES, SILHOUETTES, FLOW, ARRAY = "frames", "silhouettes", "flow", "array"
+"""Names of parts."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pictures:
-    """The numbered pictures of one sequence, ordered by their numbers."""
 
-    kind: ClassVar[str] = "pictures"
-
-    folder: str
-    packed_names: str
-    """File names with `/` between them; each ends in the frame's number (after the last `-`) and a suffix."""
-
-    @classmethod
-    def of(cls, folder: str | Path, names: list[str]) -> Self:
-        """Pack the `names` of files in `folder`; they are put in the order of their numbers."""
-        return cls(folder=str(folder), packed_names=SEPARATOR.join(sorted(names, key=lambda n: (frame_number(n), n))))
+class Part(Protocol):
+    """What one side of a sequence is read from."""
 
     @property
-    def names(self) -> list[str]:
-        """File names in the order of their numbers."""
-        return self.packed_names.split(SEPARATOR) if self.packed_names else []
-
-    @property
-    def by_number(self) -> dict[int, str]:
-        """Paths by frame number, in the order of the numbers."""
-        return {frame_number(name): f"{self.folder}{SEPARATOR}{name}" for name in self.names}
+    def kind(self) -> str:
+        """What a store records that it was made from, such as pictures or video."""
+        ...
 
     @property
     def files(self) -> list[str]:
         """Paths of all files."""
-        return list(self.by_number.values())
+        ...
 
     @property
     def where(self) -> str:
-        """The path that stands for all of them: their folder."""
-        return self.folder
+        """The path that stands for all of them."""
+        ...
 
-    def matching(self, numbers: Iterable[int]) -> set[int]:
-        """Those of `numbers` that have a picture."""
-        return set(numbers).intersection(map(frame_number, self.names))
+    @property
+    def packed_names(self) -> str:
+        """The files' names with `/` between them."""
+        ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Video:
-    """A video of one sequence. Its frames are numbered from 1, as they are coded.
+class Frame(NamedTuple):
+    """One frame that is there."""
 
-    How many there are shows only when it is decoded: what its container says can be wrong, and opening thousands of
-    videos takes long.
-    """
-
-    kind: ClassVar[str] = "video"
-
+    number: int
+    gray: Gray | None
+    """uint8 [H, W]; None where the frame is not wanted, or cannot be used."""
     path: str
+    """The picture, or the video."""
+    time_seconds: float | None = None
+    """Of a video's frame: the time from the video's beginning at which it is shown."""
 
-    @property
-    def files(self) -> list[str]:
-        """Paths of all files."""
-        return [self.path]
 
-    @property
-    def where(self) -> str:
-        """The path that stands for all frames."""
-        return self.path
+class Fault(NamedTuple):
+    """Why one frame was left out."""
+
+    reason: Reason
+    number: int
+    file: str | None = None
+    """The picture or video at fault."""
+    detail: str = ""
+    """What else there is to say, such as what a decoder says."""
+
+
+class FramePart(Part, Protocol):
+    """Numbered frames of one sequence."""
 
     def matching(self, numbers: Iterable[int]) -> set[int]:
-        """Those of `numbers` that may have a frame."""
-        return {number for number in numbers if number >= 1}
+        """Those of `numbers` that have a frame, or may have one."""
+        ...
+
+    def read(self, wanted: Set[int], faults: list[Fault], read_grays: ReadGrays) -> Iterator[Frame]:
+        """Yield each frame that is there, in order, with its grey picture where it is wanted and can be decoded.
+
+        What cannot be decoded is noted in `faults`.
+        """
+        ...
 
 
-NO_PICTURES = Pictures(folder="", packed_names="")
+class ArrayFile(Part, Protocol):
+    """One file of another program that holds all pictures of a sequence as one array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the array, as the file's header gives it; the first axis counts pictures."""
+        ...
+
+    def read(self) -> NDArray[Any]:
+        """The array; raises `attengait.datasets.arrays.FileError`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,9 +116,11 @@ class SourceSequence:
     subject: str
     walk: str
     view: str
-    frames: Pictures | Video
-    """`NO_PICTURES` where silhouettes alone were asked for."""
-    silhouettes: Pictures
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """What it is read from, by name: FramePart, ArrayFile."""
+    columns: Mapping[str, str | int | float] = field(default_factory=dict)
+    """What else a data set knows of it, such as camera, clothing, date: columns of the store beside subject, walk and
+    view. All sequences of a source have the same ones."""
     content_digest: str = ""
     """Hexadecimal digest over the files' names and sizes: equal for a copy elsewhere."""
     scan_digest: str = ""
@@ -105,27 +132,34 @@ class SourceSequence:
         return f"{self.subject}/{self.walk}/{self.view}"
 
     @property
-    def max_images(self) -> int:
-        """Flow images that can result at most: one for each matched frame but the first."""
-        return max(0, len(self.frames.matching(map(frame_number, self.silhouettes.names))) - 1)
+    def frames(self) -> FramePart:
+        """The part `frames`; raises KeyError where there is none."""
+        found: FramePart = self.parts[FRAMES]
+        return found
 
+    @property
+    def silhouettes(self) -> "Pictures":
+        """The part `silhouettes`; raises KeyError where there are none."""
+        found: Pictures = self.parts[SILHOUETTES]
+        return found
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """Something that the scan of a folder left out, and why."""
-
-    reason: str
-    where: str
-    """A sequence (`001/nm-01/090`) or a path."""
-    detail: str = ""
+    @property
+    def array(self) -> ArrayFile:
+        """The part `array`; raises KeyError where there is none."""
+        found: ArrayFile = self.parts[ARRAY]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scan:
-    """All usable sequences of a dataset, ordered by subject, walk and view, and what was left out."""
+    """All sequences that a source holds, ordered by subject, walk and view, and what it left out."""
 
     sequences: tuple[SourceSequence, ...]
-    problems: tuple[Problem, ...]
+    skipped: tuple[Skipped, ...] = ()
+    description: Description | None = None
+    """What the source itself says that its pictures show."""
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """What a store's recipe records of the source."""
 
     @property
     def content_digest(self) -> str:
@@ -136,6 +170,19 @@ class Scan:
     def scan_digest(self) -> str:
         """Digest over all sequences' scan digests."""
         return digest([f"{sequence.name} {sequence.scan_digest}" for sequence in self.sequences])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Where a source looks."""
+
+    frames: Path | None = None
+    """Pictures or videos of what was filmed."""
+    silhouettes: Path | None = None
+    files: Path | None = None
+    """Files of another program, one for each sequence."""
+    pattern: str | None = None
+    """Chooses among several `files` of a sequence by their names."""
 
 
 def frame_number(name: str) -> int:

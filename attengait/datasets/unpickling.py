@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
+from attengait.store.skipped import Reason
 
 _SKIPPED_BYTES = 1 << 16
 """Whoever wants a header only gets zeros for larger pieces, which are not read. Protocols 4 and 5 keep the smaller ones
@@ -33,7 +34,7 @@ class PickleError(FileError):
 class RefusedPickleError(PickleError):
     """A file that would run something."""
 
-    reason = "refused pickle"
+    reason = Reason.REFUSED_PICKLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

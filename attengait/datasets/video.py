@@ -1,4 +1,4 @@
-"""Grey pictures from videos: every coded frame, once, in order, decoded by the FFmpeg within OpenCV.
+"""The video of a sequence, and grey pictures from it: every coded frame, once, in order, by the FFmpeg within OpenCV.
 
 FFmpeg hides damage: it invents what it cannot decode, or leaves whole frames out, so that all later ones would get
 wrong numbers. It only complains about it on standard error, which is therefore read (and kept off the user's screen): a
@@ -9,15 +9,19 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.pictures import silent_opencv
+from attengait.datasets.source import Fault, Frame, ReadGrays
+from attengait.store.skipped import Reason
 
 Result = TypeVar("Result")
 
@@ -31,10 +35,55 @@ class BrokenVideoError(Exception):
     """A video cannot be opened, or its next frame cannot be decoded."""
 
 
-def read_video(path: str, wanted: Set[int]) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-    """Yield the number and the grey picture, uint8 [H, W], of each frame from 1 to the last wanted one, or to the end.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Video:
+    """A video of one sequence (a FramePart). Its frames are numbered from 1, as they are coded.
 
-    A frame that is not wanted is None. Grey is `cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)`; `cv2.imread` of the same
+    How many there are shows only when it is decoded: what its container says can be wrong, and opening thousands of
+    videos takes long.
+    """
+
+    kind: ClassVar[str] = "video"
+
+    path: str
+
+    @property
+    def files(self) -> list[str]:
+        """See Part."""
+        return [self.path]
+
+    @property
+    def where(self) -> str:
+        """Its path."""
+        return self.path
+
+    @property
+    def packed_names(self) -> str:
+        """See Part."""
+        return os.path.basename(self.path)
+
+    def matching(self, numbers: Iterable[int]) -> set[int]:
+        """Those of `numbers` that may have a frame."""
+        return {number for number in numbers if number >= 1}
+
+    def read(self, wanted: Set[int], faults: list[Fault], read_grays: ReadGrays) -> Iterator[Frame]:
+        """See FramePart; from the frame on at which the video breaks, all that are wanted are at fault."""
+        number = 0
+        try:
+            for number, gray, seconds in read_video(self.path, wanted):
+                yield Frame(number, gray, self.path, seconds)
+        except BrokenVideoError as error:
+            for lost in range(number + 1, max(wanted, default=0) + 1):
+                if lost in wanted:
+                    faults.append(Fault(Reason.BROKEN_VIDEO, lost, self.path, str(error)))
+                yield Frame(lost, None, self.path)
+
+
+def read_video(path: str, wanted: Set[int]) -> Iterator[tuple[int, NDArray[np.uint8] | None, float]]:
+    """Yield number, grey picture (uint8 [H, W]) and time of each frame from 1 to the last wanted one, or to the end.
+
+    The picture of a frame that is not wanted is None. The time is in seconds from the video's beginning, as the
+    container has it. Grey is `cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)`; `cv2.imread` of the same
     colours can differ from it by one level. Neither frame rate nor time stamps drop or double frames; rotation that the
     container asks for is done. Raises BrokenVideoError.
     """
@@ -50,7 +99,7 @@ def read_video(path: str, wanted: Set[int]) -> Iterator[tuple[int, NDArray[np.ui
                     raise BrokenVideoError(complaint)
                 if not is_there:
                     return
-                yield number, gray
+                yield number, gray, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
         finally:
             video.release()
 
@@ -71,12 +120,21 @@ def _open(path: str) -> cv2.VideoCapture | None:
         absolute.encode()
     except UnicodeEncodeError:
         return None
-    # Other log levels would hide what damage is known by, or send it to standard output.
-    for name in ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG"):
-        os.environ.pop(name, None)
     # One thread and no hardware decoder: the bytes must not depend on the machine.
     parameters = [cv2.CAP_PROP_N_THREADS, 1, cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_NONE]
-    return cv2.VideoCapture(absolute, cv2.CAP_FFMPEG, parameters)
+    with _default_log_level():
+        return cv2.VideoCapture(absolute, cv2.CAP_FFMPEG, parameters)
+
+
+@contextmanager
+def _default_log_level() -> Iterator[None]:
+    """Let FFmpeg start without the user's log level: another one hides what damage is known by."""
+    names = ("OPENCV_FFMPEG_LOGLEVEL", "OPENCV_FFMPEG_DEBUG")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 def _gray(video: cv2.VideoCapture) -> tuple[bool, NDArray[np.uint8] | None]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 from attengait.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def _import_h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise AttenGaitError("reading Keras weights needs h5py: pip install attengait[keras]") from error
+        raise AttenGaitError(f"reading Keras weights needs h5py: {how_to_install()}") from error
     return h5py
 
 
@@ -77,7 +77,7 @@ def _layers(root: "h5py.Group") -> dict[str, list[_Layer]]:
 
 def _kind_and_number(name: str) -> tuple[str, int]:
     """`attention_conv_12` -> ("attention_conv", 12); without a suffix it is the first."""
-    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
+    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name, re.ASCII)
     assert match is not None
     return match[1], int(match[2] or 0)
 

@@ -1,41 +1,39 @@
 """The published recipe for CASIA-B: from the frames and silhouettes of one sequence to its flow images.
 
-Flow is computed over the whole frame and, for colours, normalised by the frame's largest motion; only then is the
-walker cut out. The order is a property of the recipe (other published recipes crop first). A flow image is uint8
-[64, 64, C], colours (R, G, B) as published or another encoding (`attengait.kernels.pictures.encode`). It belongs to the
-second frame of its pair.
+Flow is computed over the whole frame and, for colours, normalised by the largest motion of the frame. Only then the
+walker is cut out. This order belongs to the recipe; other published recipes crop first. A flow image is uint8
+[64, 64, C]: colours (R, G, B) as published, or another encoding (`attengait.kernels.pictures.encode`). It belongs to
+the second frame of its pair.
+
+`SilhouetteFlowRecipe` puts the crop of the silhouette before the channels of the flow: [64, 64, 1 + C].
 """
 
 from collections.abc import Iterator, Set
 from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.datasets.pictures import read_gray
-from attengait.datasets.reading import Gray, ReadGrays, read_frames, read_one_by_one
-from attengait.datasets.source import SourceSequence
+from attengait.datasets.pictures import read_gray, read_one_by_one
+from attengait.datasets.reading import FrameSizes, format_size, read_frames, read_with_the_size_of_most
+from attengait.datasets.source import FRAMES, SILHOUETTES, Fault, Frame, Gray, ReadGrays, Scan, SourceSequence
 from attengait.errors import ParameterError
 from attengait.kernels.flow.backends import (
+    BACKENDS,
     FarnebackParameters,
+    FlowBackend,
     check_backend,
     check_farneback,
     make_backend,
     recorded_parameters,
 )
 from attengait.kernels.pictures.crop import has_walker
-from attengait.kernels.pictures.encode import ENCODINGS, check_encoding
-from attengait.preprocessing.images import (
-    EMPTY,
-    NO_MATCH,
-    UNREADABLE,
-    WRONG_SIZE,
-    Fault,
-    SequenceResult,
-    check_limits,
-    gather,
-)
+from attengait.kernels.pictures.encode import ENCODINGS, check_encoding, encode_silhouette
+from attengait.preprocessing.recipe import Picture, check_limits, gather, with_parts
+from attengait.store.description import flow_channels
+from attengait.store.shards import MadeSequence
+from attengait.store.skipped import Reason
 
 Gap = Literal["skip", "bridge"]
 
@@ -45,7 +43,7 @@ BLOCK_FRAMES = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Block:
-    """Some frames of a sequence and those pairs of them that give a flow image: what a flow backend takes."""
+    """Some frames of a sequence and those pairs of them that give a flow image: what a flow back end takes."""
 
     grays: list[Gray]
     """uint8 [H, W] each, of one size."""
@@ -55,20 +53,28 @@ class Block:
     """For each pair that of its second frame, of the same size and not empty."""
     numbers: list[int]
     """For each pair the number of its second frame."""
+    times_seconds: list[float | None]
+    """For each pair the time of its second frame; None where there is no video."""
+
+    def name(self, pictures: NDArray[np.uint8]) -> Iterator[Picture]:
+        """The pictures of the pairs [P, H, W, C] with their numbers and times."""
+        for number, pixels, time in zip(self.numbers, pictures, self.times_seconds, strict=True):
+            yield Picture(number, pixels, time)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """How flow images are made. Everything here changes the result and is recorded in the store."""
+class FlowRecipe:
+    """How flow images are made (a Recipe)."""
 
     modality: ClassVar[str] = "flow"
+    needs: ClassVar[tuple[str, ...]] = (FRAMES, SILHOUETTES)
 
     name: str = "attengait-casia-b"
     version: int = 1
     flow: str = "opencv"
-    """Flow backend, one of `attengait.kernels.flow.backends.BACKENDS`."""
+    """Flow back end, one of `attengait.kernels.flow.backends.BACKENDS`."""
     farneback: FarnebackParameters = field(default_factory=FarnebackParameters)
-    """For the backends that compute Farneback's flow, which are all but nvof."""
+    """For the back ends that compute Farneback's flow, which are all but nvof."""
     crop_size: int = 64
     """Height and width of a flow image, in pixels."""
     silhouette_threshold: int = 10_000
@@ -86,17 +92,22 @@ class Recipe:
             check_farneback(self.flow)
         check_limits(self.crop_size, self.silhouette_threshold, self.min_frames)
         if self.gap not in get_args(Gap):
-            raise ParameterError(f"gap must be skip or bridge, got {self.gap!r}")
+            raise ParameterError(f"gap is {self.gap!r}, but must be skip or bridge")
         check_encoding(self.encoding)
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """See Recipe."""
+        return BACKENDS[self.flow].packages
+
+    @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of a flow image."""
+        """See Recipe."""
         return self.crop_size, self.crop_size, ENCODINGS[self.encoding].channels
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What a store records: modality, encoding with what decodes it, and the parameters."""
+        """See Recipe."""
         return {
             "modality": self.modality,
             "encoding": self.encoding,
@@ -105,82 +116,122 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every parameter as plain values, as they are recorded in a store.
+        """Every parameter as plain values, as they are recorded in a store.
 
-        Raises AttenGaitError where the flow backend's own ones depend on a device that cannot be used.
+        Raises AttenGaitError where the flow back end's own ones depend on a device that cannot be used.
         """
         plain = asdict(self)
         del plain["farneback"]
         return plain | recorded_parameters(self.flow, self.farneback)
 
-    def max_images(self, sequence: SourceSequence) -> int:
-        """Return how many flow images can result from a sequence at most."""
-        return sequence.max_images
+    def check(self) -> None:
+        """See Recipe."""
+        make_backend(self.flow, self.farneback)
 
-    def images(self, sequence: SourceSequence) -> SequenceResult:
-        """Return the flow images of one sequence: see `flow_images`."""
-        return flow_images(sequence, self)
+    def fit(self, scan: Scan) -> tuple[Self, Scan]:
+        """See Recipe."""
+        return self, with_parts(scan, self.needs)
+
+    def max_pictures(self, sequence: SourceSequence) -> int:
+        """One for each frame with a silhouette, but the first."""
+        return max(0, len(sequence.frames.matching(sequence.silhouettes.by_number)) - 1)
+
+    def make(self, sequence: SourceSequence) -> MadeSequence:
+        """See Recipe.
+
+        A frame that cannot be read, or that has another size than most, is dropped like a missing number. A silhouette
+        of that kind costs the flow image of its own frame only. A sequence with too few flow images gives none.
+        """
+        backend = make_backend(self.flow, self.farneback)
+
+        def attempt(sizes: FrameSizes) -> MadeSequence:
+            faults: list[Fault] = []
+            blocks = self.read_blocks(sequence, faults, sizes)
+            pictures = (picture for block in blocks for picture in block.name(self.pictures(block, backend)))
+            return gather(pictures, faults, sequence, self.frame_shape, self.min_frames)
+
+        return read_with_the_size_of_most(attempt)
+
+    def pictures(self, block: Block, backend: FlowBackend) -> NDArray[np.uint8]:
+        """The stored pictures of a block's pairs, uint8 [P, *frame_shape]."""
+        return backend.pictures(block.grays, block.pairs, block.silhouettes, self.encoding, self.crop_size)
+
+    def read_blocks(
+        self,
+        sequence: SourceSequence,
+        faults: list[Fault],
+        sizes: FrameSizes,
+        *,
+        read_grays: ReadGrays = read_one_by_one,
+    ) -> Iterator[Block]:
+        """Yield all of a sequence from which flow images can be made, noting in `faults` what is left out and why.
+
+        A block holds the frames of at most BLOCK_FRAMES images. `read_grays` reads the frames that are pictures.
+        """
+        silhouettes = sequence.silhouettes.by_number
+        present: set[int] = set()
+        good: list[Frame] = []
+        for frame in read_frames(sequence.frames, silhouettes.keys(), faults, sizes=sizes, read_grays=read_grays):
+            present.add(frame.number)
+            if frame.gray is not None:
+                good.append(frame)
+            if len(good) > BLOCK_FRAMES:
+                yield from self._block(good, silhouettes, faults)
+                del good[:-1]  # the last frame of one block is the first of the next
+        yield from self._block(good, silhouettes, faults)
+        faults += [Fault(Reason.NO_MATCH, number) for number in _missing_numbers(present, silhouettes.keys(), self.gap)]
+
+    def _block(self, good: list[Frame], silhouettes: dict[int, str], faults: list[Fault]) -> Iterator[Block]:
+        """Yield the block of some frames, unless no neighbours among them give a flow image."""
+        grays = [frame.gray for frame in good if frame.gray is not None]
+        block = Block(grays=grays, pairs=[], silhouettes=[], numbers=[], times_seconds=[])
+        for i in range(1, len(good)):
+            number = good[i].number
+            if self.gap == "skip" and good[i - 1].number != number - 1:
+                continue
+            silhouette = _read_silhouette(silhouettes[number], grays[i].shape, number, faults)
+            if silhouette is None:
+                continue
+            if not has_walker(silhouette, self.silhouette_threshold):
+                faults.append(Fault(Reason.SILHOUETTE_EMPTY, number))
+                continue
+            block.pairs.append((i - 1, i))
+            block.silhouettes.append(silhouette)
+            block.numbers.append(number)
+            block.times_seconds.append(good[i].time_seconds)
+        if block.pairs:
+            yield block
 
 
-def flow_images(sequence: SourceSequence, recipe: Recipe) -> SequenceResult:
-    """Return the flow images of one sequence and what was left out of it; bad input never raises.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SilhouetteFlowRecipe(FlowRecipe):
+    """How pictures of both are made: channel 0 is the crop of the silhouette, the others are the flow image.
 
-    A frame that cannot be read, or whose size is not that of the first readable one, is dropped like a missing number.
-    A silhouette of that kind costs the flow image of its own frame only. A sequence with too few flow images gives
-    none.
+    Both are cut at the same place. There is a picture where there is a flow image.
     """
-    faults: list[Fault] = []
-    backend = make_backend(recipe.flow, recipe.farneback)
 
-    def numbered_images() -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for block in read_blocks(sequence, recipe, faults):
-            images = backend.pictures(block.grays, block.pairs, block.silhouettes, recipe.encoding, recipe.crop_size)
-            yield from zip(block.numbers, images, strict=True)
+    modality: ClassVar[str] = "silhouette+flow"
 
-    return gather(numbered_images(), faults, recipe.frame_shape, recipe.min_frames)
+    name: str = "attengait-silhouette+flow"
 
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """See Recipe."""
+        return self.crop_size, self.crop_size, 1 + ENCODINGS[self.encoding].channels
 
-def read_blocks(
-    sequence: SourceSequence, recipe: Recipe, faults: list[Fault], *, read_grays: ReadGrays = read_one_by_one
-) -> Iterator[Block]:
-    """Yield all of a sequence from which flow images can be made, noting in `faults` what is left out and why.
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """See Recipe; `channels` names the channels."""
+        return {
+            **FlowRecipe.attributes.fget(self),  # type: ignore[attr-defined]
+            "encoding": f"gray+{self.encoding}",
+            "channels": ["silhouette", *flow_channels(self.encoding)],
+        }
 
-    A block holds the frames of at most BLOCK_FRAMES images. `read_grays` reads the frames that are pictures.
-    """
-    silhouettes = sequence.silhouettes.by_number
-    present: set[int] = set()
-    good: list[tuple[int, Gray]] = []
-    for number, gray in read_frames(sequence.frames, silhouettes.keys(), faults, read_grays=read_grays):
-        present.add(number)
-        if gray is not None:
-            good.append((number, gray))
-        if len(good) > BLOCK_FRAMES:
-            yield from _block(good, silhouettes, recipe, faults)
-            del good[:-1]  # the last frame of one block is the first of the next
-    yield from _block(good, silhouettes, recipe, faults)
-    faults += [Fault(NO_MATCH, number) for number in _missing_numbers(present, silhouettes.keys(), recipe.gap)]
-
-
-def _block(
-    good: list[tuple[int, Gray]], silhouettes: dict[int, str], recipe: Recipe, faults: list[Fault]
-) -> Iterator[Block]:
-    """Yield the block of some numbered frames, unless no neighbours among them give a flow image."""
-    pairs, outlines, numbers = [], [], []
-    for i in range(1, len(good)):
-        number, gray = good[i]
-        if recipe.gap == "skip" and good[i - 1][0] != number - 1:
-            continue
-        silhouette = _read(silhouettes[number], gray.shape, number, faults)
-        if silhouette is None:
-            continue
-        if not has_walker(silhouette, recipe.silhouette_threshold):
-            faults.append(Fault(EMPTY, number))
-            continue
-        pairs.append((i - 1, i))
-        outlines.append(silhouette)
-        numbers.append(number)
-    if pairs:
-        yield Block(grays=[gray for _, gray in good], pairs=pairs, silhouettes=outlines, numbers=numbers)
+    def pictures(self, block: Block, backend: FlowBackend) -> NDArray[np.uint8]:
+        """The stored pictures of a block's pairs, uint8 [P, *frame_shape]."""
+        outlines = np.stack([encode_silhouette(silhouette, self.crop_size) for silhouette in block.silhouettes])
+        return np.concatenate([outlines, FlowRecipe.pictures(self, block, backend)], axis=-1)
 
 
 def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[int]:
@@ -192,12 +243,13 @@ def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[
     return sorted(missing)
 
 
-def _read(path: str, shape: tuple[int, ...], number: int, faults: list[Fault]) -> NDArray[np.uint8] | None:
+def _read_silhouette(path: str, shape: tuple[int, ...], number: int, faults: list[Fault]) -> Gray | None:
     """Read a silhouette of the given shape [H, W], or note what is wrong with it and return None."""
     picture = read_gray(path)
     if picture is None:
-        faults.append(Fault(UNREADABLE, number, path))
+        faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path))
     elif picture.shape != shape:
-        faults.append(Fault(WRONG_SIZE, number, path))
+        detail = f"the silhouette has {format_size(picture.shape)} pixels, the frame {format_size(shape)}"
+        faults.append(Fault(Reason.WRONG_SIZE, number, path, detail))
         return None
     return picture

@@ -7,24 +7,26 @@ matter. Each silhouette is cropped by itself, so their sizes may differ.
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, ClassVar, Self
 
 from attengait.datasets.pictures import read_gray
-from attengait.datasets.source import SourceSequence
+from attengait.datasets.source import SILHOUETTES, Fault, Scan, SourceSequence
 from attengait.kernels.pictures.crop import has_walker
 from attengait.kernels.pictures.encode import encode_silhouette
-from attengait.preprocessing.images import EMPTY, UNREADABLE, Fault, SequenceResult, check_limits, gather
+from attengait.preprocessing.recipe import Picture, check_limits, gather, with_parts
+from attengait.store.shards import MadeSequence
+from attengait.store.skipped import Reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SilhouetteRecipe:
-    """How crops of silhouettes are made. Everything here changes the result and is recorded in the store."""
+    """How crops of silhouettes are made (a Recipe)."""
 
     modality: ClassVar[str] = "silhouette"
     encoding: ClassVar[str] = "gray"
+    needs: ClassVar[tuple[str, ...]] = (SILHOUETTES,)
+    flow: ClassVar[str | None] = None
+    packages: ClassVar[tuple[str, ...]] = ()
 
     name: str = "attengait-silhouette"
     version: int = 1
@@ -40,31 +42,36 @@ class SilhouetteRecipe:
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of a picture."""
+        """See Recipe."""
         return self.crop_size, self.crop_size, 1
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What a store records: modality, encoding, and every parameter as plain values."""
+        """See Recipe."""
         return {"modality": self.modality, "encoding": self.encoding, "recipe": asdict(self)}
 
-    def max_images(self, sequence: SourceSequence) -> int:
-        """Return how many pictures can result from a sequence at most: one for each silhouette."""
+    def check(self) -> None:
+        """See Recipe; crops can be made everywhere."""
+
+    def fit(self, scan: Scan) -> tuple[Self, Scan]:
+        """See Recipe."""
+        return self, with_parts(scan, self.needs)
+
+    def max_pictures(self, sequence: SourceSequence) -> int:
+        """One for each silhouette."""
         return len(sequence.silhouettes.names)
 
-    def images(self, sequence: SourceSequence) -> SequenceResult:
-        """Return the pictures of one sequence and what was left out of it; bad input never raises."""
+    def make(self, sequence: SourceSequence) -> MadeSequence:
+        """See Recipe."""
         faults: list[Fault] = []
-        return gather(self._numbered_images(sequence, faults), faults, self.frame_shape, self.min_frames)
+        return gather(self._pictures(sequence, faults), faults, sequence, self.frame_shape, self.min_frames)
 
-    def _numbered_images(
-        self, sequence: SourceSequence, faults: list[Fault]
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    def _pictures(self, sequence: SourceSequence, faults: list[Fault]) -> Iterator[Picture]:
         for number, path in sequence.silhouettes.by_number.items():
             silhouette = read_gray(path)
             if silhouette is None:
-                faults.append(Fault(UNREADABLE, number, path))
+                faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path))
             elif not has_walker(silhouette, self.silhouette_threshold):
-                faults.append(Fault(EMPTY, number))
+                faults.append(Fault(Reason.SILHOUETTE_EMPTY, number))
             else:
-                yield number, encode_silhouette(silhouette, self.crop_size)
+                yield Picture(number, encode_silhouette(silhouette, self.crop_size))

@@ -1,1 +1,1 @@
-"""Pictures of what there is: contact sheets."""
+"""Pictures for people to look at: contact sheets of stores."""

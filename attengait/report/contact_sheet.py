@@ -1,9 +1,10 @@
-"""A picture to look at before training: one row of frames per sequence, its name below.
+"""A picture to look at before training: one row of images for each sequence, with its name below.
 
-Flow in the encodings uv and uvm is drawn on the Middlebury wheel, relative to the largest motion of the row.
+Flow in the encodings uv and uvm is drawn in the colours of the Middlebury wheel, relative to the largest motion in the
+row.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.pictures.colour import colour_flow, largest_magnitude
 from attengait.kernels.pictures.encode import decode_uv
 from attengait.store import Store
+from attengait.store.description import channel_names
 from attengait.system.files import write_atomically
 
 _SCALE = 2
@@ -37,10 +39,11 @@ class SheetRow:
 
 
 def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_frames: int = 10) -> list[SheetRow]:
-    """Write a PNG with frames of evenly picked sequences, spread over each; returns what it shows.
+    """Write a PNG with a row of images for each of some sequences of a store.
 
-    Frames have 1 channel (gray), 3 (red, green, blue), or hold flow (uv or uvm). Raises ParameterError for less than
-    one row or frame, and AttenGaitError when the store cannot be read or drawn or `out` cannot be written.
+    Both the sequences and the images of each are evenly picked. Returns what it shows. Images have 1 channel (gray) or
+    3 (red, green, blue), or hold flow (uv or uvm). Raises ParameterError for less than one row or image. Raises
+    AttenGaitError when the store cannot be read or drawn, or `out` cannot be written.
     """
     for name, value in (("rows", num_rows), ("frames", num_frames)):
         if value < 1:
@@ -68,8 +71,18 @@ def _spread(length: int, count: int) -> list[int]:
 
 
 def _painter(store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """How frames [n, H, W, C] of a store become visible: uint8 [n, H, W, 3] in the order red, green, blue."""
-    channels, steps_per_px = store.frame_shape[2], store.attributes.get("encoding_steps_per_px")
+    """A function from images [n, H, W, C] of a store to colours, uint8 [n, H, W, 3] in the order red, green, blue."""
+    return _painter_of(channel_names(store.attributes, store.frame_shape[2]), store)
+
+
+def _painter_of(names: Sequence[str], store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    if names[0] == "silhouette" and len(names) > 1:
+        paint_flow = _painter_of(names[1:], store)
+        # The silhouette above the flow image of the same frame.
+        return lambda frames: np.concatenate(
+            [np.repeat(frames[..., :1], 3, axis=-1), paint_flow(np.ascontiguousarray(frames[..., 1:]))], axis=1
+        )
+    channels, steps_per_px = len(names), store.attributes.get("encoding_steps_per_px")
     if channels in (2, 3) and isinstance(steps_per_px, int | float) and steps_per_px > 0:
         return partial(_paint_flow, steps_per_px=steps_per_px)
     if channels in (1, 3):

@@ -5,6 +5,7 @@ passes that file over, as no subject has its name.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,19 @@ FILE_NAME = "attengait.json"
 FORMAT = "attengait-pickles"
 VERSION = 1
 
-MODALITIES: dict[str, int | None] = {"flow": None, "silhouette": 1, "rgb": 3, "other": None}
+MODALITIES: dict[str, int | None] = {"flow": None, "silhouette": 1, "silhouette+flow": None, "rgb": 3, "other": None}
 """What pictures may show, with the channels that it has; None where there is a choice."""
-_DEFAULT_ENCODINGS = {"flow": "colour", "silhouette": "gray", "rgb": "rgb", "other": "unknown"}
+_DEFAULT_ENCODINGS = {"silhouette": "gray", "rgb": "rgb", "other": "unknown"}
+_OF_FLOW = {"flow": "", "silhouette+flow": "gray+"}
+"""Modalities with flow, and what their encoding begins with before that of the flow."""
+_CHANNELS = {
+    "colour": ("flow-r", "flow-g", "flow-b"),
+    "uv": ("flow-u", "flow-v"),
+    "uvm": ("flow-u", "flow-v", "flow-m"),
+    "gray": ("silhouette",),
+    "rgb": ("rgb-r", "rgb-g", "rgb-b"),
+}
+"""Names of the channels of an encoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,21 +67,27 @@ def describe(
         )
     if not is_as_exported:
         check_name(MODALITIES, modality, "modality")
-    if encoding is not None and modality != "flow":
+    if encoding is not None and modality not in _OF_FLOW and not is_as_exported:
         raise ParameterError(f"encoding is {encoding!r}, but only flow takes it, not {modality}")
-    if encoding is not None:
-        check_encoding(encoding)
+    attributes: dict[str, Any] = {}
+    expected = MODALITIES.get(modality)
     if is_as_exported:
-        encoding = str(known["encoding"])
-    elif encoding is None:
+        attributes, encoding = known, str(known["encoding"])
+    elif modality in _OF_FLOW:
+        flow_encoding = encoding or "colour"
+        check_encoding(flow_encoding)
+        encoding = _OF_FLOW[modality] + flow_encoding
+        attributes = dict(ENCODINGS[flow_encoding].attributes)
+    else:
         encoding = _DEFAULT_ENCODINGS[modality]
-    flow = ENCODINGS.get(encoding) if modality == "flow" else None
-    expected = MODALITIES.get(modality) if flow is None else flow.channels
+    names = [name for part in encoding.split("+") for name in _CHANNELS.get(part, ())]
+    expected = len(names) or expected
     if expected not in (None, channels):
         raise ParameterError(
             f"modality {modality}, encoding {encoding} has {expected} channels, but the files have {channels}"
         )
-    attributes = known if is_as_exported else {**({} if flow is None else flow.attributes)}
+    if not is_as_exported and modality == "silhouette+flow":
+        attributes["channels"] = names
     named = {"dataset": dataset or known.get("dataset", "imported"), "modality": modality, "encoding": encoding}
     return Description(attributes=named | {key: attributes[key] for key in attributes if key not in named})
 
@@ -115,5 +132,34 @@ def read_description(folder: Path) -> Description | None:
 
 def _kept(attributes: dict[str, Any]) -> dict[str, Any]:
     """Those of a store's attributes that say what its pictures show."""
-    names = ("dataset", "modality", "encoding")
+    names = ("dataset", "modality", "encoding", "channels")
     return {key: value for key, value in attributes.items() if key in names or key.startswith("encoding_")}
+
+
+def flow_channels(encoding: str) -> tuple[str, ...]:
+    """Names of the channels of flow in an encoding, such as flow-u, flow-v."""
+    return _CHANNELS[encoding]
+
+
+def channel_names(attributes: dict[str, Any], channels: int) -> tuple[str, ...]:
+    """Names of a store's channels: as its attributes say, or as its encoding has them, else 0, 1, and so on."""
+    named = attributes.get("channels") or [
+        name for part in str(attributes.get("encoding")).split("+") for name in _CHANNELS.get(part, ())
+    ]
+    if len(named) != channels:
+        return tuple(map(str, range(channels)))
+    return tuple(map(str, named))
+
+
+def select_channels(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Indices of the channels that are wanted: by name (flow-u), or all of a kind (flow, silhouette).
+
+    They come in the order of `names`; all where nothing is wanted. Raises ParameterError for a name that there is not.
+    """
+    kinds = [name.partition("-")[0] for name in names]
+    for each in wanted:
+        if each not in names and each not in kinds:
+            known = ", ".join(dict.fromkeys([*kinds, *names]))
+            raise ParameterError(f"channels is {each!r}, but must be some of {known}")
+    pairs = enumerate(zip(names, kinds, strict=True))
+    return [i for i, (name, kind) in pairs if not wanted or name in wanted or kind in wanted]

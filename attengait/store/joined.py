@@ -114,7 +114,9 @@ def _join_sequences(stores: Sequence[Store]) -> Sequences:
     columns["start"] += np.repeat(np.cumsum(frames) - frames, counts)
     prefixes = np.array([prefix_of(store_name(store.location)) for store in stores], DTYPES["subject"])
     columns["subject"] = np.repeat(prefixes, counts) + columns["subject"]
-    return Sequences(**columns)
+    own = [store.sequences.extra for store in stores]
+    shared = [name for name in own[0] if len({extra[name].dtype if name in extra else None for extra in own}) == 1]
+    return Sequences(**columns, extra={name: np.concatenate([extra[name] for extra in own]) for name in shared})
 
 
 def _place(store: Store) -> str:

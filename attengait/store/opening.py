@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.frame_columns import NUMBERS, TIMES, read_frame_column
 from attengait.store.layout import FORMAT, VERSION, FrameLayout, frame_layout
 from attengait.store.location import Location, Where
 from attengait.store.readers import open_reader
@@ -32,6 +33,7 @@ class Store:
     layout: FrameLayout
     sequences: Sequences
     _readers: list[ClipReader] = field(default_factory=list, init=False, repr=False, compare=False)
+    _columns: dict[str, NDArray[Any] | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """Sequences."""
@@ -54,6 +56,34 @@ class Store:
             self._readers.append(self.reader())
         (frames,) = self._readers[0].read_clips([int(self.sequences.start[index]) + start], [stop - start])
         return frames if frames.flags.writeable else frames.copy()
+
+    def frame_numbers(self, index: int) -> NDArray[np.int64]:
+        """Frame numbers of the pictures of a sequence, int64 [T], ascending.
+
+        They are those of the files or of the video; files of other programs are counted from 1. Raises IndexError, and
+        AttenGaitError for a store that keeps none, as those of version 0.1.0.
+        """
+        numbers = self._frame_column(NUMBERS, index)
+        if numbers is None:
+            raise AttenGaitError(f"{self.location} keeps no frame numbers: it was made by version 0.1.0")
+        return numbers.astype(np.int64)
+
+    def frame_times(self, index: int) -> NDArray[np.float64] | None:
+        """Times of the pictures of a sequence in seconds from the beginning of its video, float64 [T].
+
+        None where it did not come from a video. Raises IndexError, and AttenGaitError for damage.
+        """
+        times = self._frame_column(TIMES, index)
+        return None if times is None or np.isnan(times).any() else times
+
+    def _frame_column(self, name: str, index: int) -> NDArray[Any] | None:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sequence {index} of {len(self)}")
+        if name not in self._columns:
+            self._columns[name] = read_frame_column(self.location, name, self.layout.num_frames)
+        column = self._columns[name]
+        start = int(self.sequences.start[index])
+        return None if column is None else column[start : start + int(self.sequences.length[index])]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (self.location, self.attributes, self.layout, self.sequences)
@@ -138,7 +168,20 @@ def open_store(where: Where) -> Store:
         raise AttenGaitError(f"{location}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AttenGaitError(f"{location}: the array frames cannot be opened: {error}") from error
-    return Store(location=location, attributes=attributes, layout=layout, sequences=read_sequences(location))
+    return Store(
+        location=location,
+        attributes=attributes,
+        layout=layout,
+        sequences=read_sequences(location, _own_columns(location, attributes)),
+    )
+
+
+def _own_columns(location: Location, attributes: dict[str, Any]) -> list[str]:
+    """Names of the columns that the data set added."""
+    names = attributes.get("columns", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise AttenGaitError(f"{location}: the attribute columns is {names!r}, but must be a list of names")
+    return names
 
 
 def _nothing_there(location: Location) -> AttenGaitError:

@@ -7,7 +7,7 @@ frames is only bounded from above then (frames are dropped later), so each shard
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import zip_longest
 from operator import attrgetter
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
 from attengait.store.layout import FORMAT, VERSION, FrameLayout, check_chunk_frames, check_codec
+from attengait.store.sequences import check_columns
 
 MAX_SHARD_FRAMES = 4096
 MIN_SHARDS = 32
@@ -36,6 +37,8 @@ class PlannedSequence:
     """Of the input; the same for a copy elsewhere. It goes into the finished store."""
     scan_digest: str
     """The same with what tells a file that was written again, such as its time of change; for resuming only."""
+    columns: dict[str, str | int | float] = field(default_factory=dict)
+    """The data set's own, such as camera; all sequences of a plan have the same ones."""
 
     def __post_init__(self) -> None:
         if self.max_frames < 0:
@@ -67,6 +70,7 @@ class StorePlan:
     def __post_init__(self) -> None:
         check_codec(self.codec)
         check_chunk_frames(self.chunk_frames)
+        check_columns([sequence.columns for sequence in self.sequences])
 
     @cached_property
     def layout(self) -> FrameLayout:
@@ -93,9 +97,11 @@ class StorePlan:
     @property
     def source(self) -> dict[str, Any]:
         """A summary of the input, kept in the finished store."""
-        lines = (f"{s.name}\t{s.max_frames}\t{s.content_digest}\n".encode() for s in self.sequences)
-        digest = hashlib.sha256(b"".join(lines)).hexdigest()
-        return {"sequences": len(self.sequences), "max_frames": self.max_frames, "sha256": digest}
+        digest = hashlib.sha256()
+        for s in self.sequences:
+            own = f"\t{json.dumps(s.columns)}" if s.columns else ""
+            digest.update(f"{s.name}\t{s.max_frames}\t{s.content_digest}{own}\n".encode())
+        return {"sequences": len(self.sequences), "max_frames": self.max_frames, "sha256": digest.hexdigest()}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -107,7 +113,8 @@ class StorePlan:
     def attributes(self) -> dict[str, Any]:
         """The root attributes of the finished store."""
         head = {"format": FORMAT, "version": VERSION}
-        return {**head, **self.parameters, "versions": self.versions, "source": self.source}
+        own = {"columns": list(self.sequences[0].columns)} if self.sequences and self.sequences[0].columns else {}
+        return {**head, **self.parameters, **own, "versions": self.versions, "source": self.source}
 
     @property
     def _lengths(self) -> list[int]:
@@ -132,11 +139,15 @@ class StorePlan:
 
     @staticmethod
     def from_json(data: bytes) -> "StorePlan":
-        """The plan back from `to_json`; raises KeyError, TypeError or ValueError when `data` is not one."""
+        """The plan back from `to_json`.
+
+        Raises KeyError, TypeError or ValueError when `data` is not one, or when its shards are packed otherwise than
+        this version packs them: the shards that were made would not fit.
+        """
         content = json.loads(data)
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it is of format {content['format']}, version {content['version']}")
-        return StorePlan(
+        plan = StorePlan(
             sequences=tuple(PlannedSequence(**dict(zip(_COLUMNS, row, strict=True))) for row in content["sequences"]),
             parameters=content["parameters"],
             versions=content["versions"],
@@ -144,6 +155,11 @@ class StorePlan:
             codec=content["codec"],
             chunk_frames=content["chunk_frames"],
         )
+        theirs = content["num_shards"], content["shard_frames"]
+        ours = plan.layout.num_shards, plan.layout.shard_frames
+        if theirs != ours:
+            raise ValueError(f"it has {theirs[0]} shards of {theirs[1]} frames instead of {ours[0]} of {ours[1]}")
+        return plan
 
 
 def choose_shard_frames(lengths: Sequence[int], chunk_frames: int) -> int:

@@ -1,8 +1,13 @@
-"""The columns of a store: whose walk lies where in `frames`. One Zarr array per column in the group `sequences`."""
+"""The columns of a store: whose walk lies where in `frames`. One Zarr array per column in the group `sequences`.
+
+The six columns of `DTYPES` are in every store. A data set may add its own, such as camera, clothing or date. The
+attribute `columns` of the store names them.
+"""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,7 @@ from zarr.buffer import cpu
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.location import Location
 
 DTYPES: dict[str, Any] = {
@@ -23,6 +28,10 @@ DTYPES: dict[str, Any] = {
     "length": np.dtype("int64"),
     "crc32c": np.dtype("uint32"),
 }
+
+
+EXTRA_DTYPES: dict[type, Any] = {str: np.dtypes.StringDType(), int: np.dtype("int64"), float: np.dtype("float64")}
+"""What a data set's own columns may hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,12 @@ class SequenceRecord:
     """Frames."""
     crc32c: int
     """CRC-32C of the frames' bytes in C order."""
+    columns: dict[str, str | int | float] = field(default_factory=dict)
+    """The data set's own."""
+    number_runs: list[list[int]] = field(default_factory=list)
+    """The frame numbers of its pictures as runs of [first, count] (attengait.store.frame_columns)."""
+    times_seconds: list[float] | None = None
+    """The times of its pictures, where they came from a video."""
 
     @property
     def name(self) -> str:
@@ -61,6 +76,8 @@ class Sequences:
     """Frames."""
     crc32c: NDArray[np.uint32]
     """CRC-32C of the frames' bytes in C order."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """The data set's own columns by name: str, int64 or float64."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -69,10 +86,45 @@ class Sequences:
         """Such as 001/nm-01/090."""
         return f"{self.subject[index]}/{self.walk[index]}/{self.view[index]}"
 
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All columns by name, the data set's own ones last."""
+        return {name: getattr(self, name) for name in DTYPES} | dict(self.extra)
+
+    def select(self, rows: NDArray[Any]) -> "Sequences":
+        """Those that `rows` picks: a boolean mask [n] or indices."""
+        return Sequences(
+            **{name: getattr(self, name)[rows] for name in DTYPES},
+            extra={name: column[rows] for name, column in self.extra.items()},
+        )
+
 
 def columns_of(records: Sequence[SequenceRecord]) -> Sequences:
-    """Records as columns."""
-    return Sequences(**{name: np.array([getattr(r, name) for r in records], dtype) for name, dtype in DTYPES.items()})
+    """Records as columns; all must have the same ones."""
+    own = list(records[0].columns) if records else []
+    extra = {name: [record.columns[name] for record in records] for name in own}
+    return Sequences(
+        **{name: np.array([getattr(r, name) for r in records], dtype) for name, dtype in DTYPES.items()},
+        extra={name: np.array(values, EXTRA_DTYPES[type(values[0])]) for name, values in extra.items()},
+    )
+
+
+def check_columns(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ParameterError where the data set's own columns are not the same for all sequences, or cannot be kept."""
+    if not rows:
+        return
+    kinds = {name: type(value) for name, value in rows[0].items()}
+    for name, kind in kinds.items():
+        if name in DTYPES or not re.fullmatch(r"[a-z][a-z0-9_]*", name, re.ASCII):
+            raise ParameterError(f"column is {name!r}, but must be a new name of letters, digits and _, such as camera")
+        if kind not in EXTRA_DTYPES:
+            raise ParameterError(f"column {name} holds {kind.__name__}, but must hold str, int or float")
+    for row in rows:
+        if {name: type(value) for name, value in row.items()} != kinds:
+            raise ParameterError(
+                f"columns of a sequence are {dict(row)}, but must be {', '.join(kinds) or 'none'} of the same types as "
+                "the first sequence has"
+            )
 
 
 def content_sha256(sequences: Sequences) -> str:
@@ -86,44 +138,57 @@ def content_sha256(sequences: Sequences) -> str:
 
 def write_sequences(group: zarr.Group, sequences: Sequences) -> None:
     """Create the columns in an empty group; each is one chunk that ends in its CRC-32C."""
-    for field in fields(sequences):
-        column = getattr(sequences, field.name)
-        array = group.create_array(
-            field.name,
-            shape=column.shape,
-            dtype=column.dtype,
-            chunks=(max(1, len(column)),),
-            compressors=(ZstdCodec(level=3), Crc32cCodec()),
-            config={"write_empty_chunks": True},
-        )
-        array[:] = column
+    for name, column in sequences.columns.items():
+        write_column(group, name, column)
 
 
-def read_sequences(location: Location) -> Sequences:
-    """Read the columns of a store; raises AttenGaitError, naming the column that is missing or damaged.
+def write_column(group: zarr.Group, name: str, column: NDArray[Any]) -> None:
+    """Create a column, one chunk that ends in its CRC-32C."""
+    array = group.create_array(
+        name,
+        shape=column.shape,
+        dtype=column.dtype,
+        chunks=(max(1, len(column)),),
+        compressors=(ZstdCodec(level=3), Crc32cCodec()),
+        config={"write_empty_chunks": True},
+    )
+    array[:] = column
 
-    Their files are asked for all at once: two of each column, however many sequences there are.
+
+def read_sequences(location: Location, extra: Sequence[str] = ()) -> Sequences:
+    """Read the columns of a store and those that the data set added, `extra`.
+
+    Their files are asked for all at once: two of each column, however many sequences there are. Raises AttenGaitError,
+    naming the column that is missing or damaged.
     """
-    columns: dict[str, Any] = {}
-    files = read_files(location, [f"sequences/{name}/{file}" for name in DTYPES for file in ("zarr.json", "c/0")])
-    for name, dtype in DTYPES.items():
-        try:
-            array = array_in(files, f"sequences/{name}")
-            if array.shape > array.chunks:
-                raise ValueError(f"it has chunks of {array.chunks}, but must be one")
-            if array.size and f"sequences/{name}/c/0" not in files:
-                raise OSError("its values are missing")
-            columns[name] = np.asarray(array[:])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise AttenGaitError(f"{location}: the column sequences/{name} cannot be read: {error}") from error
-        if columns[name].dtype != dtype or columns[name].ndim != 1:
-            raise AttenGaitError(
-                f"{location}: the column sequences/{name} is {columns[name].dtype}, but must be {dtype}"
-            )
+    wanted: dict[str, tuple[Any, ...]] = {name: (dtype,) for name, dtype in DTYPES.items()}
+    wanted |= {name: tuple(EXTRA_DTYPES.values()) for name in extra}
+    files = read_files(location, [f"sequences/{name}/{file}" for name in wanted for file in ("zarr.json", "c/0")])
+    columns = {name: read_column(location, files, f"sequences/{name}", dtypes) for name, dtypes in wanted.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise AttenGaitError(f"{location}: the columns of sequences differ in length: {lengths}")
-    return Sequences(**columns)
+    return Sequences(**{name: columns[name] for name in DTYPES}, extra={name: columns[name] for name in extra})
+
+
+def read_column(location: Location, files: Mapping[str, bytes], path: str, dtypes: tuple[Any, ...]) -> NDArray[Any]:
+    """The column at `path` among files that were read already, of one of some types.
+
+    Raises AttenGaitError, naming the column, where it is missing or damaged.
+    """
+    try:
+        array = array_in(files, path)
+        if array.shape > array.chunks:
+            raise ValueError(f"it has chunks of {array.chunks}, but must be one")
+        if array.size and f"{path}/c/0" not in files:
+            raise OSError("its values are missing")
+        column = np.asarray(array[:])
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise AttenGaitError(f"{location}: the column {path} cannot be read: {error}") from error
+    if column.dtype not in dtypes or column.ndim != 1:
+        known = " or ".join(map(str, dtypes))
+        raise AttenGaitError(f"{location}: the column {path} is {column.dtype}, but must be {known}")
+    return column
 
 
 def read_files(location: Location, keys: Sequence[str]) -> dict[str, bytes]:

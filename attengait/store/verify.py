@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
+from attengait.store.frame_columns import NUMBERS, TIMES, read_frame_column
 from attengait.store.layout import ABSENT, parse_shard_index, shard_key
 from attengait.store.location import Where
 from attengait.store.opening import Store, open_store
@@ -32,11 +33,11 @@ class Finding:
 def verify(where: Where, *, progress: Progress = SILENT) -> list[Finding]:
     """Read all of a store and return what is damaged, in the store's order; memory for two shards is needed.
 
-    Raises AttenGaitError like `open_store`, also
-    for damaged metadata and columns. The unused tails of raw shards carry no checksum and no data.
+    Raises AttenGaitError like `open_store`, also for damaged metadata and columns of the sequences. The unused tails of
+    raw shards carry no checksum and no data.
     """
     store = open_store(where)
-    findings = list(_check_records(store))
+    findings = [*_check_records(store), *_check_frame_columns(store)]
     metadata = read_files(store.location, ["frames/zarr.json"])
     for shard in range(store.layout.num_shards):
         findings += _check_shard(store, metadata, shard)
@@ -59,6 +60,25 @@ def _check_records(store: Store) -> Iterator[Finding]:
         if start < end_of_last:
             yield Finding(place=name, problem=f"its {span} overlap the sequence before it, or come before it")
         end_of_last = max(end_of_last, start + length)
+
+
+def _check_frame_columns(store: Store) -> Iterator[Finding]:
+    """Frame numbers ascend within each sequence; both columns can be read, where the store has them."""
+    for name in (NUMBERS, TIMES):
+        try:
+            column = read_frame_column(store.location, name, store.layout.num_frames)
+        except AttenGaitError as error:
+            # A disk that cannot be read is damage, a server that cannot be reached is none.
+            if store.location.is_remote and not str(error).startswith(f"{store.location}: the column"):
+                raise
+            yield Finding(place=name, problem=str(error).removeprefix(f"{store.location}: the column {name} "))
+            continue
+        if name == TIMES or column is None:
+            continue
+        for i, (start, length) in enumerate(zip(store.sequences.start, store.sequences.length, strict=True)):
+            numbers = column[start : start + length]
+            if numbers.min(initial=0) < 0 or (np.diff(numbers) < 1).any():
+                yield Finding(place=store.sequences.name(i), problem="its frame numbers do not ascend from 0 on")
 
 
 def _is_within_a_shard(store: Store, start: int, length: int) -> bool:

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from attengait.store.layout import shard_key, work_path
 from attengait.store.location import Location, Where
 from attengait.store.plan import StorePlan
 from attengait.store.sequences import SequenceRecord
+from attengait.store.skipped import Skipped
 from attengait.system.files import lock, move_atomically, sync_folder, write_atomically
 
 
@@ -39,8 +39,8 @@ class ShardRecord:
     shard_bytes: int
     """Size of its file."""
     sequences: list[SequenceRecord]
-    report: list[dict[str, Any]]
-    """One entry for each thing that was skipped."""
+    report: list[Skipped]
+    """What was left out of its sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +97,26 @@ class WorkFolder:
 
     def write_record(self, record: ShardRecord) -> None:
         """Commit a shard that is in its place."""
-        content = json.dumps(asdict(record)).encode()
+        content = json.dumps(asdict(record) | {"report": [each.to_dict() for each in record.report]}).encode()
         write_atomically(self.path / "records" / f"{record.shard}.json", content)
 
     def num_records(self) -> int:
         """Shards committed so far."""
         return sum(1 for _ in _record_files(self.path))
 
-    def read_records(self, store: Location) -> dict[int, ShardRecord]:
-        """The committed shards whose files are still there in full."""
+    def read_records(self, store: Location, plan: StorePlan) -> dict[int, ShardRecord]:
+        """The committed shards that are those of the plan and whose files are still there in full."""
         records = []
         for file in _record_files(self.path):
             try:
                 content = json.loads(file.read_bytes())
                 rows = [SequenceRecord(**row) for row in content["sequences"]]
-                record = ShardRecord(**{**content, "sequences": rows})
+                report = [Skipped.from_dict(entry) for entry in content["report"]]
+                record = ShardRecord(**{**content, "sequences": rows, "report": report})
             except (KeyError, TypeError, ValueError):
                 continue
-            records.append(record)
+            if _is_of_plan(record, plan):
+                records.append(record)
         are_there = store.has([(shard_key(record.shard), record.shard_bytes) for record in records])
         return {record.shard: record for record, is_there in zip(records, are_there, strict=True) if is_there}
 
@@ -217,6 +219,21 @@ def put_in_place(source: Path, target: Path) -> None:
     move_atomically(source, target)
     for folder in missing:
         sync_folder(folder.parent)
+
+
+def _is_of_plan(record: ShardRecord, plan: StorePlan) -> bool:
+    """Whether a shard holds sequences that the plan puts there, in its order and within the shard."""
+    if not 0 <= record.shard < plan.layout.num_shards:
+        return False
+    frames = plan.layout.shard_frames
+    planned = {plan.sequences[i].name: i for i in plan.shards[record.shard]}
+    order = [planned.get(row.name, -1) for row in record.sequences]
+    end = record.shard * frames
+    for row in record.sequences:
+        if row.start != end or row.length < 1 or sum(count for _, count in row.number_runs) != row.length:
+            return False
+        end += row.length
+    return -1 not in order and order == sorted(set(order)) and end <= (record.shard + 1) * frames
 
 
 def _record_files(work_folder: Path) -> Iterator[Path]:

@@ -17,12 +17,14 @@ from typing import Any
 import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.frame_columns import write_frame_columns
 from attengait.store.layout import report_location, shard_key, work_path
 from attengait.store.location import Location, Where
 from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
+from attengait.store.skipped import Skipped, count_skipped, plural
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
 from attengait.system.progress import SILENT, Progress
 
@@ -43,8 +45,8 @@ class WriteSummary:
     """Frames that this run computed."""
     seconds: float
     """Duration of this run."""
-    report: list[dict[str, Any]]
-    """What was skipped, in the order of the input."""
+    skipped: list[Skipped]
+    """What was left out, in the order of the input."""
     already_finished: bool
     """Whether there was nothing to do."""
 
@@ -59,9 +61,9 @@ class StoreJob:
     inputs: Sequence[Any]
     """For each planned sequence, what describes its input to `run_shards`."""
     run_shards: RunShards
-    """Makes the shards, such as a WorkerPool."""
-    problems: Sequence[dict[str, Any]] = ()
-    """Entries that head the report."""
+    """Makes the shards."""
+    skipped: Sequence[Skipped] = ()
+    """What was left out before; it heads the report."""
     task: str = "Preprocessing"
     """What progress calls it."""
 
@@ -130,7 +132,7 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
         try:
             if begun is None:
                 work.write_plan(plan, path)
-            kept = work.read_records(path)
+            kept = work.read_records(path, plan)
             records = _write(job, kept, progress)
         except KeyboardInterrupt as stop:
             raise type(stop)(f"stopped; {_kept(work, plan)}") from None
@@ -148,7 +150,11 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
     num_sequences = sum(len(record.sequences) for record in records)
     if not num_sequences:
-        raise AttenGaitError(f"nothing came out of {len(plan.sequences)} sequences: see {report_location(path)}")
+        why = "; ".join(f"{reason}: {count}" for reason, count in count_skipped(_whole_report(job, records)).items())
+        raise AttenGaitError(
+            f"nothing came out of {plural(len(plan.sequences), 'sequence')} ({why or 'there was nothing'}): see "
+            f"{report_location(path)}"
+        )
     return WriteSummary(
         num_sequences=num_sequences,
         num_frames=sum(lengths.values()),
@@ -156,7 +162,7 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
         num_shards_reused=len(kept),
         new_frames=sum(length for shard, length in lengths.items() if shard not in kept),
         seconds=time.monotonic() - started,
-        report=_whole_report(job, records),
+        skipped=_whole_report(job, records),
         already_finished=False,
     )
 
@@ -189,7 +195,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], progress: Progress) -> l
         ]
         if tasks:
             job.run_shards(tasks, report_progress)
-        committed = work.read_records(job.location)
+        committed = work.read_records(job.location, plan)
         if lost := [shard for shard in range(plan.layout.num_shards) if shard not in committed]:
             raise AttenGaitError(f"shard {lost[0]} was removed during the run")
         records = [committed[shard] for shard in range(plan.layout.num_shards)]
@@ -199,7 +205,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], progress: Progress) -> l
 
 def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
     """Report, columns, metadata and last the root attributes, which mark the store finished."""
-    lines = [json.dumps(entry) + "\n" for entry in _whole_report(job, records)]
+    lines = [json.dumps(each.to_dict()) + "\n" for each in _whole_report(job, records)]
     (temporary / "report").write_text("".join(lines), encoding="utf-8")
     report = report_location(job.location)
     put_in_store(temporary / "report", report.parent, report.name)
@@ -207,12 +213,13 @@ def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
     if not rows:
         return
     write_sequences(zarr.create_group(temporary / "sequences", zarr_format=3), columns_of(rows))
-    for name in ("sequences", "frames/zarr.json", "zarr.json"):
+    beside = write_frame_columns(zarr.open_group(temporary, mode="r+"), rows, job.plan.layout.num_frames)
+    for name in ("sequences", *beside, "frames/zarr.json", "zarr.json"):
         put_in_store(temporary / name, job.location, name)
 
 
-def _whole_report(job: StoreJob, records: list[ShardRecord]) -> list[dict[str, Any]]:
-    return [*job.problems, *(entry for record in records for entry in record.report)]
+def _whole_report(job: StoreJob, records: list[ShardRecord]) -> list[Skipped]:
+    return [*job.skipped, *(each for record in records for each in record.report)]
 
 
 def _kept(work: WorkFolder, plan: StorePlan) -> str:
@@ -233,8 +240,9 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
         )
     place = report_location(path)
     try:
-        report = [json.loads(line) for line in (place.parent.read(place.name) or b"").decode().splitlines()]
-    except ValueError as error:
+        lines = (place.parent.read(place.name) or b"").decode().splitlines()
+        skipped = [Skipped.from_dict(json.loads(line)) for line in lines]
+    except (KeyError, TypeError, ValueError) as error:
         raise AttenGaitError(f"{place} cannot be read ({error}): the store needs no report, delete it") from None
     return WriteSummary(
         num_sequences=len(store.sequences),
@@ -243,7 +251,7 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
         num_shards_reused=store.layout.num_shards,
         new_frames=0,
         seconds=time.monotonic() - started,
-        report=report,
+        skipped=skipped,
         already_finished=True,
     )
 

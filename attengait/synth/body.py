@@ -1,8 +1,8 @@
 """A walker's body: limb lengths and girths, drawn once per person.
 
-Lengths follow the proportions of Drillis and Contini (body segments as fractions of stature); each is then varied on
-its own, because crops are scaled to one height: only ratios tell people apart. All lengths are in metres; the semi-axes
-of cross-sections are (forward, left).
+Lengths follow the proportions of Drillis and Contini: each segment of the body is a fraction of the stature. Each
+length is then varied by itself. Crops are scaled to one height, so people differ only in the ratios of their lengths.
+All lengths are in metres. The semi-axes of cross-sections are (forward, left).
 """
 
 from dataclasses import dataclass

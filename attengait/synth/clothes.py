@@ -1,8 +1,8 @@
 """What a walker is made of and wears: solid parts fixed to the segments, and the textures on them.
 
-A part is a swept ellipsoid: an ellipsoid that moves from one point of its segment to another while its semi-axes
-change from the first to the second triple. Lengths are in metres, in the segment's own axes (forward, left, up).
-Textures stick to the parts, so that optical flow sees cloth move.
+A part is a swept ellipsoid: the shape that an ellipsoid covers while it moves from one point of its segment to another.
+On the way its semi-axes change from `start_axes` to `end_axes`. Lengths are in metres, in the segment's own axes
+(forward, left, up). Textures stick to the parts, so optical flow sees the cloth move.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Write synthetic walkers to disk in the layout of CASIA-B: OUT/rgb and OUT/silh, SSS/walk/VVV/SSS-walk-VVV-FFF.png.
 
-Frames may as well be videos, as CASIA-B's owners distribute them: OUT/video/SSS-walk-VVV.avi, without loss.
+Frames can also be written as videos without loss, OUT/video/SSS-walk-VVV.avi, as CASIA-B's owners distribute them.
 
-Sequences are independent, so they are spread over processes as they come; the files do not depend on how many.
+Sequences are independent of each other, so several processes make them. The files do not depend on how many processes.
 """
 
 import re
@@ -20,9 +20,9 @@ from attengait.system.progress import SILENT, Progress
 from attengait.system.workers import run_in_workers
 
 MAX_FRAMES = 120
-"""Longer paths would need a camera so far away that a walker is a few dozen pixels tall."""
+"""For longer sequences the camera would be so far away that a walker is only a few dozen pixels tall."""
 
-# Pixels with noise have nothing to repeat, silhouettes little else: the fastest of the settings tried for each.
+# Noisy pixels never repeat, and silhouettes repeat nearly everywhere. For each, the fastest of the settings tried.
 _RGB_PNG = [
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
@@ -50,7 +50,7 @@ class SynthConfig:
     video: bool = False
     """Frames as videos instead of pictures."""
     workers: int = 1
-    """Processes; 1 works in the calling one."""
+    """Processes. With 1, the calling process does the work."""
 
     def __post_init__(self) -> None:
         numbers = self.subject_numbers
@@ -80,7 +80,7 @@ class SynthConfig:
 
     @property
     def num_frames(self) -> int:
-        """Frames to make: as many pictures again are silhouettes."""
+        """Frames to make. There are as many silhouettes."""
         return self.num_sequences * self.frames
 
 
@@ -111,9 +111,9 @@ class _Task:
 def write_walkers(out: Path, config: SynthConfig, *, progress: Progress = SILENT) -> SynthSummary:
     """Write OUT/rgb or OUT/video (BGR 320 x 240) and OUT/silh (0 or 255).
 
-    Writing into a folder that holds walkers adds to them: other sequences stay, the same ones are overwritten file by
-    file, and what a longer version of them left behind is removed, so that the same call always ends in the same files.
-    A file is not flushed to disk one by one; after an interruption, run it again.
+    If the folder holds walkers already, other sequences stay, and sequences of the same name are replaced. So the same
+    call always ends in the same files. Files are not flushed to the disk one by one: after an interruption, run it
+    again.
 
     Raises AttenGaitError when a file cannot be written or a worker process dies.
     """
@@ -161,7 +161,7 @@ def _write_sequence(task: _Task) -> int:
 
 
 def _write_pictures(folder: Path, prefix: str, pictures: list[NDArray[np.uint8]], options: list[int]) -> None:
-    """Write a sequence's pictures into a folder, and remove what a longer one left there."""
+    """Write a sequence's pictures into a folder, and remove the pictures that a longer sequence left there."""
     _make_folder(folder)
     paths = [folder / f"{prefix}-{number:03d}.png" for number in range(1, len(pictures) + 1)]
     try:

@@ -2,9 +2,9 @@
 
 An angle at phase p (radians; 0 is the heel strike of that side, one cycle is 2 pi) is Re(sum_k terms[k] exp(i k p)),
 in radians. The terms of hip (the thigh against the vertical), knee and ankle were fitted to the usual curves of normal
-level walking (after Winter, Biomechanics and Motor Control of Human Movement); a person has his own mean, amplitude and
-delay for each, and every walk a little of its own again. Flexion is positive: thigh forward, knee bent, toes up, arm
-forward, elbow bent.
+level walking (after Winter, Biomechanics and Motor Control of Human Movement). Each person has their own mean,
+amplitude and delay of each joint, and each walk of a person differs a little again. Flexion is positive: thigh forward,
+knee bent, toes up, arm forward, elbow bent.
 """
 
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ _USUAL_DEGREES: dict[str, list[tuple[float, float]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gait:
-    """Fourier terms in radians of every joint, and the postures that do not move."""
+    """Fourier terms of every joint, in radians, and the angles that stay constant while walking."""
 
     cycle_seconds: float
-    """Two steps."""
+    """Duration of two steps."""
     hip: Terms
     knee: Terms
     ankle: Terms
@@ -73,7 +73,7 @@ def _vary(
     delay_degrees: float,
     detail: float = 0.0,
 ) -> Terms:
-    """Shift the mean, scale and delay the swing by normal draws of these spreads; `detail` disturbs each harmonic."""
+    """Shift the mean, scale and delay the swing: normal draws with these spreads. `detail` disturbs each harmonic."""
     order = np.arange(terms.shape[-1])
     mean = np.radians(mean_degrees) * _normal(rng)
     scale = max(1 + amplitude * _normal(rng), 0.25)

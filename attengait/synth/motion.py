@@ -1,6 +1,6 @@
-"""Pairs of synthetic pictures with one kind of motion each: what flow is compared on.
+"""Pairs of synthetic pictures with one kind of motion each, to compare flow back ends on.
 
-A picture is uint8 [height, width]; a pair is the same texture before and after the motion, or two that share nothing.
+A picture is uint8 [height, width]. A pair is one texture before and after the motion, or two textures without relation.
 """
 
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def _none(height: int, width: int, rng: np.random.Generator) -> Pair:
 
 
 def _flat(height: int, width: int, rng: np.random.Generator) -> Pair:
-    """A textured square that moves over an even background, where nothing constrains the flow."""
+    """A textured square that moves over an even background. On the background no pixel tells what the flow is."""
     side = min(height, width) // 3
     patch = _bytes(_texture(side, side, rng))
     pictures = []

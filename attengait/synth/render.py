@@ -1,13 +1,13 @@
-"""Paint a posed walker: swept ellipsoids, seen in perspective, nearest in front, textured and softly shaded.
+"""Paint a walker in a pose: swept ellipsoids in perspective, the nearest in front, with textures and soft shading.
 
 A part's picture is found in two dimensions. On the screen it is a sweep of ellipses from its start to its end; a pixel
 has three coordinates there: `sweep` (0 at the start, 1 at the end), `side` (-1 to 1 across) and `past` (0 between the
 ends, up to 1 in the round caps beyond them). With facing = sqrt(1 - side^2 - past^2) they give a point on a unit
-sphere, from which depth, texture and shade follow. First every part leaves these coordinates in shared buffers where it
-is nearest; then all visible pixels are shaded at once.
+sphere, and from this point depth, texture and shade follow. First each part writes these coordinates into shared
+buffers, at the pixels where it is the nearest. Then all visible pixels are shaded at once.
 
 Shapes: T frames, P parts, V visible pixels. Units: metres in the camera's axes (right, down, forward), pixels on the
-screen. An ellipsoid is drawn as its middle is seen, without the change of perspective across it.
+screen. An ellipsoid is drawn with the perspective of its middle: perspective does not change across it.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _LIGHT = np.array([-0.5, -0.65, -0.57])
 _AMBIENT, _DIFFUSE, _DARKEST = 0.66, 0.42, 0.3
 _SHADOW, _SHADOW_METRES = 0.3, 0.14
 _EDGE_METRES = 10.0
-"""Pixels that a part covers by less than a half are moved so far back that any part covering more hides them."""
+"""Where a part covers less than half of a pixel, it is moved back so far that any part that covers more hides it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Projection:
 
 
 def make_atlas(textures: list[Texture]) -> Picture:
-    """Textures [N, N, 3] above each other, each with a border that repeats its other side: [M (N + 2), N + 2, 3]."""
+    """M textures [N, N, 3] one below the other, with borders that repeat the opposite side: [M (N + 2), N + 2, 3]."""
     return np.concatenate([np.pad(texture, ((1, 1), (1, 1), (0, 0)), mode="wrap") for texture in textures])
 
 
@@ -79,7 +79,7 @@ def project(parts: list[Part], pose: Pose, camera: Camera, rng: np.random.Genera
     middle = np.array([(WIDTH_PX - 1) / 2, (HEIGHT_PX - 1) / 2])
     start_px, end_px = (middle + FOCAL_PX * point[..., :2] / point[..., 2:] for point in (start, end))
     way_px = end_px - start_px
-    way_px[np.linalg.norm(way_px, axis=-1) < 1e-3] = (1e-3, 0.0)  # a part seen end on has any direction
+    way_px[np.linalg.norm(way_px, axis=-1) < 1e-3] = (1e-3, 0.0)  # seen from its end, a part has no direction: take any
     length_px = np.linalg.norm(way_px, axis=-1)
     along_x, along_y = np.moveaxis(way_px / length_px[..., None], -1, 0)
 
@@ -200,7 +200,7 @@ class Painter:
         return picture, silhouette
 
     def _draw(self, part: int, values: list[float], box: Box) -> None:
-        """Leave a part's coordinates in the buffers wherever it is the nearest so far."""
+        """Write a part's coordinates into the buffers at the pixels where it is the nearest so far."""
         (x, y, across_y, across_x, along_x, along_y, length, start_width, end_width, start_cap, end_cap) = values[:11]
         (start_depth, end_depth, start_facing, end_facing, near_side, near_past) = values[11:]
         columns, rows = self._columns[:, box[1]] - x, self._rows[box[0]] - y
@@ -241,7 +241,7 @@ class Painter:
         picture[box] = (picture[box] * light[..., None]).astype(np.uint8)
 
     def _shade(self, picture: Picture, frame: int, box: Box) -> None:
-        """Texture and light every visible pixel of a box, and mix the edge's with what is behind."""
+        """Give each visible pixel of a box its texture and light; mix pixels at an edge with what is behind."""
         visible = self._cover[box] > 0
         if not visible.any():
             return

@@ -1,8 +1,8 @@
-"""The place: a fixed camera for every view, and the still room that it sees behind the walker.
+"""Where people walk: a fixed camera for every view, and the room without motion behind the walker.
 
 Camera axes are right, down, forward, in metres; pixels count from the picture's upper left. View 000 sees the walker
-come towards the camera, 090 his left side, 180 his back. A camera stands as near as a fast, tall walker allows while he
-stays in the picture for the whole sequence, so that longer sequences are seen from farther away.
+come towards the camera, 090 shows the left side, 180 the back. A camera stands as near as possible, but so far away
+that a fast, tall walker stays in the picture for the whole sequence. So longer sequences are seen from farther away.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ AIM_HEIGHT = 0.93
 _FASTEST = 1.55
 """Metres per second."""
 _REACH = 0.6
-"""How far a walker extends from his middle, with his step and his stray from the path, metres."""
+"""How far a walker reaches from their middle, in metres: a step, and how far they leave the path."""
 _TALLEST = 2.0
 
 _WALL_BEHIND = 1.6

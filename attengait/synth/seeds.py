@@ -1,4 +1,4 @@
-"""Random generators keyed by what they are for: no picture depends on how many others are made, or in which order."""
+"""One random generator for each purpose, so that a picture does not depend on the number or order of other pictures."""
 
 import numpy as np
 

@@ -1,7 +1,8 @@
 """One sequence's pictures, as a pure function of (seed, subject, walk, view, number of frames).
 
-Who walks depends on seed and subject alone; how he walks today and what he wears on the walk too, and is the same for
-all views, which are cameras that film at once. Rooms belong to views: every subject is filmed by the same cameras.
+Body and gait depend on seed and subject. The way of walking on this day and the clothes also depend on the walk. They
+are the same in all views, because the views are cameras that film at the same time. The room depends on the view: all
+subjects are filmed by the same cameras.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""The articulated walker: gait angles to the place and turn of every segment, frame by frame.
+"""The skeleton: from the angles of a gait to the position and rotation of every segment, frame by frame.
 
-The world's axes are x (the way he walks), y (his left) and z (up); the floor is z = 0, units are metres and radians.
+The world's axes are x (forward), y (the walker's left) and z (up); the floor is z = 0, units are metres and radians.
 A segment has its own axes forward, left, up (columns of its rotation) and its origin at its upper joint, so that a leg
-hangs along -z. The pelvis rides at the height where the lower foot stands on the floor, and moves as fast as the
-standing foot is left behind: feet neither float nor skate.
+hangs along -z. The pelvis has the height at which the lower foot stands on the floor. It moves forward as fast as the
+standing foot moves backward below it. So feet neither float above the floor nor slide on it.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ SEGMENTS = (
     *("left_thigh", "left_shank", "left_foot", "left_upper_arm", "left_forearm", "left_hang"),
     *("right_thigh", "right_shank", "right_foot", "right_upper_arm", "right_forearm", "right_hang"),
 )
-"""`hang` is what dangles from a hand: origin in the hand, nearly upright."""
+"""`hang` is what a hand carries: it hangs nearly straight down, and its origin is in the hand."""
 
 _CYCLE_SAMPLES = 128
 _STANCE = 0.58
-"""Fraction of its cycle for which a foot stands."""
+"""Fraction of the cycle in which a foot stands."""
 _STANCE_EDGE = 0.06
 _CONTACT_METRES = 0.012
-"""How sharply the lowest of the four contact points takes over from the others."""
+"""Scale in metres: a contact point that is higher than the lowest one by this counts less, by a factor of e."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +144,7 @@ def _ride(body: Body, gait: Gait) -> tuple[Terms, Terms]:
 def _may_stand(phase: Floats) -> Floats:
     """How far each contact point [T, 4] (left heel, toe, right heel, toe) is in its leg's stance: nearly 0 to 1.
 
-    A foot that swings close above the floor must not be taken for the standing one, which it overtakes.
+    A foot that swings close above the floor, past the standing foot, must not count as standing.
     """
     own = np.stack([phase, phase + np.pi], axis=1)
     middle = 2 * np.pi * _STANCE / 2
@@ -163,7 +163,8 @@ def walk(
 ) -> Pose:
     """The pose in `num_frames` frames, 25 a second, passing the world's origin in the middle of the sequence.
 
-    The left heel strikes at phase 0; `heading` (radians) turns the path about its middle, `aside` (metres) shifts it.
+    The left heel meets the floor at phase 0. `heading` (radians) turns the path about its middle. `aside` (metres)
+    moves it to the side.
     """
     phase = start_phase + np.arange(num_frames) * (2 * np.pi / (FRAMES_PER_SECOND * gait.cycle_seconds))
     pose = _pose_at(body, gait, phase)

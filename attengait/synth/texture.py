@@ -1,8 +1,8 @@
 """Textures that repeat without a seam: cloth, skin, hair and faces, floors and walls.
 
 A texture is uint8 [N, N, 3] in BGR. Those of parts have rows along the part and columns around it: column 0 is the
-front, a quarter further on is the left side. Their details are a few centimetres large, since that is what is left of
-cloth, and what optical flow can follow, when a walker is 130 pixels tall.
+front, and the left side is a quarter further. Details are a few centimetres large: when a walker is 130 pixels tall,
+smaller details would not be seen, and optical flow could not follow them.
 """
 
 import cv2
@@ -13,7 +13,7 @@ Texture = NDArray[np.uint8]
 
 TEXTURE_SIZE = 128
 TEXELS_PER_METRE = 250.0
-"""Of what is worn; a part's texture is stretched a little, so that it closes around the part without a seam."""
+"""Of clothes. A part's texture is stretched a little, so that it meets itself around the part without a seam."""
 
 
 def noise(rng: np.random.Generator, size: int, grain: float) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Videos without loss, for data whose pictures are known to the last bit."""
+"""Videos without loss: decoded, they give the very bytes that were written."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +17,8 @@ FRAMES_PER_SECOND = 25
 def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
     """Write frames, uint8 [H, W, 3] (BGR) of one size, as FFV1: each is decoded to the same bytes again.
 
-    At least one is needed, and height and width must be even, as OpenCV cuts them to that. The same frames give the
-    same file. Raises AttenGaitError when it cannot be written.
+    At least one frame is needed. Height and width must be even, because OpenCV would cut an odd row or column. The same
+    frames give the same file. Raises AttenGaitError when it cannot be written.
     """
     try:
         path.write_bytes(b"")  # OpenCV does not say why it cannot write
@@ -38,7 +38,7 @@ def write_video(path: Path, frames: Iterable[NDArray[np.uint8]]) -> None:
             num_frames += 1
         assert writer is not None, "a video needs a frame"
         writer.release()
-    # It does not say that it could not write either, such as on a full disk.
+    # OpenCV does not say either that it could not write, for example on a full disk.
     try:
         complete = sum(1 for _ in read_video(str(path), {num_frames})) == num_frames
     except BrokenVideoError:

@@ -28,7 +28,7 @@ def lock(file: IO[bytes], busy: AttenGaitError) -> None:
     except BlockingIOError:
         raise busy from None
     except OSError as error:
-        raise AttenGaitError(f"{file.name} cannot be locked: {error.strerror}") from error
+        raise AttenGaitError(f"{file.name} cannot be locked: {error.strerror or error}") from error
 
 
 def check_target(path: Path) -> None:
@@ -53,7 +53,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         move_atomically(temporary, path)
     except OSError as error:
-        raise AttenGaitError(f"{path} cannot be written: {error.strerror}") from None
+        raise AttenGaitError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

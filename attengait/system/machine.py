@@ -15,6 +15,11 @@ from pathlib import Path
 
 _ROOT = Path("/")
 _BLOCK_BYTES = 4 << 20
+_MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+"""The files of a limit and of what is used, and the name of cached files in memory.stat: second and first version."""
 
 
 def cpu_model(root: Path = _ROOT) -> str:
@@ -57,23 +62,49 @@ def memory_bytes(root: Path = _ROOT) -> int | None:
 
 
 def available_memory_bytes(root: Path = _ROOT) -> int | None:
-    """Memory that can be taken without swapping, within what the control groups grant; None where nothing says."""
-    found = [int(line.split()[1]) * 1024 for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable:")]
-    granted = cgroup_memory_bytes(root)
-    return min([*found, *([] if granted is None else [granted])], default=None)
+    """Memory that can be taken without swapping or being killed; None where nothing says.
+
+    It is the least of what the machine has available and what is left to each control group of this process.
+    """
+    available = [
+        int(line.split()[1]) * 1024 for line in _lines(root / "proc/meminfo") if line.startswith("MemAvailable:")
+    ]
+    return min([*available, *(group.left_bytes for group in _limited_groups(root))], default=None)
 
 
 def cgroup_memory_bytes(root: Path = _ROOT) -> int | None:
-    """The memory that the control groups grant, or None where that is no limit."""
-    texts = [
-        _text(folder / name)
-        for folder in _cgroup_folders("memory", root)
-        for name in ("memory.max", "memory.limit_in_bytes")
-    ]
-    granted = min((int(text) for text in texts if text.isdigit()), default=None)
+    """The memory that the control groups grant, used or not; None where they set no limit."""
+    return min((group.limit_bytes for group in _limited_groups(root)), default=None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _LimitedGroup:
+    """A control group that limits the memory of its processes."""
+
+    limit_bytes: int
+    used_bytes: int
+    """Without the cached files that the kernel drops first when the group needs memory."""
+
+    @property
+    def left_bytes(self) -> int:
+        return max(0, self.limit_bytes - self.used_bytes)
+
+
+def _limited_groups(root: Path) -> Iterator[_LimitedGroup]:
+    """The group of this process and those above it, as far as they set a limit below the machine's memory."""
     total = memory_bytes(root)
-    # The first version writes no limit as a number larger than any memory.
-    return None if granted is None or (total is not None and granted >= total) else granted
+    for folder in _cgroup_folders("memory", root):
+        for limit_name, usage_name, cached_name in _MEMORY_FILES:
+            limit = _text(folder / limit_name)
+            # No limit is "max", in the first version a number larger than any memory.
+            if not limit.isdigit() or (total is not None and int(limit) >= total):
+                continue
+            usage = _text(folder / usage_name)
+            cached = [
+                int(line.split()[1]) for line in _lines(folder / "memory.stat") if line.startswith(cached_name + " ")
+            ]
+            used = int(usage) if usage.isdigit() else 0
+            yield _LimitedGroup(limit_bytes=int(limit), used_bytes=max(0, used - sum(cached)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

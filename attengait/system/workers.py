@@ -4,11 +4,17 @@ Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
 once. Workers do not hear SIGINT and SIGTERM, which a terminal or a batch system sends to the whole group: the parent
 decides.
+
+An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
+there, for any function that a process calls for another one.
 """
 
+import functools
 import os
+import pickle
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -16,12 +22,62 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import TypeVar
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
 
 _POLL_SECONDS = 0.2
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+Answer = tuple[Result, None] | tuple[None, BaseException]
+"""What a process sends back: the result or the exception of one call."""
+
+
+class WorkerError(RuntimeError):
+    """An exception of another process that cannot be sent as it is; the message begins with its type."""
+
+
+def call(function: Callable[[Task], Result], task: Task) -> Answer[Result]:
+    """Call `function` in a process that works for another one; `unpack` there returns the result or raises."""
+    try:
+        _use_one_thread()
+        return function(task), None
+    except BaseException as error:
+        return None, sendable(error)
+
+
+def unpack(answer: Answer[Result]) -> Result:
+    """Return the result that `call` sent, or raise the exception."""
+    result, error = answer
+    if error is not None:
+        raise error
+    return result  # type: ignore[return-value]  # mypy does not connect the two
+
+
+def sendable(error: BaseException) -> BaseException:
+    """An exception that says in another process what `error` says here.
+
+    It is `error` itself where that can be pickled and unpickled, else AttenGaitError or ParameterError where it is one
+    of them, else WorkerError. A note holds the traceback, which cannot be sent.
+    """
+    note = f"In the other process:\n{''.join(traceback.format_exception(error))}"
+    if not _survives(error):
+        if isinstance(error, AttenGaitError):
+            kind = ParameterError if isinstance(error, ParameterError) else AttenGaitError
+            error = kind(str(error))
+        else:
+            error = WorkerError(f"{type(error).__name__}: {error}")
+    error.add_note(note)
+    return error
+
+
+def _survives(error: BaseException) -> bool:
+    """Whether an exception is the same after it was sent."""
+    try:
+        arrived = pickle.loads(pickle.dumps(error))
+        return type(arrived) is type(error) and str(arrived) == str(error)
+    except Exception:  # pickling calls the exception's own code
+        return False
 
 
 def run_in_workers(
@@ -46,13 +102,13 @@ def run_in_workers(
         # The workers, started within submit, inherit the mask.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            pending = {executor.submit(function, task) for task in tasks}
+            pending = {executor.submit(call, function, task) for task in tasks}
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
-                on_result(future.result())
+                on_result(unpack(future.result()))
             on_poll()
     except BrokenProcessPool:
         held_by_parent.close()
@@ -67,12 +123,17 @@ def run_in_workers(
 
 
 def _begin_worker(end_of_parent: Connection) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 
 def _exit_with_parent(end_of_parent: Connection) -> None:
     end_of_parent.poll(None)
     os._exit(1)
+
+
+@functools.cache
+def _use_one_thread() -> None:
+    """Workers share the cores already."""
+    import cv2
+
+    cv2.setNumThreads(1)

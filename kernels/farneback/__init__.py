@@ -1,1 +1,1 @@
-"""Farneback's flow by our own code: C++ for one core (cpu), CUDA kernels (cuda)."""
+"""Our own code for Farneback's method: C++ for one core (cpu), CUDA kernels (cuda)."""

@@ -1,8 +1,9 @@
-"""Farneback's flow on one core by our own code (farneback.cpp), compiled at first use for the processor at hand.
+"""Farneback's flow on one core by our own code (farneback.cpp), compiled at first use for this machine's processor.
 
-It computes what OpenCV computes, in float32, several times faster: a frame is expanded once for both of its pairs, all
-iterations on a level go through the cache together, and everything is vectorised. ctypes lets other threads run
-meanwhile. Frames are uint8 [H, W], flow is float32 [H, W, 2], (dx, dy) in pixels per frame.
+It computes what OpenCV computes, in float32, but several times faster. A frame is expanded once for both of its pairs.
+All iterations on a level are done in one sweep, while the rows are in the cache. All loops use vector instructions.
+While the compiled code runs, ctypes lets other threads run. Frames are uint8 [H, W], flow is float32 [H, W, 2],
+(dx, dy) in pixels per frame.
 
 Source: G. Farnebäck, Two-Frame Motion Estimation Based on Polynomial Expansion, with the details of
 `cv2.calcOpticalFlowFarneback`.
@@ -26,13 +27,13 @@ from attengait.kernels.runtime.compile import NATIVE, build, find_compiler, load
 LARGEST_PARAMETER = 9999
 """Largest winsize, iterations and poly_n."""
 MOST_HELD = 8
-"""Expanded frames that are kept for later pairs: 27 bytes for each of a frame's pixels."""
+"""How many expanded frames are kept for later pairs. Each takes 27 bytes for each of its pixels."""
 
 _FOLDER = Path(__file__).parent
 _RUNTIME = _FOLDER.parent / "runtime"
 SOURCE = _FOLDER / "farneback.cpp"
 HEADERS = (*(_FOLDER / name for name in ("levels.h", "matrices.h", "window.h")), _RUNTIME / "vectors.h")
-# Products and sums may be fused, which every processor since 2013 does; nothing that changes what NaN means.
+# Products and sums may be fused: every processor since 2013 can do that. No flag here may change what NaN means.
 FLAGS = (NATIVE, "-O3", "-ffp-contract=fast", f"-I{_RUNTIME}")
 
 
@@ -49,7 +50,7 @@ class CpuFlow(FlowBackend):
     def __init__(self, parameters: FarnebackParameters) -> None:
         """Compile the code, unless that was done before.
 
-        Raises ParameterError for parameters beyond reason, AttenGaitError where the code cannot be compiled.
+        Raises ParameterError for parameters that are too large, AttenGaitError if the code cannot be compiled.
         """
         for name in ("winsize", "iterations", "poly_n"):
             value = getattr(parameters, name)
@@ -58,9 +59,10 @@ class CpuFlow(FlowBackend):
         _library()
 
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
-        """Yield the pairs' flows one by one; what later pairs need of their frames is kept, as far as MOST_HELD goes.
+        """Yield the pairs' flows one by one. At most MOST_HELD expanded frames are kept for later pairs.
 
-        Raises ParameterError for frames below 10 x 10 pixels or of several sizes, AttenGaitError without enough memory.
+        Raises ParameterError for frames below 10 x 10 pixels or of different sizes, AttenGaitError if memory does not
+        suffice.
         """
         if not pairs:
             return
@@ -90,7 +92,7 @@ class CpuFlow(FlowBackend):
         encoding: str,
         size: int,
     ) -> Picture:
-        """Return the stored picture of each pair, uint8 [P, size, size, C]; compiled code paints the colours too."""
+        """Return the flow image of each pair, uint8 [P, size, size, C]. Compiled code paints the colours, too."""
         if encoding != "colour":
             return super().pictures(grays, pairs, silhouettes, encoding, size)
         pictures = np.empty((len(pairs), size, size, ENCODINGS[encoding].channels), np.uint8)
@@ -152,7 +154,7 @@ class _Solver:
 
 @functools.cache
 def _library() -> ctypes.CDLL:
-    """The compiled code. Raises AttenGaitError where it cannot be compiled or loaded."""
+    """The compiled code. Raises AttenGaitError if it cannot be compiled or loaded."""
     library = load(build(SOURCE, flags=FLAGS, depends=HEADERS))
     address, number, real = ctypes.c_void_p, ctypes.c_int, ctypes.c_double
     library.farneback_new.argtypes = [number, number, real, *[number] * 4, real, number]

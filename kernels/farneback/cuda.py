@@ -1,8 +1,8 @@
-"""Farneback's flow, and the stored pictures made of it, by our CUDA kernels (farneback.cu, crop.cu).
+"""Farneback's flow, and the flow images made from it, by our CUDA kernels (farneback.cu, crop.cu).
 
-All pairs of a batch go through the same few launches: 2 for each pyramid level, and 2 for each iteration on it, so 24
-with the published parameters, then 3 for the pictures. A frame's polynomial expansion is computed once and serves both
-of its pairs. Frames, flow and silhouettes stay on the device; a picture of 64 x 64 leaves it.
+All pairs of a batch share a few launches: 2 for each pyramid level and 2 for each iteration on it, which is 24 with the
+published parameters, then 3 for the flow images. A frame's polynomial expansion is computed once and used for both of
+its pairs. Frames, flow and silhouettes stay on the device. Only flow images of 64 x 64 leave it.
 
 Shapes: N frames, P pairs, H x W pixels, C channels. Flow is (dx, dy) in pixels per frame.
 """
@@ -28,9 +28,9 @@ EXPANSION_H = 8
 SHARED_BYTES = 48 << 10
 """Shared memory that a block may use without asking for more, on every GPU since 2012."""
 MEMORY_BYTES = 2 << 30
-"""Memory of a batch at most: enough pairs to fill a GPU, and little beside what else is there."""
+"""Largest memory of a batch: enough pairs to keep a GPU busy, and a small part of its memory."""
 MAX_GRID_DEPTH = 65_535
-"""Largest third dimension of a grid: pairs, or the frames of pairs, of a batch."""
+"""Largest third dimension of a grid. It limits the pairs of a batch, and the frames of its pairs."""
 LEAST_LEVEL_SIDE = 32
 """A level whose height or width would fall below this many pixels is left out."""
 
@@ -64,7 +64,7 @@ def pyramid(width: int, height: int, parameters: FarnebackParameters) -> list[Le
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpansionWeights:
-    """What a polynomial expansion multiplies with."""
+    """The weights of a polynomial expansion."""
 
     taps: NDArray[np.float32]
     """[3, 2 * poly_n + 1]: the Gaussian g, i g and i^2 g for i from -poly_n to poly_n."""
@@ -97,7 +97,7 @@ def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
     """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
     radius = parameters.winsize // 2
     i = np.arange(-radius, radius + 1)
-    # The box by winsize, as OpenCV does also for even sizes, whose windows are one pixel wider.
+    # Divided by winsize. OpenCV does so for even sizes, too, although their windows are one pixel wider.
     weights: NDArray[np.float64] = np.full(len(i), 1 / parameters.winsize)
     if parameters.window == "gaussian":
         weights = np.exp(-(i**2) / (2 * (0.3 * radius) ** 2))
@@ -109,7 +109,7 @@ class DeviceFarneback:
     """Flow and pictures of batches that lie on one device."""
 
     def __init__(self, device: Device, parameters: FarnebackParameters) -> None:
-        """Raises ParameterError for a window or a neighbourhood that no block's shared memory holds."""
+        """Raises ParameterError if the window or the neighbourhood is too large for the shared memory of a block."""
         self.device = device
         self._parameters = parameters
         self._defines = {
@@ -124,7 +124,7 @@ class DeviceFarneback:
         """Return the flow of each pair, float32 [P, H, W, 2], and its largest squared magnitude, float32 [P].
 
         `frames` are uint8 [N, H, W], `pairs` int32 [P, 2] (indices of frames), both on the device. Unknown flow (a
-        component that is NaN or above 1e6) does not count for the largest magnitude. Nothing is waited for.
+        component that is NaN or above 1e6) does not count for the largest magnitude. Returns before the GPU is done.
         """
         xp, p = self.device.xp, self._parameters
         num_frames, height, width = frames.shape
@@ -171,8 +171,8 @@ class DeviceFarneback:
     def pictures(self, flows: Array, squares: Array, silhouettes: Array, encoding: str, size: int) -> Array:
         """Return the stored pictures of some flows, uint8 [P, size, size, C], as `encode.encode` makes them.
 
-        `flows` and `squares` are as `flow` returns them, `silhouettes` uint8 [P, H, W], all on the device; none of the
-        silhouettes may be empty. Nothing is waited for.
+        `flows` and `squares` are what `flow` returns. `silhouettes` are uint8 [P, H, W], and none may be empty. All are
+        on the device. Returns before the GPU is done.
         """
         check_encoding(encoding)
         xp, launch = self.device.xp, self.device.launch
@@ -226,8 +226,8 @@ class CudaFlow(FlowBackend):
     ) -> None:
         """Use the given device (by default the first GPU) and at most `memory_bytes` of it.
 
-        By default that is 2 GiB, or half of what is free if that is less. Raises AttenGaitError where there is no GPU,
-        ParameterError for parameters that the kernels lack.
+        The default is 2 GiB, or half of the free memory if that is less. Raises AttenGaitError if there is no GPU,
+        ParameterError for parameters that the kernels do not support.
         """
         self.device = device if device is not None else CudaDevice()
         self.farneback = DeviceFarneback(self.device, parameters)
@@ -235,7 +235,7 @@ class CudaFlow(FlowBackend):
 
     @functools.cached_property
     def memory_bytes(self) -> int:
-        """Memory of the device for one batch. Asking the driver for it takes some of it, so it is asked for late."""
+        """Memory of the device for one batch. Asking takes memory there, so it is asked at the first use."""
         if self._memory_bytes is not None:
             return self._memory_bytes
         return min(MEMORY_BYTES, self.device.free_memory_bytes() // 2)
@@ -254,10 +254,10 @@ class CudaFlow(FlowBackend):
         encoding: str,
         size: int,
     ) -> Picture:
-        """Return the stored pictures of some pairs, uint8 [P, size, size, C], without their flow leaving the device.
+        """Return the flow images of some pairs, uint8 [P, size, size, C]; flow does not leave the device.
 
-        `grays` and `silhouettes` (one for each pair, not empty) are uint8 [H, W], all of one size; any of the `grays`
-        may lie on the device.
+        `grays` and `silhouettes` (one for each pair, not empty) are uint8 [H, W], all of one size. The `grays` may lie
+        on the host or on the device.
         """
         check_encoding(encoding)
         made = [np.empty((0, size, size, ENCODINGS[encoding].channels), np.uint8)]
@@ -284,7 +284,7 @@ class CudaFlow(FlowBackend):
     def _batches(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
         if not pairs:
             return
-        # A pair of neighbours brings one more frame at most; others bring two.
+        # A pair of neighbours adds at most one frame to a batch. Another pair adds up to two.
         pairs_in_memory = max(1, self.memory_bytes // (pair_bytes(*grays[0].shape) * 2))
         size = min(pairs_in_memory, MAX_GRID_DEPTH // 2)
         for start in range(0, len(pairs), size):
@@ -292,7 +292,7 @@ class CudaFlow(FlowBackend):
 
 
 def pair_bytes(height: int, width: int) -> int:
-    """Device memory that one pair of neighbours takes, its new frame included."""
+    """Device memory for one pair of neighbours, with the one frame that it adds."""
     image, expansion, equations = 4, 5 * 4, 5 * 4
     flows = 2 * 8  # of this level and of the coarser one
     gray, silhouette = 1, 1
@@ -300,7 +300,7 @@ def pair_bytes(height: int, width: int) -> int:
 
 
 def missing() -> str | None:
-    """Return None where the backend `cuda` can be used, else one sentence."""
+    """Return None if the backend `cuda` can be used, else one sentence that says why not."""
     return cuda_missing()
 
 

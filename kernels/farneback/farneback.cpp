@@ -3,9 +3,9 @@
 // Inputs: frames, uint8 [height][width]. Output: flow, float32 [height][width][2], (dx, dy) in pixels per frame. A
 // frame is expanded once (levels.h) and serves all of its pairs.
 //
-// Each level is swept once for all iterations (window.h). An iteration takes the rows of its starting flow
-// one by one and finishes rows of the new flow half a window behind; the next iteration takes them while they are still
-// in the cache. A new row replaces the old one, of which nobody needs more.
+// One sweep over a level does all iterations (window.h). An iteration takes the rows of its starting flow one by one.
+// It finishes a row of the new flow half a window later, and the next iteration takes this row while it is still in the
+// cache. The new row replaces the old one, because no iteration needs the old one any more.
 
 #include <memory>
 
@@ -21,7 +21,7 @@ struct Enlargement {
     std::vector<float> shares;
 };
 
-constexpr int MOST_AT_ONCE = 4;  // iterations in one sweep: more need more than the cache
+constexpr int MOST_AT_ONCE = 4;  // iterations in one sweep: the rows of more would not fit into the cache
 
 struct Parameters {
     double pyr_scale, poly_sigma;
@@ -33,8 +33,7 @@ class Farneback {
   public:
     Farneback(int height, int width, const Parameters& p)
         : height_(height), width_(width), num_iterations_(p.iterations), up_(static_cast<float>(1 / p.pyr_scale)),
-          levels_(make_levels(height, width, p.pyr_scale, p.levels)),
-          expander_(height, width, p.poly_n, p.poly_sigma) {
+          levels_(make_levels(height, width, p.pyr_scale, p.levels)), expander_(height, width, p.poly_n, p.poly_sigma) {
         const Window window = make_window(p.winsize, p.gaussian);
         for (int i = 0; i < std::min(p.iterations, MOST_AT_ONCE); ++i) {
             chain_.push_back(std::make_unique<Iteration>(width, window));
@@ -61,7 +60,7 @@ class Farneback {
             set_borders(level);
             if (is_coarsest) std::fill_n(flow_.get(), static_cast<std::size_t>(level.height) * 2 * level.stride, 0.0f);
             const std::size_t start = level.expansion_start;
-            const Fit fit{level.height, level.width,     level.stride,    first + start,
+            const Fit fit{level.height,   level.width, level.stride,    first + start,
                           second + start, flow_.get(), columns_.data(), edge_weights_.data()};
             for (int done = 0; done < num_iterations_; done += MOST_AT_ONCE) {
                 const std::size_t num_now = std::min(num_iterations_ - done, MOST_AT_ONCE);
@@ -129,7 +128,7 @@ class Farneback {
         }
     }
 
-    // Row `y` goes through the chain from `i` on, as rows are finished; those that leave it are interleaved for `out`.
+    // Gives row `y` to the chain from iteration `i` on. Rows that the last one finishes are interleaved into `out`.
     void pass(std::size_t i, int y, float* out) {
         if (i < chain_.size()) {
             chain_[i]->take(y, [&](int finished) { pass(i + 1, finished, out); });

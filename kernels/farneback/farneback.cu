@@ -54,8 +54,8 @@ __device__ __forceinline__ float blurred_weight(const float* blur, int k, int ra
 // Gaussian blur of the full-size frame (border reflected) and bilinear resizing to the level, in one.
 // blur: float [2 * blur_radius + 1]. Grid: (ceil(w * h / THREADS), 1, N).
 extern "C" __global__ void __launch_bounds__(THREADS)
-shrink(const unsigned char* __restrict__ frames, float* __restrict__ images, int W, int H, int w, int h,
-             const float* __restrict__ blur, int blur_radius) {
+    shrink(const unsigned char* __restrict__ frames, float* __restrict__ images, int W, int H, int w, int h,
+           const float* __restrict__ blur, int blur_radius) {
     const unsigned char* frame = frames + size_t(blockIdx.z) * W * H;
     PHASE {
         const int pixel = blockIdx.x * THREADS + threadIdx.x;
@@ -80,7 +80,7 @@ shrink(const unsigned char* __restrict__ frames, float* __restrict__ images, int
 // weights: float [3, 2 * POLY_N + 1], g, i g and i^2 g; then ig11, ig03, ig33, ig55 of the inverted normal matrix.
 // Grid: (ceil(w / TILE_W), ceil(h / EXPANSION_H), N).
 extern "C" __global__ void __launch_bounds__(THREADS)
-expand(const float* __restrict__ images, float* __restrict__ expansions, int w, int h,
+    expand(const float* __restrict__ images, float* __restrict__ expansions, int w, int h,
            const float* __restrict__ weights, float ig11, float ig03, float ig33, float ig55) {
     constexpr int TAPS = 2 * POLY_N + 1, SPAN = TILE_W + 2 * POLY_N;
     __shared__ float columns[3][EXPANSION_H][SPAN];  // the three weighted sums along a column
@@ -95,7 +95,7 @@ expand(const float* __restrict__ images, float* __restrict__ expansions, int w, 
             float sum = 0.0f, first = 0.0f, second = 0.0f;
 #pragma unroll
             for (int k = 0; k < TAPS; ++k) {
-                // An even grey level less: it changes no coefficient, and less is lost to rounding.
+                // 128 is subtracted: this changes no coefficient, and smaller numbers have smaller rounding errors.
                 const float value = from[clamp(top + row + k - POLY_N, h - 1) * w] - 128.0f;
                 sum += g[k] * value;
                 first += xg[k] * value;
@@ -131,7 +131,7 @@ expand(const float* __restrict__ images, float* __restrict__ expansions, int w, 
     }
 }
 
-// How much a pixel counts that is `i` pixels from the first or the last of a row or column.
+// The weight of pixel `i` of a row or column of `n` pixels: pixels near either end count less.
 __device__ __forceinline__ float edge_weight(int i, int n) {
     const int distance = i < n - 1 - i ? i : n - 1 - i;
     return distance < 2 ? 0.14f : distance < 5 ? 0.4472f : 1.0f;
@@ -157,8 +157,8 @@ __device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w,
 // flows: float2 [P, flow_h, flow_w], resized and multiplied by `scale`: the present flow (scale 1), that of the next
 // coarser level, or no flow at all (flow_w 0). Grid: (ceil(w * h / THREADS), 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
-set_up(const float* __restrict__ expansions, const int* __restrict__ pairs, const float2* __restrict__ flows,
-          int flow_w, int flow_h, float scale, float* __restrict__ equations, int w, int h) {
+    set_up(const float* __restrict__ expansions, const int* __restrict__ pairs, const float2* __restrict__ flows,
+           int flow_w, int flow_h, float scale, float* __restrict__ equations, int w, int h) {
     const int plane = w * h;
     const float* first = expansions + size_t(pairs[2 * blockIdx.z]) * 5 * plane;
     const float* second = expansions + size_t(pairs[2 * blockIdx.z + 1]) * 5 * plane;
@@ -207,11 +207,12 @@ set_up(const float* __restrict__ expansions, const int* __restrict__ pairs, cons
 }
 
 // The equations averaged over a window (border replicated), and solved.
-// window: float [2 * RADIUS + 1], the window's weights along one direction. largest_squares: uint32 [P], zeroed; takes
-// the bits of the largest squared magnitude of each flow, flows with a component above 1e6 left out; may be null.
+// window: float [2 * RADIUS + 1], the window's weights along one direction. largest_squares: uint32 [P], all 0 before,
+// or null. It receives the bits of the largest squared magnitude of each flow, without flow that has a component above
+// 1e6.
 // Grid: (ceil(w / TILE_W), ceil(h / TILE_H), P).
 extern "C" __global__ void __launch_bounds__(THREADS)
-solve(const float* __restrict__ equations, float2* __restrict__ flows, int w, int h,
+    solve(const float* __restrict__ equations, float2* __restrict__ flows, int w, int h,
           const float* __restrict__ window, unsigned* __restrict__ largest_squares) {
     constexpr int SPAN = TILE_W + 2 * RADIUS;
     // One column more where needed, so that rows start in different banks.

@@ -3,8 +3,8 @@
 // The rules are those of `cv2.calcOpticalFlowFarneback` on the CPU. Every level is made from the full-resolution frame:
 // a Gaussian, then a bilinear resize, here one set of weights per output row and column. The expansion of a level is
 // R: for each row five planes side by side, [height][5][stride] float32, the coefficients of y, x, y^2, x^2 and xy of
-// the polynomial fitted around each pixel. It is linear and blind to a constant, so 128 is taken from the frame first:
-// smaller numbers, smaller rounding errors.
+// the polynomial fitted around each pixel. A constant that is added to the frame does not change R, so 128 is
+// subtracted first: smaller numbers have smaller rounding errors.
 
 #pragma once
 
@@ -44,7 +44,7 @@ class Buffer {
 // A multiple of every vector's length, so that the last vector of a row stays in the row.
 inline int padded(int size) { return (size + 15) / 16 * 16; }
 
-constexpr int OVERRUN = 64;  // floats that may be read, and are not used, before and after what is stored
+constexpr int OVERRUN = 64;  // floats before and after the stored ones, which may be read but are not used
 
 // Each output along one axis is the sum of `count` inputs from `first` on, weighted. Padded to `length` outputs, the
 // last of them repeated.

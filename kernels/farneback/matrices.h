@@ -1,9 +1,9 @@
 // Farneback's method, second part: what each pixel says about the flow, given the flow so far.
 //
-// A pixel's polynomial in the first frame is compared with the one in the second frame where the present flow points, a
-// bilinear sample between four neighbours. That sample is the hot spot of the whole method: neighbours mostly look at
-// neighbours, so it is read from a patch of a few vectors and sorted out in registers, and only what no patch covers is
-// looked up lane by lane.
+// A pixel's polynomial in the first frame is compared with a polynomial of the second frame: the one at the place where
+// the present flow points, a bilinear sample between four neighbours. Sampling takes most of the method's time.
+// Neighbouring pixels mostly point to neighbouring places. So a patch of a few vectors is read, and the samples are
+// chosen from it in registers. Only samples that no patch covers are read one by one.
 //
 // R is [height][5][stride] float32 (levels.h); flow is [height][2][stride], (dx, dy) in pixels per frame. The
 // results are five planes: the entries of the symmetric 2 x 2 matrix, then those of the right-hand side.
@@ -111,7 +111,7 @@ __attribute__((noinline)) void sample_rest(const Fit& fit, Patch patch, const Lo
     }
 }
 
-// The same by way of the patch where the last vector looked, shifted by `offset`, or of another one, or without.
+// The same. Tries the patch at `offset` first, where the last vector was sampled; then another patch; then none.
 INLINE void sample(const Fit& fit, int x, int y, Patch& offset, const Look& look, Floats* samples) {
     const auto patch_at = [&](int column, int row) { return Patch{column, std::clamp(row, 0, fit.height - 3)}; };
     Patch patch = patch_at(x + offset.column, y + offset.row);

@@ -1,8 +1,9 @@
 // Farneback's method, third part: one update of the flow, from the average of the matrix planes over a window.
 //
-// Rows go in one by one and come out half a window later. The vertical sums of a box are those of van Herk: of each
-// block of rows as long as the window, the sums from a row to the block's end, plus the sum of the next block so far.
-// That is three additions per value for any window, and no subtraction, which in float32 would leave its error behind.
+// Rows go in one by one and come out half a window later. The vertical sums of a box are computed by van Herk's method:
+// rows are divided into blocks as long as the window. A sum is the sum from a row to the end of its block, plus the sum
+// of the next block so far. This takes three additions per value, whatever the window. Subtractions are avoided,
+// because in float32 their rounding errors would add up.
 
 #pragma once
 
@@ -48,8 +49,9 @@ void sum_box_of_15(const float* line, int length, float* sums) {
 }
 #endif
 
-// Sums of `window` neighbours from each place on: doubled again and again, and put together by the window's bits.
-// `line` holds length + window - 1 values and is overwritten; `spare` is as long.
+// For each place, the sum of `window` values from there on. Sums of 1, 2, 4, ... values are made one after the other,
+// and those that the bits of `window` name are added. `line` holds length + window - 1 values and is overwritten;
+// `spare` is as long.
 void sum_box(float* line, float* spare, int window, int length, float* sums) {
 #if LANES == 16
     if (window == 15) return sum_box_of_15(line, length, sums);
@@ -106,7 +108,7 @@ class Iteration {
             add([=, &offset](int x, Floats* planes) { make_matrices(fit, x, y, row_weight, offset, planes); }, next);
             return;
         }
-        // Beyond the first and the last row they are repeated.
+        // Above the first row and below the last row, that row is repeated.
         float* edge = edge_.get();
         for (int x = 0; x < fit.stride; x += LANES) {
             Floats planes[5];
@@ -114,9 +116,11 @@ class Iteration {
             for (int plane = 0; plane < 5; ++plane) store(edge + plane * fit.stride + x, planes[plane]);
         }
         for (int i = 0; i <= half_; ++i) {
-            add([=](int x, Floats* planes) {
-                for (int plane = 0; plane < 5; ++plane) planes[plane] = load(edge + plane * fit.stride + x);
-            }, next);
+            add(
+                [=](int x, Floats* planes) {
+                    for (int plane = 0; plane < 5; ++plane) planes[plane] = load(edge + plane * fit.stride + x);
+                },
+                next);
         }
     }
 
@@ -124,7 +128,7 @@ class Iteration {
     Window window_;
     int half_, taps_, margin_, line_length_, num_taken_ = 0;
     Fit fit_{};
-    Buffer lines_;   // the five planes' vertical sums of a row, with a margin on either side
+    Buffer lines_;  // the five planes' vertical sums of a row, with a margin on either side
     Buffer spare_;
     Buffer edge_;    // the matrix planes of the first or the last row, [5][stride]
     Buffer sums_;    // a row's window sums, [5][stride]

@@ -1,1 +1,1 @@
-"""Dense optical flow between frames: the registry of back ends (backends), and those of OpenCV's CUDA code and DALI."""
+"""Dense optical flow between frames: the registry of back ends, and two of them, opencv_cuda and nvof."""

@@ -3,9 +3,9 @@
 Frames are uint8 [H, W] grey pictures of one size. Flow is float32 [H, W, 2], (dx, dy) in pixels per frame: what is at
 (x, y) in the first frame of a pair is at (x + dx, y + dy) in the second.
 
-Each backend but OpenCV's lives in a module of its own, which is imported when it is asked for: it has a class that is
-made from `FarnebackParameters`, and a function `missing`. One that is not Farneback's method has parameters of its own,
-given by a function `recorded_parameters`.
+OpenCV's backend is in this file. Each other backend has its own module, which is imported at the first use. The module
+has a class that is made from `FarnebackParameters`, and a function `missing`. If the backend is not Farneback's method,
+it has other parameters: the module then has a function `recorded_parameters`, too.
 """
 
 import math
@@ -28,25 +28,25 @@ Flow = NDArray[np.float32]
 Window = Literal["box", "gaussian"]
 
 LEAST_SIDE_PX = 10
-"""Smallest height and width of a frame: the weights at its borders are not defined below."""
+"""Smallest height and width of a frame. For smaller frames the weights at the borders are not defined."""
 LEAST_POLY_SIGMA_PX = 0.2
-"""Below, a pixel's neighbours have hardly any weight, and OpenCV finds no motion at all."""
+"""Smallest poly_sigma. Below it, a pixel's neighbours have hardly any weight, and OpenCV finds no motion."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FarnebackParameters:
-    """Parameters of Farneback's method under OpenCV's names (`cv2.calcOpticalFlowFarneback`); the published values."""
+    """Parameters of Farneback's method, named as in `cv2.calcOpticalFlowFarneback`; defaults as published."""
 
     pyr_scale: float = 0.5
     """Size of a pyramid level over that of the next larger one."""
     levels: int = 3
-    """Levels below the full resolution, fewer where a picture would fall under 32 pixels."""
+    """Levels below the full resolution; fewer if a picture would become smaller than 32 pixels."""
     winsize: int = 15
     """Side of the averaging window, in pixels."""
     iterations: int = 3
     """Updates of the flow at each level."""
     poly_n: int = 5
-    """Pixels on either side from which a neighbourhood's polynomial is fitted."""
+    """Pixels on each side of a pixel that its polynomial is fitted to."""
     poly_sigma: float = 1.2
     """Standard deviation of that fit's weights, in pixels."""
     window: Window = "box"
@@ -65,13 +65,13 @@ class FarnebackParameters:
 
 
 class FlowBackend(ABC):
-    """Computes the flow of many pairs of frames, and the pictures that are stored of it."""
+    """Computes the flow of many pairs of frames, and the flow images made from it."""
 
     @abstractmethod
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`.
 
-        `grays` are uint8 [H, W] of one size. A flow belongs to whoever receives it: it is not written again.
+        `grays` are uint8 [H, W] of one size. The backend does not change a flow after it has yielded it.
         """
 
     def pictures(
@@ -82,10 +82,10 @@ class FlowBackend(ABC):
         encoding: str,
         size: int,
     ) -> Picture:
-        """Return the stored picture of each pair, uint8 [P, size, size, C]: that of its flow by `encode.encode`.
+        """Return the flow image of each pair, uint8 [P, size, size, C], as `encode.encode` makes it from the flow.
 
-        `silhouettes` are uint8 [H, W], one for each pair, that of its second frame, and not empty. A backend may do it
-        in a way of its own. Raises ParameterError for an unknown encoding.
+        `silhouettes` are uint8 [H, W] and not empty: for each pair the silhouette of its second frame. A backend may
+        replace this method by a faster one. Raises ParameterError for an unknown encoding.
         """
         check_encoding(encoding)
         pictures = np.empty((len(pairs), size, size, ENCODINGS[encoding].channels), np.uint8)
@@ -101,7 +101,7 @@ class OpenCVFlow(FlowBackend):
         self._parameters = parameters
 
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
-        """Yield the pairs' flows one by one; only one is held."""
+        """Yield the pairs' flows one by one; only one is in memory at a time."""
         p = self._parameters
         flags = cv2.OPTFLOW_FARNEBACK_GAUSSIAN if p.window == "gaussian" else 0
         for first, second in pairs:
@@ -126,13 +126,13 @@ class Backend:
     needs: str
     """What it needs, such as "a CUDA GPU"."""
     missing: Callable[[], str | None]
-    """Returns None where it can be used, else one sentence; quick, nothing is compiled."""
+    """Returns None if it can be used, else one sentence that says why not. Quick: nothing is compiled."""
     make: Callable[[FarnebackParameters], FlowBackend]
     """Makes it; raises ParameterError for parameters that it does not support."""
     own_parameters: Callable[[], dict[str, Any]] | None = None
-    """What decides its flow instead of Farneback's parameters; None where those do."""
+    """The parameters that decide its flow, if it is not Farneback's method; else None."""
     packages: tuple[str, ...] = ()
-    """Beginnings of the names of packages whose versions may change its flow."""
+    """Packages whose versions may change its flow: how their names begin."""
 
 
 def _in_module(
@@ -183,16 +183,16 @@ BACKENDS: dict[str, Backend] = {
 
 AUTO = "auto"
 AUTO_ORDER = ("cuda", "cpu", "opencv")
-"""What `auto` takes: the first that can be used."""
+"""`auto` takes the first of these that can be used."""
 
 
 def check_backend(name: str) -> None:
-    """Raise ParameterError unless `name` is a flow backend's."""
+    """Raise ParameterError unless `name` is the name of a flow backend."""
     check_name(BACKENDS, name, "flow")
 
 
 def check_farneback(name: str) -> None:
-    """Raise ParameterError unless Farneback's parameters mean something to the backend."""
+    """Raise ParameterError if the backend does not use Farneback's parameters."""
     if BACKENDS[name].own_parameters is not None:
         raise ParameterError(
             f"farneback is given, but must be left out for flow {name}, which is another method without its parameters"
@@ -200,9 +200,9 @@ def check_farneback(name: str) -> None:
 
 
 def recorded_parameters(name: str, parameters: FarnebackParameters) -> dict[str, Any]:
-    """What decides a backend's flow, under the name of its method: {"farneback": {...}} for all but nvof.
+    """The parameters that decide a backend's flow, under the name of its method: {"farneback": {...}} for all but nvof.
 
-    Raises AttenGaitError where that depends on a device that cannot be used.
+    Raises AttenGaitError if they depend on a device that cannot be used.
     """
     own = BACKENDS[name].own_parameters
     return {"farneback": asdict(parameters)} if own is None else {name: own()}
@@ -222,8 +222,8 @@ def resolve_backend(name: str) -> str:
 def make_backend(name: str, parameters: FarnebackParameters) -> FlowBackend:
     """Return the flow backend of that name.
 
-    Raises ParameterError for an unknown one and for parameters it does not support, AttenGaitError where it cannot be
-    used.
+    Raises ParameterError for an unknown name and for parameters that it does not support, AttenGaitError if it cannot
+    be used.
     """
     backend = look_up(BACKENDS, name, "flow")
     if sentence := backend.missing():

@@ -1,15 +1,14 @@
 """Flow by the GPU's optical flow hardware (Turing or later), through DALI's `fn.optical_flow`.
 
-This is no Farneback: the hardware matches blocks, in steps of 1/32 pixel, and knows none of that method's parameters.
-There is one vector for each square of `output_grid` pixels, in pixels of the full picture; the finest grid that the
-device offers is used, and a coarser field is enlarged to full size.
+This is not Farneback's method: the hardware matches blocks, in steps of 1/32 pixel, and has other parameters. It gives
+one vector for each square of `output_grid` x `output_grid` pixels, in pixels of the full picture. The finest grid of
+the device is used. A coarser field is enlarged to full size.
 
-DALI's flow points backwards: at (x, y) in a frame it says where that was in the frame before. Frames are therefore
-given in reverse order, so that it says where what is at (x, y) will be in the next frame: what flow means here.
-Temporal hints are off, so that a flow depends on its own two frames only and not on where a sequence was cut.
+DALI's flow points backwards: for a pixel (x, y) of a frame, it says where this point was in the frame before. Here,
+flow says where a point will be in the next frame. So the frames are given to DALI in reverse order. Temporal hints are
+off, so that a flow depends on its own two frames only, and not on where a sequence was cut.
 
-Nobody has run this module on a GPU yet: what can be known without one is tested, the rest waits for the tests marked
-`gpu`.
+This module has not been run on a GPU yet. What can be tested without a GPU is tested. The other tests are marked `gpu`.
 """
 
 import importlib
@@ -22,15 +21,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 from attengait.kernels.flow.backends import FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.runtime.dali import reason
 from attengait.kernels.runtime.gpu import FIRST_WITH_HARDWARE_FLOW, find_driver, load_library
 
 GRIDS = (1, 2, 4)
-"""Pixels per side that share a vector, finest first; Turing offers 4 only."""
+"""Side of the square of pixels that share a vector, finest first. Turing offers only 4."""
 PRESET = 0.0
-"""DALI's slowest and best."""
+"""The slowest and best of DALI's presets."""
 MAX_RUN = 16
 """Pairs given to the hardware at a time: bounds the memory of large pictures."""
 
@@ -38,7 +37,7 @@ _PROBE_SIZE_PX = 256
 
 
 def missing() -> str | None:
-    """None where the hardware can be used, else one sentence; a small picture is tried where all else is there."""
+    """None if the hardware can be used, else one sentence that says why not. The last check computes a flow."""
     driver = find_driver()
     if not driver.gpus:
         return f"it needs an NVIDIA GPU, but {driver.problem}"
@@ -53,13 +52,13 @@ def missing() -> str | None:
     try:
         importlib.import_module("nvidia.dali")
     except ImportError as error:
-        return f"it needs NVIDIA DALI ({error}): pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
+        return f"it needs NVIDIA DALI ({error}): {how_to_install('cuda12', 'cuda13')}"
     found = _try_grids()
     return found if isinstance(found, str) else None
 
 
 def recorded_parameters() -> dict[str, Any]:
-    """What decides the result, as a store records it. Raises AttenGaitError where the hardware cannot be used."""
+    """The parameters that decide the result, for the store. Raises AttenGaitError without usable hardware."""
     grid = _finest_grid()
     return {
         "device": find_driver().gpus[0].name,
@@ -71,7 +70,7 @@ def recorded_parameters() -> dict[str, Any]:
 
 
 class HardwareFlow(FlowBackend):
-    """Flow by the GPU's hardware. Farneback's parameters mean nothing to it and are not looked at."""
+    """Flow by the GPU's hardware. It does not use Farneback's parameters."""
 
     def __init__(self, parameters: FarnebackParameters) -> None:
         self._grid = _finest_grid()
@@ -97,9 +96,9 @@ class HardwareFlow(FlowBackend):
 
 
 def runs(pairs: Sequence[tuple[int, int]]) -> list[range]:
-    """Cut `pairs` into runs in which each pair begins with the frame that the one before ended with.
+    """Cut `pairs` into runs. In a run, the first frame of a pair is the second frame of the pair before it.
 
-    Returns the positions of each run, at most MAX_RUN: a run of n pairs is a sequence of n + 1 frames.
+    Returns the positions of the pairs of each run, at most MAX_RUN of them. A run of n pairs has n + 1 frames.
     """
     starts = [i for i in range(len(pairs)) if i == 0 or pairs[i][0] != pairs[i - 1][1]]
     return [
@@ -118,8 +117,8 @@ def backward_sequence(grays: Sequence[Gray], run: Sequence[tuple[int, int]]) -> 
 def enlarge(field: NDArray[np.float32], grid: int, height: int, width: int) -> Flow:
     """Bring a field [ceil(H / grid), ceil(W / grid), 2] to [H, W, 2]: bilinear, a vector in the middle of its square.
 
-    The vectors are in pixels of the full picture already and keep their lengths. Squares may stand out over the right
-    and lower edge; what does is cut off.
+    The vectors are in pixels of the full picture already, so their lengths do not change. Squares may reach beyond the
+    right and the lower edge; that part is cut off.
     """
     rows, columns, _ = field.shape
     # cv2.resize has half-pixel centres, so that whole multiples put each vector in the middle of its square.
@@ -163,7 +162,7 @@ def _run(pipeline: Any, sequence: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _try_grids() -> int | str:
-    """The finest grid of the device, or why it has none."""
+    """The finest grid of the device, or a sentence that says why there is none."""
     blank = np.zeros((2, _PROBE_SIZE_PX, _PROBE_SIZE_PX, 1), np.uint8)
     problem = "it offers no grid"
     for grid in GRIDS:

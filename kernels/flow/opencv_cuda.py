@@ -1,7 +1,7 @@
-"""Farneback's method by OpenCV's own CUDA code, for those who built OpenCV with CUDA: no wheel has it.
+"""Farneback's method by OpenCV's own CUDA code. It needs an OpenCV that was built with CUDA; no wheel is.
 
-Nobody has run this module on a GPU yet; its tests replace cv2.cuda. The results differ from those of the CPU code, in
-the main because cv2.cuda resizes without half-pixel centres. One pair is one call of some 58 kernels.
+This module has not been run on a GPU yet; its tests replace cv2.cuda. The results differ from those of the CPU code,
+mainly because cv2.cuda resizes without half-pixel centres. One pair is one call, which runs about 58 kernels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,11 +14,11 @@ from attengait.kernels.flow.backends import FarnebackParameters, Flow, FlowBacke
 
 _POLY_N = (5, 7)
 _LARGEST_GAUSSIAN_WINDOW = 201
-"""Twice 100, and the pixel in the middle: the weights that cv2.cuda has room for."""
+"""cv2.cuda has room for 100 weights on each side of the pixel in the middle."""
 
 
 def missing() -> str | None:
-    """None where OpenCV's CUDA flow can be used, else one sentence."""
+    """None if OpenCV's CUDA flow can be used, else one sentence that says why not."""
     cuda = _cv2_cuda()
     if not hasattr(cuda, "FarnebackOpticalFlow_create"):
         return "it needs an OpenCV built with CUDA and its contributed modules, which no wheel is"
@@ -60,5 +60,5 @@ class OpenCVCudaFlow(FlowBackend):
 
 
 def _cv2_cuda() -> Any:
-    """The module cv2.cuda, of which the wheels have a part only; None where there is none."""
+    """The module cv2.cuda, or None if there is none. In wheels only a part of it exists."""
     return getattr(cv2, "cuda", None)

@@ -1,1 +1,1 @@
-"""The pictures that are stored: colours of flow, the crop around the walker, encodings."""
+"""From a flow to the flow image that is stored: colours, the crop around the walker, encodings."""

@@ -1,4 +1,4 @@
-// The colours of flow, as kernels/colour.py has them, for one core: the same float32 steps, but its own arc tangent.
+// The colours of flow, as in colour.py, for one core: the same float32 steps, but another arc tangent.
 //
 // Flow is float32 [height][width][2], (dx, dy) in pixels per frame, `stride` floats from row to row; colours are uint8
 // [height][width][3], R, G, B. Products and sums must not be fused: truncation would turn some 255 into 254.
@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int BLOCK = 64;  // pixels that go through each step together, so that it is vectorised
+constexpr int BLOCK = 64;  // pixels that go through each step together, so that the compiler can vectorise it
 constexpr float LARGEST_COMPONENT_PX = 1e6f;
 constexpr float PI = 3.14159265358979323846f;
 

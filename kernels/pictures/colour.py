@@ -1,8 +1,8 @@
 """Optical flow as colours on the Middlebury wheel: direction is the hue, magnitude the saturation.
 
-Flow is float32 [h, w, 2] in pixels per frame. It is divided by the largest magnitude of the whole frame, which is all
-that colouring a part of the frame needs to know of the rest. The published recipe keeps every step in float32, and so
-does this: a float64 in between turns some 255 into 254.
+Flow is float32 [h, w, 2] in pixels per frame. It is divided by the largest magnitude of the whole frame. So a part of a
+frame can be coloured alone, if that magnitude is known. As in the published recipe, every step is in float32: one step
+in float64 would turn some values of 255 into 254.
 
 Source: S. Baker et al., A Database and Evaluation Methodology for Optical Flow (colour wheel);
 `drawOpticalFlow` of OpenCV's optical flow samples (arithmetic).
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LARGEST_COMPONENT_PX = 1e6
-"""A flow with a component above this is taken for unknown, like NaN, and painted black."""
+"""Flow with a larger component counts as unknown, like NaN, and is painted black."""
 
 # Runs of the wheel: number of colours, the colour they start from, and the channel that rises (+1) or falls (-1).
 _RUNS = (
@@ -44,7 +44,7 @@ def largest_magnitude(flow: NDArray[np.float32]) -> np.float32:
     """Return the largest magnitude in a flow [H, W, 2], in pixels per frame; unknown flow does not count."""
     with np.errstate(over="ignore", invalid="ignore"):
         largest_square = _squares(flow).max(initial=np.float32(0))
-        # A known flow's square is at most 2e12, so what lies far below proves that every flow is known.
+        # The square of a known flow is at most 2e12. If the largest square is far below, every flow is known.
         if not largest_square < LARGEST_COMPONENT_PX**2 / 10:
             largest_square = _squares(known_flow(flow)).max()
     return np.float32(np.sqrt(largest_square))
@@ -74,7 +74,7 @@ def colour_flow(flow: NDArray[np.float32], largest: np.float32) -> NDArray[np.ui
 
 
 def known_flow(flow: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a flow [..., 2] in which what is unknown (NaN or a component above 1e6) does not move."""
+    """Return a flow [..., 2] in which unknown flow (NaN or a component above 1e6) is replaced by 0."""
     unknown = _is_unknown(flow)
     return np.where(unknown[..., None], np.float32(0), flow) if unknown.any() else flow
 

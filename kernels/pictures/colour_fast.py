@@ -1,8 +1,8 @@
-"""The colours of flow by compiled code (colour.cpp): kernels/colour.py's functions, many times faster.
+"""The colours of flow by compiled code (colour.cpp): the functions of colour.py, many times faster.
 
-Every step is the same but the arc tangent, which no two mathematical libraries round alike, so that a value differs by
-one now and then. So this goes with flow that is not OpenCV's to the last bit either; the published pictures are made by
-kernels/colour.py.
+Every step is the same, except the arc tangent: different mathematical libraries round it differently. So now and then a
+value differs by one. This code is used with flow that is not exactly OpenCV's either. Flow images that must equal the
+published ones are made by colour.py.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from attengait.kernels.pictures.colour import colour_wheel
 from attengait.kernels.runtime.compile import NATIVE, build, load
 
 SOURCE = Path(__file__).parent / "colour.cpp"
-# Nothing may be fused, or 255 becomes 254; without errno and traps a square root and a choice can be vectorised.
+# No fused operations: they would turn some 255 into 254. No errno and traps: loops can be vectorised.
 FLAGS = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 
 

@@ -1,11 +1,11 @@
-// From flow and silhouettes to stored pictures: where the walker is, and the crop around the middle of their body.
+// From flow and silhouettes to flow images: finds the walker, and cuts the crop around the middle of the body.
 //
 // flows         float2 [P, H, W], (dx, dy) in pixels per frame
 // silhouettes   uint8 [P, H, W], 0 where there is nobody; none is empty
 // crops         int32 [P, 4]: top, bottom (excluded), width of the whole picture once resized, left column of the window
 // pictures      uint8 [P, SIZE, SIZE, C]
 //
-// The arithmetic is that of colour.py, silhouette.py and encode.py. Only the pixels that a crop looks at are coloured.
+// The arithmetic is that of colour.py, crop.py and encode.py. Only the pixels that a crop needs are coloured.
 //
 // All blocks have THREADS threads. Python sets SIZE, the height and width of a picture, and has the compiler keep products
 // and sums apart (no fused multiply-add): the published colours are defined by float32 operations, each rounded.
@@ -33,8 +33,9 @@ __device__ __forceinline__ Cubic cubic(int i, double scale) {
     return {int(below), {float(first), float(second), float(third), float(1 - first - second - third)}};
 }
 
-// Four neighbours weighted: along a row, then the four rows. cv2.resize (INTER_CUBIC) calls a library on x86 whose sums
-// are these, in float32 with these fused operations, but for some exact ties that it rounds the other way.
+// The weighted sum of four neighbours in a row, then of the four rows. On x86, cv2.resize (INTER_CUBIC) calls a library
+// that computes these sums, in float32 and with these fused operations. Only some exact ties are rounded the other way
+// there.
 __device__ __forceinline__ float along_row(const Cubic& across, float a, float b, float c, float d) {
     const float* w = across.weights;
     return fmaf(d, w[3], fmaf(c, w[2], fmaf(b, w[1], a * w[0])));
@@ -53,7 +54,7 @@ __device__ __forceinline__ int to_byte(float value) {
 // The rows that hold the walker, and the width of the whole picture when these rows are resized to SIZE.
 // Fills crops[:, :3]. Grid: (1, 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
-find_rows(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
+    find_rows(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
     __shared__ int top, bottom;
     const unsigned char* silhouette = silhouettes + size_t(blockIdx.z) * W * H;
     PHASE {
@@ -103,7 +104,7 @@ __device__ __forceinline__ int column_mass(const unsigned char* silhouette, int 
 // The window's left column: SIZE / 2 before the first column at which more than half of the mass is passed.
 // Reads crops[:, :3], fills crops[:, 3]. Grid: (1, 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
-find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
+    find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
     __shared__ int masses[THREADS];
     __shared__ long long total, passed;
     __shared__ int middle;
@@ -114,7 +115,7 @@ find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ cr
     PHASE {
         if (threadIdx.x == 0) total = 0, passed = 0, middle = -1;
     }
-    // Twice over the columns, THREADS at a time: for the whole mass, then for where half of it is passed.
+    // Two sweeps over the columns, THREADS at a time: the first for the whole mass, the second for the middle column.
     for (int sweep = 0; sweep < 2; ++sweep) {
         for (int start = 0; start < width; start += THREADS) {
             PHASE {
@@ -139,7 +140,8 @@ find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ cr
     }
 }
 
-// A crop's row: which pixels of the whole picture its 4 x (4 SIZE) taps are. Taps outside the window stay unread.
+// One row of a crop: it knows the pixels of the whole picture that its 4 x (4 SIZE) taps read. Taps outside the picture
+// are not read.
 struct Row {
     int top, rows, width, left;
     double scale_x;
@@ -179,8 +181,8 @@ __device__ __forceinline__ void colour(float2 flow, float largest, const float* 
 
 // Encoding "colour". squares: uint32 [P], bits of the largest squared magnitudes. Grid: (SIZE, 1, P), a row each.
 extern "C" __global__ void __launch_bounds__(THREADS)
-crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
-             const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
+    crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
+                 const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
     __shared__ unsigned char taps[4][4 * SIZE][3];
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
     const int* crop = crops + 4 * blockIdx.z;
@@ -202,7 +204,7 @@ crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squa
             if (row.is_inside(x)) {
                 const Cubic across = row.across(x);
                 for (int j = 0; j < 4; ++j) {
-                    const unsigned char(*tap)[3] = taps[j] + 4 * x;
+                    const unsigned char (*tap)[3] = taps[j] + 4 * x;
                     sums[j] = along_row(across, tap[0][c], tap[1][c], tap[2][c], tap[3][c]);
                 }
             }
@@ -219,8 +221,8 @@ __device__ __forceinline__ unsigned char to_step(float value, float least, float
 // Encodings "uv" (C 2) and "uvm" (C 3): the flow itself, and its magnitude, in steps of 1 / steps_per_px pixels.
 // Grid: (SIZE, 1, P), a row each.
 extern "C" __global__ void __launch_bounds__(THREADS)
-crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
-            float steps_per_px, int C, int W, int H) {
+    crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
+                float steps_per_px, int C, int W, int H) {
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
     PHASE {
         const Row row(crops + 4 * blockIdx.z, W, blockIdx.x);

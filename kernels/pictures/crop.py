@@ -1,8 +1,9 @@
-"""Where a walker is in a silhouette, and the square crop around the middle of their body.
+"""Finds a walker in a silhouette, and cuts the square crop around the middle of the body.
 
-A silhouette is uint8 [H, W], 0 where there is nobody. The crop takes the rows that hold the walker over the picture's
-whole width, resizes them to the height of the crop at the same aspect ratio, and cuts a square window whose middle is
-the column at which half of the walker's mass is passed. All sizes are in pixels.
+A silhouette is uint8 [H, W], 0 outside the walker. The crop is made in three steps. Take the rows that hold the walker,
+over the whole width of the picture. Resize them to the height of the crop, with the same aspect ratio. Cut a square
+window around the middle column: the first one at which more than half of the walker's mass is passed. All sizes are in
+pixels.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Crop:
     width: int
     """Width of the whole picture once resized."""
     left: int
-    """First column of the window; what lies outside the picture (below 0, or from `width` on) is 0."""
+    """First column of the window. Columns outside the picture (below 0, or from `width` on) are 0."""
     size: int
 
 
@@ -58,8 +59,9 @@ def source_columns(crop: Crop, picture_width: int) -> tuple[int, int]:
 def cut(rows: NDArray[Value], crop: Crop) -> NDArray[Value]:
     """Return a crop [size, size, C] of the rows `top` to `bottom` of a full-width picture [h, W, C], uint8 or float32.
 
-    The full width is resized although a part of it is used: `cv2.resize` (INTER_CUBIC) takes its scale from the two
-    widths, which no part alone has in the same ratio. What lies outside `source_columns` does not matter.
+    The full width is resized, although only a part of it is used: `cv2.resize` (INTER_CUBIC) computes its scale from
+    the two widths, and the widths of a part would not have exactly the same ratio. Values outside `source_columns` are
+    not used.
     """
     resized = cv2.resize(rows, (crop.width, crop.size), interpolation=cv2.INTER_CUBIC)
     window = np.zeros((crop.size, crop.size, rows.shape[2]), rows.dtype)

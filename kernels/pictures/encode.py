@@ -1,15 +1,15 @@
-"""From the flow of one frame to the picture that is stored: an encoding, cropped around the walker.
+"""From the flow of one frame to the flow image that is stored: an encoding, cropped around the walker.
 
-Flow is float32 [H, W, 2] in pixels per frame; the silhouette, uint8 [H, W], of the same frame says where the walker is.
-A stored picture is uint8 [size, size, C], where C depends on the encoding:
+Flow is float32 [H, W, 2] in pixels per frame. The silhouette of the same frame, uint8 [H, W], says where the walker is.
+A flow image is uint8 [size, size, C], where C depends on the encoding:
 
 colour  C = 3: R, G, B on the Middlebury wheel, relative to the largest motion of the whole frame (as published)
 uv      C = 2: the flow (u, v) itself in steps of 1/8 pixel, plus 128; 128 is no motion, 1 to 255 are -127 to 127 steps
 uvm     C = 3: u and v as in uv, and the magnitude in steps of 1/8 pixel, from 0 to 255
 
-uv and uvm keep the speed, in pixels of the original frame: the crop is resized, its values are not. To mirror a picture
-from left to right, mirror its columns and turn u into 256 - u; colours cannot be mirrored that way, as hues are
-directions.
+uv and uvm keep the speed, in pixels of the original frame: the crop is resized, but its values are not scaled. To
+mirror a flow image from left to right, mirror its columns and replace u by 256 - u. Colours cannot be mirrored in this
+way, because a hue is a direction.
 """
 
 from collections.abc import Callable
@@ -41,11 +41,11 @@ class Encoding:
     encode: Callable[[Flow, Crop], Picture]
     """From the flow of a whole frame and the crop to the picture, uint8 [size, size, C]."""
     attributes: dict[str, int] = field(default_factory=dict)
-    """What a store records for those who decode its pictures."""
+    """What a store records, so that its flow images can be decoded."""
 
 
 def encode(flow: Flow, silhouette: Picture, encoding: str, size: int) -> Picture:
-    """Return the stored picture of one frame, uint8 [size, size, C], cropped around the walker.
+    """Return the flow image of one frame, uint8 [size, size, C], cropped around the walker.
 
     `flow` is float32 [H, W, 2] in pixels per frame, `silhouette` uint8 [H, W] and not empty, `encoding` a key of
     `ENCODINGS`. Raises ParameterError for an unknown encoding.
@@ -55,15 +55,15 @@ def encode(flow: Flow, silhouette: Picture, encoding: str, size: int) -> Picture
 
 
 def check_encoding(name: str) -> None:
-    """Raise ParameterError unless `name` is an encoding's."""
+    """Raise ParameterError unless `name` is the name of an encoding."""
     check_name(ENCODINGS, name, "encoding")
 
 
 def decode_uv(pictures: Picture, *, steps_per_px: float = STEPS_PER_PX) -> Flow:
-    """Return the flow of stored pictures, float32 [..., 2] in pixels of the original frame, per frame.
+    """Return the flow that flow images hold, float32 [..., 2] in pixels of the original frame, per frame.
 
-    `pictures` are uint8 [..., 2] (uv) or [..., 3] (uvm); a store says its `steps_per_px` in the attribute
-    `encoding_steps_per_px`. The error is half a step, 1/16 pixel, except where motion exceeds the range of +-15.875
+    `pictures` are uint8 [..., 2] (uv) or [..., 3] (uvm). A store gives its `steps_per_px` in the attribute
+    `encoding_steps_per_px`. The error is at most half a step, 1/16 pixel, unless the motion was larger than 15.875
     pixels. Raises ParameterError for other shapes and types.
     """
     if pictures.dtype != np.uint8 or pictures.ndim == 0 or pictures.shape[-1] not in (2, 3):
@@ -81,9 +81,10 @@ def encode_colour(
     largest: Callable[[Flow], np.float32] = largest_magnitude,
     paint: Callable[[Flow, np.float32], Picture] = colour_flow,
 ) -> Picture:
-    """Return the colours of a crop of a frame's flow, uint8 [size, size, 3]; `largest` and `paint` as in colour.py.
+    """Return the colours of a crop of a frame's flow, uint8 [size, size, 3].
 
-    Only the part of the frame that the crop looks at is coloured.
+    `largest` and `paint` are the functions of colour.py, or faster ones. Only the part of the frame that the crop needs
+    is coloured.
     """
     first, last = source_columns(crop, flow.shape[1])
     rows = np.zeros((crop.bottom - crop.top, flow.shape[1], 3), np.uint8)
@@ -92,7 +93,7 @@ def encode_colour(
 
 
 def encode_silhouette(silhouette: Picture, size: int) -> Picture:
-    """Return the same crop of a silhouette itself, uint8 [size, size, 1] from uint8 [H, W] that is not empty."""
+    """Return the same crop of the silhouette, uint8 [size, size, 1]. The silhouette is uint8 [H, W] and not empty."""
     crop = find_crop(silhouette, size)
     return cut(silhouette[crop.top : crop.bottom, :, None], crop)
 

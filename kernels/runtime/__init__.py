@@ -1,1 +1,1 @@
-"""Compiling and launching kernels, on a GPU or on the host, and which GPUs there are."""
+"""Compiles kernels, launches them on a GPU or on the host, and finds GPUs."""

@@ -1,9 +1,9 @@
-"""C++ sources to shared libraries, compiled at first use for the processor at hand.
+"""Compiles C++ sources to shared libraries at first use, for this machine's processor.
 
-A library is kept in the user's cache folder, or where that cannot be written in a temporary one, under a name made from
-everything that goes into it: the source, the files it includes, the flags, the compiler and the processor. So a changed
-source or another machine sharing the folder never meets a library that is not its own, and many processes may build at
-once: each makes its own and the last one stays.
+A library is kept in the user's cache folder, or in a temporary folder if the cache cannot be written. Its name is a
+digest of everything that goes into it: the source, the files that it includes, the flags, the compiler and the
+processor. So a wrong library is never used, not even if the source changes or if several machines share the folder.
+Several processes may build at the same time: each makes its own library, and the last one stays.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from attengait.errors import AttenGaitError
 
 _COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-"""The flag for code that uses all that this machine's processor has."""
+"""The flag for code that uses all instructions of this machine's processor."""
 _LIBRARY_FLAGS = ("-std=c++17", "-shared", "-fPIC")
 
 
 def find_compiler() -> str | None:
-    """Return the host's C++ compiler, as a shell would write it, or None.
+    """Return the C++ compiler of this machine, as one would type it in a shell, or None.
 
-    $CXX if it is set, and nothing else then; else the first of c++, g++ and clang++.
+    If $CXX is set, only that one counts. Otherwise it is the first of c++, g++ and clang++ that is found.
     """
     named = os.environ.get("CXX", "").strip()
     for command in (named,) if named else _COMPILERS:
@@ -43,12 +43,12 @@ def find_compiler() -> str | None:
 
 
 def build(source: Path, *, flags: Sequence[str] = (), depends: Sequence[Path] = ()) -> Path:
-    """Return the shared library of a C++ source, compiling it unless an equal one is in the cache.
+    """Return the shared library of a C++ source. It is compiled, unless the same library is in the cache.
 
     `flags` go before the source on the command line; `depends` are the files that it includes. The cache is
-    `$XDG_CACHE_HOME/attengait`, by default `~/.cache/attengait`, else a folder of the user's own beside other temporary
-    files. Raises AttenGaitError when there is no compiler, when the source does not compile (with the compiler's first
-    complaint), or when neither folder can be written.
+    `$XDG_CACHE_HOME/attengait`, by default `~/.cache/attengait`. If that cannot be written, it is a temporary folder
+    that belongs to the user. Raises AttenGaitError when there is no compiler, when the source does not compile (with
+    the compiler's first error), or when neither folder can be written.
     """
     compiler = find_compiler()
     if compiler is None:
@@ -81,7 +81,7 @@ def _build_in(folder: Path, name: str, command: list[str], source: Path) -> Path
 
 
 def load(library: Path) -> ctypes.CDLL:
-    """Load what `build` returned; raises AttenGaitError where the system refuses."""
+    """Load what `build` returned. Raises AttenGaitError if the system refuses."""
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
@@ -97,7 +97,7 @@ def _compile(command: list[str], source: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have a file's bytes on the disk before its name is: a crash must not leave an empty library."""
+    """Write a file's bytes to the disk before the file gets its name, so that a crash cannot leave an empty library."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
@@ -109,7 +109,7 @@ def _cache_folder() -> Path:
 
 
 def _temporary_folder() -> Path:
-    """A folder that only this user can write to: what lies there is run. Raises OSError where there is none."""
+    """A folder that only this user can write to, because the code in it is run. Raises OSError if there is none."""
     folder = Path(tempfile.gettempdir()) / f"attengait-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
@@ -137,7 +137,7 @@ def _version(compiler: str) -> str:
 
 @functools.cache
 def _processor() -> str:
-    """What decides the instructions that `-march=native` means: the processor's model and its features."""
+    """The processor's model and features: they decide which instructions `-march=native` allows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     except OSError:

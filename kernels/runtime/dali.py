@@ -1,4 +1,4 @@
-"""What NVIDIA DALI says when something fails, without where in its sources and ours it says so."""
+"""The reason in an error message of NVIDIA DALI, without the lines that say where in the sources it happened."""
 
 
 def reason(error: Exception) -> str:

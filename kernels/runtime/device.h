@@ -1,4 +1,4 @@
-// What the .cu files here need beyond C++, so that the CUDA compilers and the host's C++ compiler both take them.
+// What the .cu files need beyond C++, so that both the CUDA compilers and the host's C++ compiler accept them.
 //
 // A kernel is written in phases:
 //
@@ -8,11 +8,12 @@
 //         PHASE { ... }      // and may now read what any thread wrote in the phase before
 //     }
 //
-// On a device a phase begins with a barrier. On the host a phase is a loop over the block's threads, and a launch a loop
-// over the blocks, so the same source runs there, block by block, under a debugger and under sanitizers. Three rules
-// follow: nothing but parameters, constants and __shared__ arrays is carried from one phase to the next; `continue` leaves
-// a phase early, and `return` is not used; what decides about a phase, or how often it is repeated, is the same in all
-// threads of a block and is not read from __shared__.
+// On a device, a phase begins with a barrier. On the host, a phase is a loop over the block's threads, and a launch is
+// a loop over the blocks. So the same source runs there block by block, also under a debugger and under sanitizers.
+// Three rules follow:
+//   1. Only parameters, constants and __shared__ arrays keep their values from one phase to the next.
+//   2. `continue` leaves a phase early; `return` is not used.
+//   3. Conditions and loops around a phase are the same in all threads of a block, and do not read __shared__ arrays.
 //
 // Blocks are one-dimensional, of THREADS threads. LAUNCH(kernel), once per kernel at a file's end, makes it callable
 // on the host.
@@ -43,12 +44,11 @@
 // One block runs at a time, so its shared memory may be that of the whole program.
 #define __shared__ static
 // The order of threads and blocks must not matter; BACKWARDS is how the tests find out.
-#define PHASE \
-    for (unsigned turn = 0; (threadIdx.x = backwards ? THREADS - 1 - turn : turn, turn < THREADS); ++turn)
-#define LAUNCH(kernel)                                                                                 \
-    extern "C" int launch_##kernel(const unsigned* grid, int reverse, int num_arguments,               \
-                                   const size_t* sizes, void* const* arguments) {                      \
-        return on_host::launch(kernel, grid, reverse != 0, num_arguments, sizes, arguments);           \
+#define PHASE for (unsigned turn = 0; (threadIdx.x = backwards ? THREADS - 1 - turn : turn, turn < THREADS); ++turn)
+#define LAUNCH(kernel)                                                                                        \
+    extern "C" int launch_##kernel(const unsigned* grid, int reverse, int num_arguments, const size_t* sizes, \
+                                   void* const* arguments) {                                                  \
+        return on_host::launch(kernel, grid, reverse != 0, num_arguments, sizes, arguments);                  \
     }
 
 struct Index {
@@ -114,7 +114,8 @@ int launch(void (*kernel)(Parameters...), const unsigned* grid, bool reverse, in
     const size_t num_blocks = size_t(grid[0]) * grid[1] * grid[2];
     for (size_t turn = 0; turn < num_blocks; ++turn) {
         const size_t block = reverse ? num_blocks - 1 - turn : turn;
-        blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]), unsigned(block / grid[0] / grid[1])};
+        blockIdx = {unsigned(block % grid[0]), unsigned(block / grid[0] % grid[1]),
+                    unsigned(block / grid[0] / grid[1])};
         call(kernel, arguments, std::index_sequence_for<Parameters...>{});
     }
     return 0;

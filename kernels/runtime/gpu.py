@@ -1,7 +1,7 @@
-"""Which NVIDIA GPUs there are, asked of the driver itself: in milliseconds, with no GPU library installed.
+"""Finds NVIDIA GPUs by asking the driver: in milliseconds, and without any GPU library.
 
-The driver's own interface (libcuda, libnvidia-ml) is called through ctypes, so that looking for a GPU loads neither
-torch nor CuPy. What CUDA_VISIBLE_DEVICES hides is not there.
+The libraries of the driver (libcuda, libnvidia-ml) are called through ctypes, so neither torch nor CuPy is loaded. GPUs
+that CUDA_VISIBLE_DEVICES hides are not found.
 """
 
 import ctypes
@@ -28,11 +28,11 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Driver:
-    """What the driver says of itself and of its devices."""
+    """What the driver says about itself and its devices."""
 
     gpus: tuple[Gpu, ...] = ()
     problem: str | None = None
-    """Why there are none, one sentence; None where there are."""
+    """Why there is no GPU, as one sentence; None if there is one."""
     version: str | None = None
     """Of the driver, such as 550.54.15."""
     cuda_version: str | None = None
@@ -64,12 +64,12 @@ def find_driver() -> Driver:
 
 
 def format_cuda_version(number: int) -> str:
-    """CUDA's own number of a version as people write it: 12040 is 12.4."""
+    """From CUDA's number of a version to the usual text: 12040 is 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def load_library(name: str) -> Any:
-    """A shared library, or None where it is not installed."""
+    """A shared library, or None if it is not installed."""
     try:
         return ctypes.CDLL(name)
     except OSError:

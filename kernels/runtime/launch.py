@@ -1,8 +1,8 @@
-"""Where the .cu kernels run: on an NVIDIA GPU through CuPy, or on the host, compiled by its C++ compiler.
+"""Runs the .cu kernels: on an NVIDIA GPU through CuPy, or on the host, compiled by its C++ compiler.
 
-Both devices have the same few methods, so the code that launches kernels is written once and what the tests run on the
-host is what runs on the GPU. The host is for proof, not for speed: one thread, one block after the other. Kernels are
-compiled at first use and kept, by the two compilers' own caches.
+Both devices have the same few methods. So the code that launches kernels is written once, and the tests on the host run
+the code that runs on a GPU. The host is for tests, not for speed: one thread runs one block after the other. Kernels
+are compiled at first use. Both compilers keep the result in their caches.
 """
 
 import ctypes
@@ -18,16 +18,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, how_to_install
 from attengait.kernels.runtime.compile import build, find_compiler
 from attengait.kernels.runtime.gpu import find_driver
 
 SOURCES = Path(__file__).parents[1]
-"""The folder that names of sources such as pictures/crop.cu begin in."""
+"""Names of sources, such as pictures/crop.cu, are relative to this folder."""
 INCLUDES = Path(__file__).parent
 HEADER = INCLUDES / "device.h"
 THREADS = 256
-"""Threads of every block, as device.h has it."""
+"""Threads of every block, the same as in device.h."""
 
 Array = Any
 """An array on a device: numpy.ndarray on the host, cupy.ndarray on a GPU."""
@@ -51,9 +51,9 @@ class Device(Protocol):
     def launch(
         self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
     ) -> None:
-        """Run a kernel of a source, such as `pictures/crop.cu`, on a grid of blocks (x, y, z); do not wait for its end.
+        """Start a kernel of a source, such as `pictures/crop.cu`, on a grid of blocks (x, y, z); do not wait for it.
 
-        `arguments` are arrays of the device and numpy scalars of exactly the kernel's types.
+        `arguments` are arrays of the device, and numpy scalars whose types are exactly those of the kernel.
         """
         ...
 
@@ -66,15 +66,15 @@ class Device(Protocol):
         ...
 
     def free_memory_bytes(self) -> int:
-        """Memory that is free there."""
+        """Free memory of the device."""
         ...
 
 
 class CudaDevice:
-    """An NVIDIA GPU. Kernels run on CuPy's current stream, so a caller chooses one by `with stream:`."""
+    """An NVIDIA GPU. Kernels run on CuPy's current stream; a caller chooses another one by `with stream:`."""
 
     def __init__(self, index: int = 0) -> None:
-        """Raises AttenGaitError where CuPy or the GPU is missing, or they do not go together."""
+        """Raises AttenGaitError if CuPy or the GPU is missing, or if CuPy does not work with the driver."""
         sentence = cuda_missing()
         if sentence is not None:
             raise AttenGaitError(f"a CUDA device cannot be used: {sentence}")
@@ -111,7 +111,7 @@ class CudaDevice:
         options = ["-std=c++17", f"-I{INCLUDES}", *_define_flags(defines)]
         if source in EXACT_SOURCES:
             options.append("--fmad=false")
-        # CuPy keeps what was compiled by the source and the options, without a look at what the source includes.
+        # CuPy's cache does not look at the included header, so the header's digest is made a part of the source.
         code = f"{(SOURCES / source).read_text()}// {HEADER.name}: {sha256(HEADER.read_bytes()).hexdigest()}\n"
         try:
             return self._cupy.RawModule(code=code, options=tuple(options)).get_function(kernel)
@@ -123,23 +123,23 @@ class CudaDevice:
         return self.xp.asarray(np.ascontiguousarray(array))
 
     def download(self, array: Array) -> NDArray[Any]:
-        """See Device; waits for what the current stream still has to do."""
+        """See Device. Waits until the current stream is done."""
         self._device.use()
         downloaded: NDArray[Any] = array.get()
         return downloaded
 
     def free_memory_bytes(self) -> int:
-        """Free memory of the GPU, and what CuPy holds without using it."""
+        """Free memory of the GPU, and the memory that CuPy holds but does not use."""
         self._device.use()
         free, _ = self._cupy.cuda.runtime.memGetInfo()
         return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
 
 class HostDevice:
-    """The host, running the same sources block by block.
+    """The host. It runs the same sources block by block.
 
-    With `backwards`, blocks and the threads of each run in the opposite order, which must not change a result. `flags`
-    go to the compiler, such as those of a sanitizer.
+    With `backwards`, the blocks, and the threads of each block, run in the opposite order. This must not change any
+    result. `flags` go to the compiler, for example those of a sanitizer.
     """
 
     def __init__(self, *, backwards: bool = False, flags: Sequence[str] = ()) -> None:
@@ -147,7 +147,7 @@ class HostDevice:
         self.index: int | None = None
         self._backwards = backwards
         self._flags = tuple(flags)
-        # A source's shared memory and indices are variables of its library: one launch at a time.
+        # Shared memory and indices of a source are variables of its library, so only one launch may run at a time.
         self._lock = threading.Lock()
 
     @property
@@ -158,9 +158,9 @@ class HostDevice:
     def launch(
         self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
     ) -> None:
-        """See Device; the kernel has ended on return. Raises TypeError for arguments of other sizes than its own."""
+        """See Device. Returns when the kernel has ended. Raises TypeError for arguments of the wrong size."""
         function = getattr(_host_library(source, frozenset(defines.items()), self._flags), f"launch_{kernel}")
-        # The addresses of the arguments, as cudaLaunchKernel takes them: an array's argument is its own address.
+        # As for cudaLaunchKernel, a pointer to each argument. The argument for an array is its address.
         values = [np.uintp(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in arguments]
         held = [np.array([value]) for value in values]
         sizes = (ctypes.c_size_t * len(held))(*(value.itemsize for value in held))
@@ -179,28 +179,28 @@ class HostDevice:
         return np.asarray(array)
 
     def free_memory_bytes(self) -> int:
-        """A modest amount: the host only proves."""
+        """A small fixed amount, because the host is for tests only."""
         return 1 << 30
 
 
 def cuda_missing() -> str | None:
-    """Return None where there is a GPU and CuPy, else one sentence; quick, CuPy is not loaded."""
+    """Return None if there is a GPU and CuPy, else one sentence that says why not. Quick: CuPy is not loaded."""
     driver = find_driver()
     if not driver.gpus:
         return f"it needs an NVIDIA GPU, but {driver.problem}"
     if importlib.util.find_spec("cupy") is None:
-        return "it needs CuPy: pip install 'attengait[cuda12]' or 'attengait[cuda13]'"
+        return f"it needs CuPy: {how_to_install('cuda12', 'cuda13')}"
     return None
 
 
 def _one_line(error: BaseException) -> str:
-    """The first line of what an error says that is more than blanks and rules."""
+    """The first line of an error's text that has a letter or a digit."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if any(map(str.isalnum, line))), type(error).__name__)
 
 
 def host_missing() -> str | None:
-    """Return None where the kernels can be compiled for the host, else one sentence."""
+    """Return None if the kernels can be compiled for the host, else one sentence that says why not."""
     return None if find_compiler() else "there is no C++ compiler (c++, g++ or clang++; or set CXX)"
 
 

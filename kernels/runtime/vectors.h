@@ -1,7 +1,7 @@
 // Vectors as wide as the processor's, by the vector extensions that GCC and Clang share.
 //
 // `Floats` and `Ints` hold LANES elements of four bytes. A comparison gives Ints: -1 where it holds, 0 elsewhere, and
-// `mask ? a : b` chooses by lane. Only what the extensions lack is written per instruction set, with a plain twin.
+// `mask ? a : b` chooses by lane. What the extensions lack is written for each instruction set, and in plain C++.
 
 #pragma once
 
@@ -39,7 +39,7 @@ INLINE Ints load(const int* from) {
 
 INLINE void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
 
-// The same values, in a register: a compiler that would load them again at each use does not.
+// The same values, kept in a register: it stops the compiler from loading them again at each use.
 INLINE Floats kept(Floats values) {
 #if defined(__AVX2__)
     asm("" : "+v"(values));

@@ -8,19 +8,20 @@ makes it nor on how many do.
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 
-from attengait.datasets.reading import read_one_by_one
-from attengait.datasets.source import SourceSequence, Video
+from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.source import FRAMES, SourceSequence
+from attengait.datasets.video import Video
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.farneback.cuda import CudaFlow
-from attengait.kernels.flow.backends import make_backend
 from attengait.kernels.runtime.launch import CudaDevice, Device
 from attengait.pipelines.preprocess import jpeg
 from attengait.pipelines.preprocess.shards import make_shards
-from attengait.preprocessing.flow import Recipe
-from attengait.preprocessing.silhouette import SilhouetteRecipe
+from attengait.preprocessing.flow import FlowRecipe
+from attengait.preprocessing.recipe import Recipe
 from attengait.store.shards import ShardTask
 from attengait.system.workers import run_in_workers
 
@@ -32,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProcesses:
-    """An engine (`attengait.preprocessing.executors.Engine`) for the flow backend `cuda`."""
+    """Flow recipes with the back end `cuda`, in one process for each GPU (an Executor)."""
 
     gpus: tuple[int, ...]
     """Their numbers, counted from 0; each gets a process."""
@@ -43,36 +44,34 @@ class GpuProcesses:
 
     def __post_init__(self) -> None:
         if not self.gpus or len(set(self.gpus)) < len(self.gpus) or min(self.gpus) < 0:
-            raise ParameterError(f"gpus must be different numbers from 0 on, at least one, got {list(self.gpus)}")
+            raise ParameterError(f"gpus is {list(self.gpus)}, but must be different numbers from 0 on, at least one")
         if self.num_threads < 1:
             raise ParameterError(f"workers is {self.num_threads}, but must be at least 1")
 
-    def check(self, recipe: Recipe | SilhouetteRecipe) -> None:
-        """See Engine."""
-        recipe = _cuda_recipe(recipe)
+    def check(self, recipe: Recipe) -> None:
+        """See Executor."""
+        flow = _cuda_recipe(recipe)
         if self.make_device is CudaDevice:
-            make_backend(recipe.flow, recipe.farneback)  # says what is missing as for any backend
+            flow.check()  # says what is missing as for any back end
         for gpu in self.gpus:
-            CudaFlow(recipe.farneback, device=self.make_device(gpu))
+            CudaFlow(flow.farneback, device=self.make_device(gpu))
 
     def versions(self, sequences: Sequence[SourceSequence]) -> dict[str, str]:
-        """See Engine."""
+        """See Executor."""
         return jpeg.versions() if jpeg.has_jpeg(sequences) and not jpeg.missing() else {}
 
-    def run_shards(
-        self, recipe: Recipe | SilhouetteRecipe, tasks: list[ShardTask], on_poll: Callable[[], None]
-    ) -> None:
-        """See Engine."""
-        recipe = _cuda_recipe(recipe)
+    def run(self, recipe: Recipe, tasks: list[ShardTask], on_poll: Callable[[], None]) -> None:
+        """See Executor."""
+        flow = _cuda_recipe(recipe)
         by_dali = jpeg.has_jpeg(source for task in tasks for _, source in task.sequences)
         if by_dali and (sentence := jpeg.missing()):
             _log.warning("OpenCV decodes the JPEG pictures, on the CPU: %s", sentence)
             by_dali = False
-        has_video = any(isinstance(source.frames, Video) for task in tasks for _, source in task.sequences)
+        has_video = any(source.parts[FRAMES].kind == Video.kind for task in tasks for _, source in task.sequences)
         works = [
             _Work(
                 gpu=gpu,
-                recipe=recipe,
+                recipe=flow,
                 shards=tasks,
                 num_threads=self.num_threads,
                 make_device=self.make_device,
@@ -89,7 +88,7 @@ class _Work:
     """What the process of one GPU is told."""
 
     gpu: int
-    recipe: Recipe
+    recipe: FlowRecipe
     shards: list[ShardTask]
     """All of the run; others take from them too."""
     num_threads: int
@@ -131,8 +130,9 @@ def claimed(tasks: Iterable[ShardTask]) -> Iterator[ShardTask]:
         yield task
 
 
-def _cuda_recipe(recipe: Recipe | SilhouetteRecipe) -> Recipe:
-    if not isinstance(recipe, Recipe) or recipe.flow != "cuda":
-        what = f"flow {recipe.flow}" if isinstance(recipe, Recipe) else f"modality {recipe.modality}"
-        raise ParameterError(f"gpus is for flow cuda, got {what}")
-    return recipe
+def _cuda_recipe(recipe: Recipe) -> FlowRecipe:
+    if recipe.flow != "cuda":
+        what = f"flow is {recipe.flow!r}" if recipe.flow else f"modality is {recipe.modality!r}"
+        raise ParameterError(f"{what}, but must be computed by the flow cuda to run on GPUs")
+    # Whatever computes flow by this back end reads blocks and makes pictures of them.
+    return cast(FlowRecipe, recipe)

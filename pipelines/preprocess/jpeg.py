@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from attengait.datasets.pictures import decode_gray, read_complete
-from attengait.datasets.reading import Gray
-from attengait.datasets.source import SEPARATOR, Pictures, SourceSequence
+from attengait.datasets.pictures import Pictures, decode_gray, read_complete
+from attengait.datasets.source import FRAMES, SEPARATOR, Gray, SourceSequence
 from attengait.errors import AttenGaitError
 from attengait.kernels.runtime.dali import reason
 from attengait.kernels.runtime.launch import Device
@@ -46,7 +45,8 @@ def is_jpeg(path: str) -> bool:
 def has_jpeg(sequences: Iterable[SourceSequence]) -> bool:
     """Whether any of the frames is a JPEG picture."""
     # All names of a sequence at once: there are millions.
-    names = (s.frames.packed_names.lower() + SEPARATOR for s in sequences if isinstance(s.frames, Pictures))
+    pictures = (s.parts[FRAMES] for s in sequences if s.parts[FRAMES].kind == Pictures.kind)
+    names = (each.packed_names.lower() + SEPARATOR for each in pictures)
     return any(suffix + SEPARATOR in each for each in names for suffix in _SUFFIXES)
 
 

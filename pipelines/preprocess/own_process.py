@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Self, TypeVar
 
 from attengait.errors import AttenGaitError
+from attengait.system.workers import Answer, call, sendable, unpack
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -38,13 +39,10 @@ class InOwnProcess(Generic[Argument, Result]):
             self._own.connection = self._start()
         try:
             self._own.connection.send(argument)
-            result, error = self._own.connection.recv()
+            answer: Answer[Result] = self._own.connection.recv()
         except (EOFError, ConnectionError):
             raise AttenGaitError("a process that reads died, perhaps for lack of memory") from None
-        if error is not None:
-            raise error
-        returned: Result = result
-        return returned
+        return unpack(answer)
 
     def __enter__(self) -> Self:
         return self
@@ -68,20 +66,22 @@ class InOwnProcess(Generic[Argument, Result]):
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
     while True:
         try:
             argument = connection.recv()
         except (EOFError, ConnectionError):
             return
-        answer: tuple[Any, Exception | None]
+        answer = call(function, argument)
         try:
-            answer = function(argument), None
-        except Exception as error:
-            answer = None, error
-        try:
-            connection.send(answer)
+            _send(connection, answer)
         except ConnectionError:
             return
+
+
+def _send(connection: Connection, answer: Answer[Any]) -> None:
+    try:
+        connection.send(answer)
+    except ConnectionError:
+        raise
+    except Exception as error:  # a result that cannot be pickled; nothing of it was sent
+        connection.send((None, sendable(error)))

@@ -17,14 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.datasets.reading import ReadGrays, read_one_by_one
-from attengait.datasets.source import SourceSequence
+from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.reading import FrameSizes, read_with_the_size_of_most
+from attengait.datasets.source import Fault, ReadGrays, SourceSequence
 from attengait.kernels.flow.backends import FlowBackend
 from attengait.pipelines.preprocess.own_process import InOwnProcess
-from attengait.preprocessing.executors import report_entries
-from attengait.preprocessing.flow import Block, Recipe, read_blocks
-from attengait.preprocessing.images import Fault, SequenceResult, gather
-from attengait.store.shards import OpenShard, ShardTask
+from attengait.preprocessing.flow import Block, FlowRecipe
+from attengait.preprocessing.recipe import gather
+from attengait.store.shards import MadeSequence, OpenShard, ShardTask
 
 SEQUENCES_PER_READER = 2
 """Sequences read ahead for each thread: one that it reads, and one that waits."""
@@ -53,7 +53,7 @@ class _Place(NamedTuple):
 
 def make_shards(
     tasks: Iterable[ShardTask],
-    recipe: Recipe,
+    recipe: FlowRecipe,
     backend: FlowBackend,
     *,
     num_readers: int,
@@ -73,9 +73,9 @@ def make_shards(
         written: Future[None] | None = None
         for _, computed in groupby(_compute_all(ahead, recipe, backend), key=lambda each: each[0].task.shard):
             shard: OpenShard | None = None
-            for place, result in computed:
+            for place, made in computed:
                 shard = shard or OpenShard(place.task)
-                shard.add(result.images, report_entries(place.source, result, recipe))
+                shard.add(made)
             assert shard is not None
             if written is not None:
                 written.result()
@@ -84,10 +84,14 @@ def make_shards(
             written.result()
 
 
-def read_sequence(source: SourceSequence, *, recipe: Recipe, read_grays: ReadGrays) -> ReadSequence:
+def read_sequence(source: SourceSequence, *, recipe: FlowRecipe, read_grays: ReadGrays) -> ReadSequence:
     """Read and decode all that the flow images of one sequence are made of."""
-    faults: list[Fault] = []
-    return ReadSequence(join(read_blocks(source, recipe, faults, read_grays=read_grays)), faults)
+
+    def attempt(sizes: FrameSizes) -> ReadSequence:
+        faults: list[Fault] = []
+        return ReadSequence(join(recipe.read_blocks(source, faults, sizes, read_grays=read_grays)), faults)
+
+    return read_with_the_size_of_most(attempt)
 
 
 class ReadAhead:
@@ -135,28 +139,30 @@ class ReadAhead:
         return sum(place.max_frames for place, _ in self._waiting) * (self._frame_bytes or _FIRST_FRAME_BYTES)
 
 
-def compute(sequences: Sequence[ReadSequence], recipe: Recipe, backend: FlowBackend) -> list[SequenceResult]:
-    """Return the flow images of some sequences; those of one picture size are computed together."""
-    images: list[NDArray[np.uint8]] = [np.empty((0, *recipe.frame_shape), np.uint8)] * len(sequences)
+def compute(
+    sequences: Sequence[tuple[SourceSequence, ReadSequence]], recipe: FlowRecipe, backend: FlowBackend
+) -> list[MadeSequence]:
+    """Return what comes out of some sequences; those of one picture size are computed together."""
+    pictures: list[NDArray[np.uint8]] = [np.empty((0, *recipe.frame_shape), np.uint8)] * len(sequences)
     by_shape: dict[tuple[int, ...], list[int]] = {}
-    for i, (block, _) in enumerate(sequences):
-        if block.pairs:
-            by_shape.setdefault(block.grays[0].shape, []).append(i)
+    for i, (_, read) in enumerate(sequences):
+        if read.block.pairs:
+            by_shape.setdefault(read.block.grays[0].shape, []).append(i)
     for indices in by_shape.values():
-        together = join(sequences[i].block for i in indices)
-        made = backend.pictures(together.grays, together.pairs, together.silhouettes, recipe.encoding, recipe.crop_size)
-        ends = np.cumsum([len(sequences[i].block.pairs) for i in indices])
+        blocks = [sequences[i][1].block for i in indices]
+        made = recipe.pictures(join(blocks), backend)
+        ends = np.cumsum([len(block.pairs) for block in blocks])
         for i, part in zip(indices, np.split(made, ends[:-1]), strict=True):
-            images[i] = part
+            pictures[i] = part
     return [
-        gather(zip(block.numbers, made, strict=True), faults, recipe.frame_shape, recipe.min_frames)
-        for (block, faults), made in zip(sequences, images, strict=True)
+        gather(read.block.name(made), read.faults, source, recipe.frame_shape, recipe.min_frames)
+        for (source, read), made in zip(sequences, pictures, strict=True)
     ]
 
 
 def join(blocks: Iterable[Block]) -> Block:
     """Return several blocks as one; a frame that ends one block and begins the next is kept once."""
-    whole = Block(grays=[], pairs=[], silhouettes=[], numbers=[])
+    whole = Block(grays=[], pairs=[], silhouettes=[], numbers=[], times_seconds=[])
     for block in blocks:
         shared = bool(whole.grays) and whole.grays[-1] is block.grays[0]
         offset = len(whole.grays) - shared
@@ -164,14 +170,16 @@ def join(blocks: Iterable[Block]) -> Block:
         whole.pairs.extend((offset + first, offset + second) for first, second in block.pairs)
         whole.silhouettes.extend(block.silhouettes)
         whole.numbers.extend(block.numbers)
+        whole.times_seconds.extend(block.times_seconds)
     return whole
 
 
-def _compute_all(ahead: ReadAhead, recipe: Recipe, backend: FlowBackend) -> Iterator[tuple[_Place, SequenceResult]]:
+def _compute_all(ahead: ReadAhead, recipe: FlowRecipe, backend: FlowBackend) -> Iterator[tuple[_Place, MadeSequence]]:
     while taken := ahead.take():
-        places, results = [place for place, _ in taken], compute([read for _, read in taken], recipe, backend)
+        places = [place for place, _ in taken]
+        made = compute([(place.source, read) for place, read in taken], recipe, backend)
         del taken  # their frames are not needed while the pictures are stored
-        yield from zip(places, results, strict=True)
+        yield from zip(places, made, strict=True)
 
 
 @contextmanager

@@ -192,7 +192,7 @@ def test_a_dry_run_writes_nothing(journey: Path) -> None:
     done = attengait("preprocess", "casia-b", *words, cwd=journey)
     assert done.returncode == 0
     assert "40 sequences" in done.stdout
-    assert "flow backend: " in done.stdout
+    assert "flow back end: " in done.stdout
     assert not list(journey.glob("dry.zarr*"))
 
 
@@ -311,10 +311,18 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         ((*SILHOUETTES, "--gap", "skip"), 2, "--gap is about flow"),
         ((*SILHOUETTES, "--farneback", "winsize=9"), 2, "--farneback is about flow"),
         ((*SILHOUETTES, "--gpus", "1"), 2, "--gpus is about flow"),
-        ((*FLOW, "--flow", "opencv", "--gpus", "2"), 2, "--gpus is for the flow cuda, got flow opencv"),
-        ((*FLOW, "--flow", "cuda", "--gpus", "0"), 2, "gpus must be how many, from 1 on, or a list such as 0,2, got 0"),
-        ((*FLOW, "--flow", "cuda", "--gpus", "1,1"), 2, "gpus must be different numbers from 0 on"),
-        ((*FLOW, "--flow", "cuda", "--gpus", "all"), 2, "gpus: got 'all'"),
+        (
+            (*FLOW, "--flow", "opencv", "--gpus", "2"),
+            2,
+            "gpus is [0, 1], but must be left out: the flow is opencv",
+        ),
+        (
+            (*FLOW, "--flow", "cuda", "--gpus", "0"),
+            2,
+            "gpus is '0', but must be how many, from 1 on",
+        ),
+        ((*FLOW, "--flow", "cuda", "--gpus", "1,1"), 2, "gpus is [1, 1], but must be different numbers from 0 on"),
+        ((*FLOW, "--flow", "cuda", "--gpus", "all"), 2, "gpus is 'all', but must be whole numbers"),
         ((*FLOW, "--flow", "cuda", "--workers", "0"), 2, "workers is 0"),
         ((*FLOW, "--flow", "warp"), 2, "flow is 'warp', but must be one of auto, opencv, cpu, cuda, opencv-cuda, nvof"),
         ((*FLOW, "--farneback", "winsize=1"), 2, "winsize is 1, but must be a whole number of at least 2"),

@@ -2,14 +2,16 @@
 
 import os
 import pickle
+from importlib import import_module
 from pathlib import Path
 
 import cv2
 import pytest
 
 from attengait.datasets import Scan, SourceSequence, Video
-from attengait.datasets.casia_b import scan
 from attengait.errors import AttenGaitError
+
+casia = import_module("casia")
 
 
 def make_pictures(root: Path, name: str, numbers: range) -> None:
@@ -41,11 +43,11 @@ def found(root: Path) -> dict[str, str]:
 
 
 def scan_of(root: Path) -> Scan:
-    return scan(root / "frames", root / "silh")
+    return casia.find(root / "frames", root / "silh")
 
 
 def problems(root: Path) -> list[tuple[str, str]]:
-    return [(problem.reason, problem.where.removeprefix(f"{root}/")) for problem in scan_of(root).problems]
+    return [(str(problem.reason), problem.where.removeprefix(f"{root}/")) for problem in scan_of(root).skipped]
 
 
 @pytest.mark.parametrize("suffix", ["avi", "mp4", "mkv", "mov", "AVI"])
@@ -81,7 +83,7 @@ def test_no_video_is_opened_to_be_found(root: Path, monkeypatch: pytest.MonkeyPa
 def test_silhouettes_bound_the_images_of_a_video(root: Path) -> None:
     make_pictures(root / "silh", "001/nm-01/090", range(10))  # no frame has the number 0
     make_video(root / "frames/001-nm-01-090.avi")
-    assert scan_of(root).sequences[0].max_images == 8
+    assert casia.max_images(scan_of(root).sequences[0]) == 8
 
 
 def test_the_background_and_hidden_files_are_passed_over_silently(root: Path) -> None:
@@ -103,7 +105,7 @@ def test_videos_of_other_names_are_named_once_a_folder(root: Path) -> None:
         ("foreign videos", "frames"),
         ("foreign videos", "frames/b"),
     ]
-    assert scan_of(root).problems[1].detail.startswith("4 videos are not files named subject-walk-view.avi")
+    assert scan_of(root).skipped[1].detail.startswith("4 videos are not files named subject-walk-view.avi")
 
 
 def test_a_folder_without_videos_is_still_a_foreign_one(root: Path) -> None:
@@ -123,7 +125,7 @@ def test_pictures_and_videos_mix_and_a_sequence_found_twice_is_used_once(root: P
         ("sequence twice", "frames/001-nm-01-090.avi"),
         ("sequence twice", "frames/DatasetB-2/002-bg-01-018.avi"),
     ]
-    assert scan_of(root).problems[0].detail == f"{root}/frames/001/nm-01/090 is used"
+    assert scan_of(root).skipped[0].detail == f"{root}/frames/001/nm-01/090 is used"
 
 
 def test_folders_that_link_to_each_other_end(root: Path) -> None:
@@ -160,7 +162,7 @@ def test_an_empty_folder_and_one_of_other_videos_say_what_is_expected(root: Path
     with pytest.raises(AttenGaitError, match=says):
         scan_of(root)
     with pytest.raises(AttenGaitError, match=r"walk\.avi is a file: a folder"):
-        scan(root / "frames/walk.avi", root / "silh")
+        casia.find(root / "frames/walk.avi", root / "silh")
 
 
 def test_digests_follow_a_video_s_name_and_size_and_the_scan_digest_its_time_too(root: Path) -> None:

@@ -26,7 +26,7 @@ ALL = frozenset(range(1, NUM_FRAMES + 1))
 
 
 def read(path: Path, wanted: frozenset[int] = ALL) -> dict[int, np.ndarray | None]:
-    return dict(read_video(str(path), wanted))
+    return {number: gray for number, gray, _ in read_video(str(path), wanted)}
 
 
 def plainly_read(path: Path) -> list[np.ndarray]:
@@ -42,7 +42,7 @@ def plainly_read(path: Path) -> list[np.ndarray]:
 def read_until_broken(path: Path) -> tuple[list[np.ndarray | None], str]:
     grays: list[np.ndarray | None] = []
     try:
-        for number, gray in read_video(str(path), ALL):
+        for number, gray, _ in read_video(str(path), ALL):
             assert number == len(grays) + 1
             grays.append(gray)
     except BrokenVideoError as error:
@@ -230,3 +230,17 @@ def test_a_real_video_has_its_frames_and_not_those_that_its_container_claims(sha
     for number, gray in found.items():
         if number in wanted:
             np.testing.assert_array_equal(gray, plain[number - 1])
+
+
+@pytest.mark.parametrize("frames_per_second", [25, 7.5])
+def test_each_frame_comes_with_its_time(tmp_path: Path, frames_per_second: float) -> None:
+    path = videos.encode(tmp_path / "a.avi", FRAMES, "FFV1", frames_per_second=frames_per_second)
+    times = [seconds for _, _, seconds in read_video(str(path), ALL)]
+    np.testing.assert_allclose(times, np.arange(NUM_FRAMES) / frames_per_second, atol=1e-3)
+
+
+def test_the_environment_is_as_it_was_after_a_video_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    path = videos.encode(tmp_path / "a.avi", FRAMES[:2], "FFV1")
+    list(read_video(str(path), ALL))
+    assert os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "-8"

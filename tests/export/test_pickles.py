@@ -16,21 +16,29 @@ import pytest
 import small_stores
 import store_fakes
 
+from attengait.datasets import Folders
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.export import pickles as exporting
 from attengait.export.pickles import export_pickles, pickle_array
-from attengait.preprocessing.importing import ImportConfig, run_import
+from attengait.preprocessing.arrays import ArrayRecipe
+from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
+from attengait.preprocessing.summary import PreprocessSummary
 from attengait.store import Store, open_store, summarise
 from attengait.store.writer import write_store
 
 Heard = import_module("heard").Heard
 
 
+def import_pickles(folder: Path, out: Path, *, modality: str | None = None, **options: Any) -> PreprocessSummary:
+    recipe = ArrayRecipe(shows=modality, **options)
+    return run_preprocessing(PreprocessConfig(dataset="pickles", folders=Folders(files=folder), out=out, recipe=recipe))
+
+
 def store_of(tmp_path: Path, *picture_shape: int, out: str = "s.zarr", **options: Any) -> tuple[Path, dict[Any, Any]]:
     """A store of random frames and what is in it, [T, H, W] or [T, H, W, C]."""
     arrays = foreign_files.arrays(*picture_shape)
     folder = foreign_files.write_pickles(tmp_path / f"{out}.in", arrays)
-    run_import(ImportConfig(source="pickles", folder=folder, out=tmp_path / out, **options))
+    import_pickles(folder, tmp_path / out, **options)
     return tmp_path / out, arrays
 
 
@@ -64,7 +72,7 @@ def test_silhouettes_lie_as_opengait_wants_them(tmp_path: Path) -> None:
 
 
 def test_flow_has_its_channels_before_rows_and_columns(tmp_path: Path) -> None:
-    store, arrays = store_of(tmp_path, 64, 64, 3, modality="flow", codec="lz4")
+    store, arrays = store_of(tmp_path, 64, 64, 3, modality="flow")
     export_pickles(store, tmp_path / "out")
     mean = np.reshape([0.485 * 255, 0.456 * 255, 0.406 * 255], (1, 3, 1, 1))
     for name, (frames,) in as_opengait_reads(tmp_path / "out").items():
@@ -81,15 +89,14 @@ def test_flow_has_its_channels_before_rows_and_columns(tmp_path: Path) -> None:
         ((64, 64, 3), {"modality": "flow", "dataset": "casia-b"}),
         ((64, 64, 2), {"modality": "flow", "encoding": "uv"}),
         ((48, 32), {"pad": False}),
+        ((64, 64, 4), {"modality": "silhouette+flow"}),
     ],
 )
 def test_what_was_exported_comes_back_equal(tmp_path: Path, shape: tuple[int, ...], options: dict[str, Any]) -> None:
     path, _ = store_of(tmp_path, *shape, **options)
     export_pickles(path, tmp_path / "out")
-    back = ImportConfig(
-        source="pickles", folder=tmp_path / "out", out=tmp_path / "back.zarr", pad=options.get("pad", True)
-    )
-    assert run_import(back).skipped == {}
+    back = import_pickles(tmp_path / "out", tmp_path / "back.zarr", pad=options.get("pad", True))
+    assert back.skipped == {}
     before, after = open_store(path), open_store(tmp_path / "back.zarr")
 
     def records(store: Store) -> list[str]:

@@ -74,6 +74,13 @@ def test_keras_suffix_numbers_do_not_matter(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(expected[name], state[name]) for name in expected)
 
 
+def test_other_digits_in_the_name_of_a_keras_layer_are_no_number(data: Path, tmp_path: Path) -> None:
+    path = editable_copy(data, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.move("mat_mul_1", "mat_mul_١")
+    assert "does not hold the Keras weights" in refusal(path)
+
+
 def test_keras_file_without_classifiers_embeds(data: Path, tmp_path: Path) -> None:
     path = editable_copy(data, tmp_path)
     with h5py.File(path, "r+") as file:
@@ -94,7 +101,7 @@ def test_other_hdf5_files_are_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_missing_h5py_says_what_to_install(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    assert refusal(data / "tiny_weights.hdf5").endswith("pip install attengait[keras]")
+    assert refusal(data / "tiny_weights.hdf5").endswith("needs h5py: run pip install . in AttenGait's checkout")
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:

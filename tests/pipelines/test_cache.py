@@ -125,9 +125,10 @@ def test_what_was_asked_for_is_done_or_refused(tmp_path: Path, monkeypatch: pyte
     raw = make_store(tmp_path / "raw.zarr")
     assert choose_cache("host", [raw], CPU).cache == "host"
     assert choose_cache("none", [raw], CPU).cache == "none"
-    monkeypatch.setattr(resident, "available_memory_bytes", lambda: 1000)
-    with pytest.raises(AttenGaitError, match="memory does not suffice to keep"):
-        choose_cache("host", [raw], CPU)
+    for left_bytes in (1000, 0):
+        monkeypatch.setattr(resident, "available_memory_bytes", lambda left_bytes=left_bytes: left_bytes)
+        with pytest.raises(AttenGaitError, match="memory does not suffice to keep"):
+            choose_cache("host", [raw], CPU)
     with pytest.raises(ParameterError, match="cache is 'gpu', but must be auto, none or host where the device is cpu"):
         choose_cache("gpu", [raw], CPU)
     with pytest.raises(ParameterError, match="cache is 'disk', but must be one of auto, none, host, gpu"):

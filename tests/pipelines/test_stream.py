@@ -329,5 +329,5 @@ except AttenGaitError as error:
     print(error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'attengait[cpu]'" in done.stdout
+    assert "pip install '.[cpu]' or pip install '.[cuda12]'" in done.stdout
     assert done.stdout.count("\n") == 1

@@ -8,7 +8,7 @@ from small_stores import make_store
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.flow.backends import AUTO_ORDER, BACKENDS, FarnebackParameters, resolve_backend
-from attengait.preprocessing.flow import Recipe
+from attengait.preprocessing.flow import FlowRecipe
 from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
 from attengait.store.layout import work_path
 from attengait.store.plan import StorePlan
@@ -28,7 +28,7 @@ def begin(out: Path, recipe: dict[str, Any] | None) -> None:
 
 
 def test_a_named_backend_is_taken_whatever_the_store_was_begun_with(tmp_path: Path) -> None:
-    begin(tmp_path / "w.zarr", Recipe(flow="cpu").to_dict())
+    begin(tmp_path / "w.zarr", FlowRecipe(flow="cpu").to_dict())
     assert [choose_flow(name, tmp_path / "w.zarr") for name in BACKENDS] == list(BACKENDS)
     with pytest.raises(ParameterError, match="'warp'"):
         choose_flow("warp", tmp_path / "w.zarr")
@@ -36,7 +36,7 @@ def test_a_named_backend_is_taken_whatever_the_store_was_begun_with(tmp_path: Pa
 
 def test_auto_suits_the_machine_for_a_new_store_and_continues_a_begun_one(tmp_path: Path) -> None:
     assert choose_flow("auto", tmp_path / "new.zarr") == resolve_backend("auto")
-    begin(tmp_path / "w.zarr", Recipe(flow="opencv-cuda").to_dict())
+    begin(tmp_path / "w.zarr", FlowRecipe(flow="opencv-cuda").to_dict())
     assert "opencv-cuda" not in AUTO_ORDER
     assert choose_flow("auto", tmp_path / "w.zarr") == "opencv-cuda"
 
@@ -48,7 +48,7 @@ def test_auto_suits_the_machine_where_the_store_knows_no_backend(tmp_path: Path,
 
 
 def test_auto_is_what_a_finished_store_was_made_with(tmp_path: Path) -> None:
-    make_store(tmp_path / "w.zarr", attributes={"recipe": Recipe(flow="cpu").to_dict()})
+    make_store(tmp_path / "w.zarr", attributes={"recipe": FlowRecipe(flow="cpu").to_dict()})
     assert choose_flow("auto", tmp_path / "w.zarr") == "cpu"
 
 

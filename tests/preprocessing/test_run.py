@@ -10,19 +10,20 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets import find_dataset
+from attengait.datasets import DATASETS, Folders, casia_b
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.farneback import cpu as farneback_cpu
 from attengait.kernels.flow.backends import BACKENDS
 from attengait.kernels.pictures.encode import encode_silhouette
-from attengait.preprocessing.flow import Recipe, flow_images
+from attengait.preprocessing.executors import LocalProcesses
+from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.store import open_store, summarise
 from attengait.store.layout import report_location
 from attengait.store.verify import verify
 
-fakes, walks = import_module("store_fakes"), import_module("walks")
+casia, fakes, walks = map(import_module, ("casia", "store_fakes", "walks"))
 Heard = import_module("heard").Heard
 picture, write_walk = walks.picture, walks.write_walk
 
@@ -41,11 +42,12 @@ def walkers(tmp_path_factory):
     return root
 
 
-def config_of(root, out, **changes):
-    config = PreprocessConfig(
-        dataset="casia-b", frames=root / "rgb", silhouettes=root / "silh", out=out, recipe=Recipe(), chunk_frames=4
-    )
-    return dataclasses.replace(config, **changes)
+def config_of(root, out, *, workers=1, frames="rgb", **changes):
+    """A configuration for the walkers in `root`; without `frames` for silhouettes alone."""
+    folders = Folders(frames=frames and root / frames, silhouettes=root / "silh")
+    settings = {"recipe": FlowRecipe(), "chunk_frames": 4, **changes}
+    executor = LocalProcesses(num_workers=workers)
+    return PreprocessConfig(**{"dataset": "casia-b", "folders": folders, "out": out, "executor": executor} | settings)
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +64,8 @@ def made(walkers, tmp_path_factory):
 def test_the_store_holds_what_the_recipe_gives_for_each_sequence(walkers, made):
     store = open_store(made[0])
     results = {}
-    for sequence in find_dataset("casia-b")(walkers / "rgb", walkers / "silh").sequences:
-        images = flow_images(sequence, Recipe()).images
+    for sequence in casia.find(walkers / "rgb", walkers / "silh").sequences:
+        images = FlowRecipe().make(sequence).pictures
         if len(images):
             results[sequence.name] = images
     assert [store.sequences.name(i) for i in range(len(store.sequences))] == list(results)
@@ -79,20 +81,20 @@ def test_the_store_holds_what_the_recipe_gives_for_each_sequence(walkers, made):
 def test_the_attributes_hold_recipe_and_versions(made):
     attributes = open_store(made[0]).attributes
     assert (attributes["dataset"], attributes["modality"], attributes["encoding"]) == ("casia-b", "flow", "colour")
-    assert attributes["recipe"] == json.loads(json.dumps(Recipe().to_dict()))
+    assert attributes["recipe"] == json.loads(json.dumps(FlowRecipe().to_dict()))
     assert set(attributes["versions"]) == {"attengait", "opencv", "numpy", "zarr", "numcodecs"}
 
 
 def test_what_was_skipped_is_reported_and_counted(made):
     out, summary = made
     lines = [json.loads(line) for line in report_location(out).path.read_text().splitlines()]
-    assert lines == summary.written.report
+    assert lines == [each.to_dict() for each in summary.written.skipped]
     reasons = {(line["where"], line["reason"]) for line in lines}
     assert reasons == {
         ("003/nm-01/090", "no silhouettes"),
         ("001/bg-01/090", "unreadable picture"),
         ("002/nm-01/090", "no matching frame number"),
-        ("004/nm-01/090", "fewer than 5 frames"),
+        ("004/nm-01/090", "too few pictures"),
     }
     assert (
         summary.skipped["no matching frame number"].entries,
@@ -101,7 +103,7 @@ def test_what_was_skipped_is_reported_and_counted(made):
         1,
         1,
     )
-    assert summary.skipped["fewer than 5 frames"].frames == 0
+    assert summary.skipped["too few pictures"].frames == 0
     text = str(summary)
     assert f"{out}: 3 sequences, {summary.written.num_frames} frames (" in text
     assert "skipped, no matching frame number: 1 frame in 1 sequence" in text
@@ -110,7 +112,7 @@ def test_what_was_skipped_is_reported_and_counted(made):
 
 @pytest.mark.parametrize("encoding", ["uv", "uvm"])
 def test_another_encoding_is_stored_with_its_channels_and_scale(walkers, tmp_path, encoding):
-    out, recipe = tmp_path / "w.zarr", Recipe(encoding=encoding)
+    out, recipe = tmp_path / "w.zarr", FlowRecipe(encoding=encoding)
     run_preprocessing(config_of(walkers, out, recipe=recipe))
     store = open_store(out)
     assert store.frame_shape == recipe.frame_shape
@@ -119,10 +121,10 @@ def test_another_encoding_is_stored_with_its_channels_and_scale(walkers, tmp_pat
     assert store.attributes["recipe"]["encoding"] == encoding
     summary = summarise(store)
     assert (summary["encoding"], summary["encoding_steps_per_px"]) == (encoding, 8)
-    first = find_dataset("casia-b")(walkers / "rgb", walkers / "silh").sequences[0]
+    first = casia.find(walkers / "rgb", walkers / "silh").sequences[0]
     with store.reader() as reader:
         (clip,) = reader.read_clips(store.sequences.start[:1], store.sequences.length[:1])
-    np.testing.assert_array_equal(clip, recipe.images(first).images)
+    np.testing.assert_array_equal(clip, recipe.make(first).pictures)
     assert verify(out) == []
     with pytest.raises(ParameterError, match=f"encoding '{encoding}', but encoding is now 'colour'"):
         run_preprocessing(config_of(walkers, out))
@@ -137,7 +139,7 @@ def test_silhouettes_alone_give_a_picture_for_every_frame_with_a_walker(walkers,
     out = tmp_path / "s.zarr"
     changes = {"frames": None, "recipe": SilhouetteRecipe()}
     plan = plan_preprocessing(config_of(walkers, out, **changes))
-    assert (plan.num_sequences, plan.max_frames, plan.problems) == (4, 9 + 9 + 8 + 5, [])
+    assert (plan.num_sequences, plan.max_frames, list(plan.skipped)) == (4, 9 + 9 + 8 + 5, [])
     summary = run_preprocessing(config_of(walkers, out, **changes))
     assert (summary.written.num_frames, summary.skipped) == (31, {})
     store = open_store(out)
@@ -187,10 +189,58 @@ def test_silhouettes_stopped_half_way_are_continued_to_the_same_bytes(walkers, t
 
 
 def test_frames_are_needed_for_flow_and_refused_for_silhouettes(walkers, tmp_path):
-    with pytest.raises(ParameterError, match=r"^frames is missing: flow needs"):
+    with pytest.raises(ParameterError, match=r"^frames is missing: the modality flow needs the folder of the frames"):
         config_of(walkers, tmp_path / "w.zarr", frames=None)
     with pytest.raises(ParameterError, match=r"^frames is .*rgb', but the modality silhouette takes no frames"):
         config_of(walkers, tmp_path / "w.zarr", recipe=SilhouetteRecipe())
+    folders = Folders(frames=walkers / "rgb", silhouettes=walkers / "silh", files=walkers / "rgb")
+    with pytest.raises(ParameterError, match=r"^files is .*rgb', but casia-b takes frames and silhouettes only"):
+        config_of(walkers, tmp_path / "w.zarr", folders=folders)
+
+
+def test_one_run_makes_a_store_of_silhouette_and_flow(walkers, made, tmp_path):
+    out = tmp_path / "both.zarr"
+    summary = run_preprocessing(config_of(walkers, out, recipe=SilhouetteFlowRecipe()))
+    store, flow = open_store(out), open_store(made[0])
+    assert summary.flow == "opencv"
+    assert (store.frame_shape, store.attributes["modality"]) == ((64, 64, 4), "silhouette+flow")
+    assert store.attributes["channels"] == ["silhouette", "flow-r", "flow-g", "flow-b"]
+    assert store.sequences.length.tolist() == flow.sequences.length.tolist()
+    np.testing.assert_array_equal(store[0][..., 1:], flow[0])
+    assert set(np.unique(store[0][:, :, :4, 0])) <= {0, 255}
+    assert verify(out) == []
+
+
+def test_frame_numbers_are_kept_of_pictures_and_silhouettes(walkers, made, tmp_path):
+    store = open_store(made[0])
+    assert store.frame_numbers(0).tolist() == [3, 4, 5, 6, 7, 8, 9]  # frame 1 is damaged
+    assert store.frame_numbers(1).tolist() == list(range(2, 10))
+    assert store.frame_times(0) is None
+    out = tmp_path / "s.zarr"
+    run_preprocessing(config_of(walkers, out, frames=None, recipe=SilhouetteRecipe()))
+    assert open_store(out).frame_numbers(0).tolist() == list(range(1, 10))
+
+
+def test_a_data_set_may_add_columns_of_its_own(walkers, tmp_path, monkeypatch):
+    def scan(folders):
+        found = casia_b.scan(folders)
+        cameras = (
+            dataclasses.replace(s, columns={"camera": f"c{i}", "year": 2000 + i}) for i, s in enumerate(found.sequences)
+        )
+        return dataclasses.replace(found, sequences=tuple(cameras))
+
+    monkeypatch.setitem(DATASETS, "cameras", dataclasses.replace(DATASETS["casia-b"], scan=scan))
+    out = tmp_path / "w.zarr"
+    run_preprocessing(config_of(walkers, out, dataset="cameras"))
+    store = open_store(out)
+    assert store.attributes["columns"] == ["camera", "year"]
+    assert store.sequences.extra["camera"].tolist() == ["c0", "c1", "c2"]
+    assert store.sequences.columns["year"].tolist() == [2000, 2001, 2002]
+    assert verify(out) == []
+    # Another camera is another input.
+    monkeypatch.setitem(DATASETS, "cameras", DATASETS["casia-b"])
+    with pytest.raises(AttenGaitError, match=r"the input is not what .* was made from"):
+        run_preprocessing(config_of(walkers, out, dataset="cameras"))
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])
@@ -237,7 +287,7 @@ def replace_backend(monkeypatch, name, **changes):
 
 def test_a_backend_that_cannot_be_used_is_said_before_the_input_is_looked_at(walkers, made, tmp_path, monkeypatch):
     replace_backend(monkeypatch, "cuda", missing=lambda: "there is no GPU")
-    config = config_of(tmp_path / "nowhere", tmp_path / "w.zarr", recipe=Recipe(flow="cuda"))
+    config = config_of(tmp_path / "nowhere", tmp_path / "w.zarr", recipe=FlowRecipe(flow="cuda"))
     for run in (run_preprocessing, plan_preprocessing):
         with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
             run(config)
@@ -252,7 +302,7 @@ def test_code_that_does_not_compile_is_said_before_anything_is_made(walkers, tmp
     monkeypatch.setenv("CXX", str(compiler))
     farneback_cpu._library.cache_clear()
     with pytest.raises(AttenGaitError, match=r"could not compile farneback\.cpp: error: unknown option -march=native$"):
-        run_preprocessing(config_of(walkers, tmp_path / "w.zarr", recipe=Recipe(flow="cpu")))
+        run_preprocessing(config_of(walkers, tmp_path / "w.zarr", recipe=FlowRecipe(flow="cpu")))
     assert list(tmp_path.iterdir()) == [compiler]
 
 
@@ -269,7 +319,7 @@ def test_versions_of_a_backend_s_packages_are_recorded(walkers, tmp_path, monkey
 
 def test_another_recipe_on_the_same_path_is_refused(walkers, made):
     with pytest.raises(ParameterError, match=r"recipe\.gap 'skip', but recipe\.gap is now 'bridge'"):
-        run_preprocessing(config_of(walkers, made[0], recipe=Recipe(gap="bridge")))
+        run_preprocessing(config_of(walkers, made[0], recipe=FlowRecipe(gap="bridge")))
 
 
 def test_input_that_changed_since_is_noticed(walkers, made, tmp_path):
@@ -282,7 +332,7 @@ def test_input_that_changed_since_is_noticed(walkers, made, tmp_path):
 
 def test_bad_parameters_are_refused_before_anything_is_read(walkers, tmp_path):
     for changes, sentence in (
-        ({"dataset": "casia-z"}, "dataset must be one of casia-b"),
+        ({"dataset": "casia-z"}, "dataset .*casia-z"),
         ({"workers": 0}, "workers is 0"),
         ({"codec": "gzip"}, "codec is 'gzip'"),
         ({"chunk_frames": 0}, "chunk_frames is 0"),
@@ -301,7 +351,16 @@ def test_a_mistyped_path_is_said_and_nothing_is_made(walkers, tmp_path):
 
 def test_input_of_which_nothing_can_be_used_is_an_error_with_reasons(tmp_path):
     write_walk(tmp_path / "walkers", "001", "nm-01", 4, seed=0)
-    with pytest.raises(AttenGaitError, match="nothing came out of 1 sequences"):
+    with pytest.raises(AttenGaitError, match=r"nothing came out of 1 sequence \(too few pictures: 1\)"):
         run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
-    assert json.loads(report_location(tmp_path / "w.zarr").path.read_text())["reason"] == "fewer than 5 frames"
+    assert json.loads(report_location(tmp_path / "w.zarr").path.read_text())["reason"] == "too few pictures"
+    assert not (tmp_path / "w.zarr").exists()
+
+
+def test_folders_without_a_common_sequence_are_an_error_with_reasons(tmp_path):
+    for side, subject in (("rgb", "001"), ("silh", "002")):
+        write_walk(tmp_path / subject, subject, "nm-01", 6, seed=0)
+        shutil.copytree(tmp_path / subject / side, tmp_path / "walkers" / side)
+    with pytest.raises(AttenGaitError, match=r"modality flow \(no silhouettes: 1; no frames: 1\)"):
+        run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
     assert not (tmp_path / "w.zarr").exists()

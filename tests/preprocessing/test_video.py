@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from attengait.benchmarks.preprocess import benchmark_preprocess
-from attengait.datasets import Pictures, SourceSequence, Video
-from attengait.datasets.reading import BROKEN_VIDEO, read_frames
+from attengait.datasets import Folders, Pictures, SourceSequence, Video
+from attengait.datasets.reading import read_frames
+from attengait.datasets.source import Fault
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.preprocessing.flow import Recipe, flow_images
-from attengait.preprocessing.images import NO_MATCH, UNREADABLE, WRONG_SIZE, Fault, SequenceResult, Skip
+from attengait.preprocessing.flow import FlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
 from attengait.store import open_store
 from attengait.store.layout import report_location
+from attengait.store.shards import MadeSequence
+from attengait.store.skipped import Reason
 from attengait.store.summary import summarise
 
-fakes, videos = import_module("store_fakes"), import_module("videos")
+casia, fakes, videos = map(import_module, ("casia", "store_fakes", "videos"))
+left_out = import_module("made").left_out
 
 NUM_FRAMES = 14
 # Grey, as OpenCV turns the colours of a PNG into grey by another rounding than those of a video.
@@ -58,25 +61,23 @@ def sequences_of(root: Path) -> tuple[SourceSequence, SourceSequence]:
         for side in ("silh", "rgb")
     )
     from_pictures, from_video = (
-        SourceSequence(subject="001", walk="nm-01", view="090", frames=frames, silhouettes=outlines)
-        for frames in (pictures, Video(path=str(video_of(root))))
+        casia.sequence_of(frames, outlines) for frames in (pictures, Video(path=str(video_of(root))))
     )
     return from_pictures, from_video
 
 
-def images_of(root: Path, recipe: Recipe | None = None) -> tuple[SequenceResult, SequenceResult]:
+def images_of(root: Path, recipe: FlowRecipe | None = None) -> tuple[MadeSequence, MadeSequence]:
     """What comes out of the pictures and what of the video."""
     from_pictures, from_video = sequences_of(root)
-    return flow_images(from_pictures, recipe or Recipe()), flow_images(from_video, recipe or Recipe())
+    return (recipe or FlowRecipe()).make(from_pictures), (recipe or FlowRecipe()).make(from_video)
 
 
 def config_of(root: Path, frames: str, out: str = "w.zarr") -> PreprocessConfig:
     return PreprocessConfig(
         dataset="casia-b",
-        frames=root / frames,
-        silhouettes=root / "silh",
+        folders=Folders(frames=root / frames, silhouettes=root / "silh"),
         out=root / out,
-        recipe=Recipe(),
+        recipe=FlowRecipe(),
         chunk_frames=4,
     )
 
@@ -98,7 +99,8 @@ def test_a_lossless_video_gives_the_store_of_the_same_pictures(walkers: Path) ->
     ours, theirs = (fakes.tree(walkers / f"{frames}.zarr") for frames in ("video", "rgb"))
     assert sum(name.startswith("frames/c") for name in theirs) > 0
     assert {name for name in theirs if ours[name] != theirs[name]} == {"zarr.json"}
-    assert ours.keys() == theirs.keys()
+    assert ours.keys() - theirs.keys() == {"frame_times/zarr.json", "frame_times/c/0"}
+    assert not theirs.keys() - ours.keys()
     assert report_of(walkers, "rgb.zarr") == report_of(walkers, "video.zarr") == []
 
 
@@ -107,7 +109,10 @@ def test_colours_differ_by_the_rounding_of_grey_alone(walkers: Path) -> None:
     write_pictures(walkers / "rgb", "001/nm-01/090", colours)
     videos.encode(video_of(walkers), colours, "FFV1")
     wanted = frozenset(range(1, NUM_FRAMES + 1))
-    from_pictures, from_video = (dict(read_frames(sequence.frames, wanted, [])) for sequence in sequences_of(walkers))
+    from_pictures, from_video = (
+        {frame.number: frame.gray for frame in read_frames(sequence.frames, wanted, [])}
+        for sequence in sequences_of(walkers)
+    )
     differences = [cv2.absdiff(from_pictures[number], from_video[number]) for number in wanted]
     assert max(difference.max() for difference in differences) <= 1
 
@@ -131,6 +136,17 @@ def test_the_store_says_that_its_frames_came_from_videos_and_who_decoded_them(wa
     assert open_store(walkers / "mixed.zarr").attributes["frames_from"] == "pictures and video"
 
 
+def test_the_times_of_a_video_s_pictures_are_kept(walkers: Path) -> None:
+    silhouette(walkers, 5).unlink()
+    run_preprocessing(config_of(walkers, "video"))
+    store = open_store(walkers / "w.zarr")
+    numbers = [2, 3, 4, 7, 8, 9, 10, 11, 12, 13, 14]
+    assert store.frame_numbers(0).tolist() == numbers
+    times = store.frame_times(0)
+    assert times is not None
+    np.testing.assert_allclose(times, [(number - 1) / 25 for number in numbers], atol=1e-9)
+
+
 def test_a_video_that_changed_since_is_noticed(walkers: Path) -> None:
     run_preprocessing(config_of(walkers, "video"))
     assert run_preprocessing(config_of(walkers, "video")).written.already_finished
@@ -144,38 +160,38 @@ def test_a_video_that_changed_since_is_noticed(walkers: Path) -> None:
 def test_silhouettes_missing_in_the_middle_drop_the_same_frames_as_with_pictures(walkers: Path, gap: str) -> None:
     for number in (1, 5, 6):
         silhouette(walkers, number).unlink()
-    pictures, video = images_of(walkers, Recipe(gap=gap))
-    np.testing.assert_array_equal(video.images, pictures.images)
+    pictures, video = images_of(walkers, FlowRecipe(gap=gap))
+    np.testing.assert_array_equal(video.pictures, pictures.pictures)
     assert video.frame_numbers.tolist() == pictures.frame_numbers.tolist()
-    assert video.skipped == pictures.skipped == (Skip(reason=NO_MATCH, frames=(1, 5, 6)),)
+    assert left_out(video) == left_out(pictures) == ((Reason.NO_MATCH, (1, 5, 6), ()),)
 
 
 def test_frames_after_the_last_silhouette_are_not_missed(walkers: Path) -> None:
     for number in (13, 14):
         silhouette(walkers, number).unlink()
     pictures, video = images_of(walkers)
-    np.testing.assert_array_equal(video.images, pictures.images)
-    assert video.skipped == ()
+    np.testing.assert_array_equal(video.pictures, pictures.pictures)
+    assert left_out(video) == ()
 
 
 def test_silhouettes_beyond_the_video_s_end_have_no_matching_number(walkers: Path) -> None:
     videos.encode(video_of(walkers), FRAMES[:11], "FFV1")
     _, video = images_of(walkers)
     assert video.frame_numbers.tolist() == list(range(2, 12))
-    assert video.skipped == (Skip(reason=NO_MATCH, frames=(12, 13, 14)),)
+    assert left_out(video) == ((Reason.NO_MATCH, (12, 13, 14), ()),)
 
 
 def test_a_silhouette_of_number_0_has_no_frame(walkers: Path) -> None:
     silhouette(walkers, 1).rename(silhouette(walkers, 0))
     _, video = images_of(walkers)
-    assert video.skipped == (Skip(reason=NO_MATCH, frames=(0, 1)),)
+    assert left_out(video) == ((Reason.NO_MATCH, (0, 1), ()),)
 
 
 def test_silhouettes_of_another_size_are_named(walkers: Path) -> None:
     cv2.imwrite(str(silhouette(walkers, 4)), np.full((50, 80), 255, np.uint8))
     pictures, video = images_of(walkers)
-    np.testing.assert_array_equal(video.images, pictures.images)
-    assert video.skipped == (Skip(reason=WRONG_SIZE, frames=(4,), files=(str(silhouette(walkers, 4)),)),)
+    np.testing.assert_array_equal(video.pictures, pictures.pictures)
+    assert left_out(video) == ((Reason.WRONG_SIZE, (4,), (str(silhouette(walkers, 4)),)),)
 
 
 def test_what_comes_before_a_break_is_used_and_the_rest_is_one_entry(walkers: Path) -> None:
@@ -185,7 +201,7 @@ def test_what_comes_before_a_break_is_used_and_the_rest_is_one_entry(walkers: Pa
     (entry,) = report_of(walkers)
     assert (entry["where"], entry["reason"], entry["files"]) == (
         "001/nm-01/090",
-        BROKEN_VIDEO,
+        Reason.BROKEN_VIDEO,
         [str(video_of(walkers))],
     )
     first_lost = entry["frames"][0]
@@ -195,7 +211,7 @@ def test_what_comes_before_a_break_is_used_and_the_rest_is_one_entry(walkers: Pa
     store = open_store(walkers / "w.zarr")
     with store.reader() as reader:
         (clip,) = reader.read_clips(store.sequences.start, store.sequences.length)
-    np.testing.assert_array_equal(clip, whole.images[: first_lost - 2])
+    np.testing.assert_array_equal(clip, whole.pictures[: first_lost - 2])
 
 
 def test_a_text_file_by_the_name_of_a_video_is_reported_and_the_others_are_used(walkers: Path) -> None:
@@ -206,7 +222,7 @@ def test_a_text_file_by_the_name_of_a_video_is_reported_and_the_others_are_used(
     broken, too_short = report_of(walkers)
     assert (broken["where"], broken["reason"]) == ("002/nm-01/090", "broken video")
     assert broken["frames"] == list(range(1, NUM_FRAMES + 1))
-    assert too_short["reason"] == "fewer than 5 frames"
+    assert too_short["reason"] == "too few pictures"
     assert "skipped, broken video: 14 frames in 1 sequence" in str(summary)
 
 
@@ -226,11 +242,15 @@ def test_frames_are_read_in_order_with_what_is_wrong(walkers: Path) -> None:
     faults: list[Fault] = []
     assert isinstance(pictures, Pictures)
     pictures = Pictures.of(pictures.folder, [path.name for path in paths.values() if path.exists()])
-    found = [(number, gray is not None) for number, gray in read_frames(pictures, {1, 2, 3, 4, 5, 9}, faults)]
+    found = [(frame.number, frame.gray is not None) for frame in read_frames(pictures, {1, 2, 3, 4, 5, 9}, faults)]
     assert found == [(1, True), (3, False), (4, True), (5, False), (6, False), (7, False)]
-    assert faults == [Fault(UNREADABLE, 3, str(paths[3])), Fault(WRONG_SIZE, 5, str(paths[5]))]
+    assert [fault[:3] for fault in faults] == [
+        (Reason.UNREADABLE_PICTURE, 3, str(paths[3])),
+        (Reason.WRONG_SIZE, 5, str(paths[5])),
+    ]
+    assert faults[1].detail == "a frame has 9 x 9 pixels, but must have 10 x 10 or more"
 
-    found = [(number, gray is not None) for number, gray in read_frames(video, {2, 4}, faults)]
+    found = [(frame.number, frame.gray is not None) for frame in read_frames(video, {2, 4}, faults)]
     assert found == [(1, False), (2, True), (3, False), (4, True)]
     assert len(faults) == 2
 
@@ -262,10 +282,7 @@ def test_real_walkers_cut_from_a_real_video_equal_those_from_pictures(shared: Pa
             assert cv2.imwrite(str(tmp_path / side / f"001-nm-01-090-{number:03d}.png"), picture)
     pictures, outlines = (Pictures.of(tmp_path / side, os.listdir(tmp_path / side)) for side in ("rgb", "silh"))
     from_pictures, from_video = (
-        flow_images(
-            SourceSequence(subject="001", walk="nm-01", view="090", frames=source, silhouettes=outlines), Recipe()
-        )
-        for source in (pictures, Video(path=str(path)))
+        FlowRecipe().make(casia.sequence_of(source, outlines)) for source in (pictures, Video(path=str(path)))
     )
-    assert len(from_video.images) == num_frames - 1
-    np.testing.assert_array_equal(from_video.images, from_pictures.images)
+    assert len(from_video.pictures) == num_frames - 1
+    np.testing.assert_array_equal(from_video.pictures, from_pictures.pictures)

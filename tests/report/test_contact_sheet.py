@@ -80,6 +80,17 @@ def test_silhouettes_are_shown_in_gray(tmp_path):
     np.testing.assert_array_equal(pictures, np.repeat(frames, 3, axis=-1))
 
 
+def test_a_silhouette_is_shown_above_its_flow_image(tmp_path):
+    attributes = {"encoding": "gray+uv", "encoding_steps_per_px": 8, "channels": ["silhouette", "flow-u", "flow-v"]}
+    store = make_store(tmp_path / "s.zarr", frame_shape=(6, 5, 3), attributes=attributes)
+    contact_sheet(store, tmp_path / "sheet.png", num_rows=1, num_frames=1)
+    sheet = cv2.cvtColor(cv2.imread(str(tmp_path / "sheet.png")), cv2.COLOR_BGR2RGB)
+    frame = store[0, 0:1]
+    np.testing.assert_array_equal(sheet[:12:2, :10:2], np.repeat(frame[0, ..., :1], 3, axis=-1))
+    flow = (frame[..., 1:].astype(np.float32) - 128) / 8
+    np.testing.assert_array_equal(sheet[12:24:2, :10:2], colour_flow(flow, largest_magnitude(flow))[0])
+
+
 @pytest.mark.parametrize("attributes", [{"encoding": "depth"}, {"encoding": "depth", "encoding_steps_per_px": 0}, {}])
 def test_two_channels_that_are_no_flow_are_refused(tmp_path, attributes):
     store = make_store(tmp_path / "s.zarr", frame_shape=(6, 5, 2), attributes=attributes)

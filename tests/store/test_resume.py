@@ -1,5 +1,6 @@
 """A run that is killed or stopped, at every point where something is renamed into place, and continued."""
 
+import json
 import os
 import re
 import signal
@@ -42,19 +43,19 @@ def run(out, *, compute="frames_of", num_workers=2, **environment):
 @pytest.mark.parametrize("whom", ["parent", "group"])
 def test_killed_after_any_rename_a_run_continues_to_the_same_bytes(tmp_path, undisturbed, whom):
     out = tmp_path / "s.zarr"
-    # In each run the counting starts anew: the plan, then a shard and its record, three times, then four renames that
-    # finish the store; so these runs are killed once after each of the eleven.
+    # In each run the counting starts anew: the plan, then a shard and its record, three times, then five renames that
+    # finish the store; so these runs are killed once after each of the twelve.
     kept = []
-    for number, last in enumerate([1, 1, 2, 1, 2, 1, 2, 1, 2, 3, 4]):
+    for number, last in enumerate([1, 1, 2, 1, 2, 1, 2, 1, 2, 3, 4, 5]):
         result = run(
             out, num_workers=1, STORE_KILL=f"{last} {whom}", STORE_KILL_COUNTER=str(tmp_path / f"counter {number}")
         )
         assert result.returncode == -signal.SIGKILL, result.stdout + result.stderr
         kept.append(WorkFolder(work_path(out)).num_records())
-        if last < 4:
+        if last < 5:
             with pytest.raises(AttenGaitError, match=rf"is not finished \({kept[-1]} of 3 shards\)"):
                 open_store(out)
-    assert kept == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+    assert kept == [0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3]
     summary = write_store(fakes.job_of(out, compute=fakes.refusing_to_run))
     assert summary.already_finished
     for counter in tmp_path.glob("counter *"):
@@ -131,5 +132,48 @@ def test_a_killed_run_that_yields_nothing_ends_in_the_same_error(tmp_path):
     out = tmp_path / "s.zarr"
     run(out, compute="nothing", STORE_KILL="8 parent", STORE_KILL_COUNTER=str(tmp_path.with_suffix(".counter")))
     result = run(out, compute="nothing")
-    assert re.match(r"AttenGaitError: nothing came out of 10 sequences: see .*\n$", result.stdout)
+    assert re.match(
+        r"AttenGaitError: nothing came out of 10 sequences \(too few pictures: 10\): see .*\n$", result.stdout
+    )
     assert sorted(tmp_path.iterdir()) == [report_location(out).path]
+
+
+def repack(out, change):
+    """Leave a begun run of one shard, whose plan or record is then changed."""
+    run(out, num_workers=1, STORE_KILL="3 parent", STORE_KILL_COUNTER=str(out.parent / "counter"))
+    work = work_path(out)
+    for file, edit in change.items():
+        content = json.loads((work / file).read_bytes())
+        edit(content)
+        (work / file).write_text(json.dumps(content))
+
+
+def test_a_plan_whose_shards_are_packed_otherwise_is_refused(tmp_path):
+    """Records of another packing must not be taken for those of this one."""
+
+    def two_shards(plan):
+        plan.update(num_shards=2, shard_frames=2 * plan["shard_frames"])
+
+    repack(tmp_path / "s.zarr", {"plan.json": two_shards})
+    with pytest.raises(
+        AttenGaitError, match=r"plan\.json is damaged or of another version \(it has 2 shards of 72 frames"
+    ):
+        write_store(fakes.job_of(tmp_path / "s.zarr"))
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda record: record.update(shard=1),
+        lambda record: record["sequences"].reverse(),
+        lambda record: record["sequences"].pop(0),
+        lambda record: record["sequences"][0].update(subject="009"),
+        lambda record: record["sequences"][0].update(length=1),
+        lambda record: record["sequences"][0].update(number_runs=[]),
+    ],
+)
+def test_a_record_that_is_not_of_the_plan_is_made_again(tmp_path, undisturbed, edit):
+    repack(tmp_path / "s.zarr", {"records/0.json": edit})
+    summary = write_store(fakes.job_of(tmp_path / "s.zarr"))
+    assert summary.num_shards_reused == 0
+    assert {name: data for name, data in fakes.tree(tmp_path).items() if name != "counter"} == undisturbed

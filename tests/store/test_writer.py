@@ -16,6 +16,7 @@ import zarr
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store import open_store, workfolder
 from attengait.store.layout import CODECS, report_location, work_path
+from attengait.store.skipped import Reason, Skipped
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
 from attengait.system import files
@@ -41,7 +42,7 @@ def begin(path, plan):
 
 def expected():
     """Frames of all sequences, by index, from the source itself."""
-    return {i: fakes.frames_of((i, length))[0] for i, length in enumerate(fakes.LENGTHS) if length}
+    return {i: fakes.frames_of((i, length)).pictures for i, length in enumerate(fakes.LENGTHS) if length}
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -102,7 +103,7 @@ def test_the_attributes_say_how_it_was_made(finished):
 
 def test_what_was_skipped_stands_beside_the_store_in_the_order_of_the_input(finished):
     lines = [json.loads(line) for line in report_location(finished / "none.zarr").path.read_text().splitlines()]
-    assert [line["sequence"] for line in lines] == [0, 3, 6, 9]
+    assert [line["where"] for line in lines] == [fakes.name_of(i) for i in (0, 3, 6, 9)]
 
 
 def test_nothing_but_the_store_and_the_report_is_left(finished):
@@ -130,15 +131,16 @@ def test_two_workers_write_the_same_bytes_as_one(finished, tmp_path, codec):
 
 def test_workers_have_no_torch_and_one_opencv_thread(tmp_path):
     summary = write_store(fakes.job_of(tmp_path / "s.zarr", compute=fakes.environment_of))
-    assert {(entry["torch"], entry["threads"]) for entry in summary.report} == {(False, 1)}
+    assert {each.detail for each in summary.skipped} == {"torch False, threads 1"}
 
 
-def test_problems_found_beforehand_head_the_report(finished, tmp_path):
-    problems = [{"sequence": None, "reason": "no silhouettes"}]
-    summary = write_store(fakes.job_of(tmp_path / "s.zarr", problems=problems))
-    assert summary.report[0] == problems[0]
-    assert len(summary.report) == 5
-    assert json.loads(report_location(tmp_path / "s.zarr").path.read_text().splitlines()[0]) == problems[0]
+def test_what_was_left_out_beforehand_heads_the_report(finished, tmp_path):
+    before = Skipped(reason=Reason.NO_SILHOUETTES, where="009/nm-01/090")
+    summary = write_store(fakes.job_of(tmp_path / "s.zarr", skipped=[before]))
+    assert summary.skipped[0] == before
+    assert len(summary.skipped) == 5
+    first = json.loads(report_location(tmp_path / "s.zarr").path.read_text().splitlines()[0])
+    assert first == {"where": "009/nm-01/090", "reason": "no silhouettes"}
 
 
 def test_a_finished_store_is_left_as_it_is_and_nothing_is_computed(finished):
@@ -146,7 +148,7 @@ def test_a_finished_store_is_left_as_it_is_and_nothing_is_computed(finished):
     summary = write_store(fakes.job_of(finished / "none.zarr", compute=fakes.refusing_to_run))
     assert summary.already_finished
     assert (summary.num_sequences, summary.num_frames, summary.new_frames) == (9, 87, 0)
-    assert len(summary.report) == 4
+    assert len(summary.skipped) == 4
     assert fakes.tree(finished) == before
 
 
@@ -267,7 +269,7 @@ def test_a_full_disk_is_said_at_any_stage(finished, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device", str(target))
         really_move(source, target)
 
-    for number in range(1, 6):
+    for number in range(1, 7):
         calls.clear()
         for module in (files, workfolder):
             monkeypatch.setattr(module, "move_atomically", partial(fail_at, number))
@@ -275,7 +277,7 @@ def test_a_full_disk_is_said_at_any_stage(finished, tmp_path, monkeypatch):
         shutil.rmtree(work_path(tmp_path / "s.zarr"), ignore_errors=True)
         with pytest.raises(AttenGaitError, match=r"not be written: .*No space left.*; \d of 3 shards are kept"):
             write_store(fakes.job_of(tmp_path / "s.zarr"))
-    assert calls == ["plan.json", "s.zarr.skipped.jsonl", "sequences", "zarr.json", "zarr.json"]
+    assert calls == ["plan.json", "s.zarr.skipped.jsonl", "sequences", "frame_numbers", "zarr.json", "zarr.json"]
     monkeypatch.undo()
     assert write_store(fakes.job_of(tmp_path / "s.zarr")).num_shards_reused == 3
     assert fakes.tree(tmp_path / "s.zarr") == fakes.tree(finished / "none.zarr")
@@ -300,11 +302,6 @@ def test_a_folder_that_cannot_be_written_to_is_said(tmp_path, monkeypatch):
         write_store(fakes.job_of(tmp_path / "s.zarr"))
 
 
-def test_no_workers_are_refused(tmp_path):
-    with pytest.raises(ParameterError, match="workers is 0"):
-        fakes.job_of(tmp_path / "s.zarr", num_workers=0)
-
-
 def test_a_damaged_plan_is_said(tmp_path):
     begin(tmp_path / "s.zarr", fakes.plan_of())
     (work_path(tmp_path / "s.zarr") / "plan.json").write_text("{")
@@ -313,16 +310,18 @@ def test_a_damaged_plan_is_said(tmp_path):
 
 
 def test_a_run_that_yields_nothing_is_an_error_and_leaves_the_reasons(tmp_path):
-    with pytest.raises(AttenGaitError, match=r"nothing came out of 10 sequences: see .*skipped\.jsonl"):
+    sentence = r"nothing came out of 10 sequences \(too few pictures: 10\): see .*skipped\.jsonl"
+    with pytest.raises(AttenGaitError, match=sentence):
         write_store(fakes.job_of(tmp_path / "s.zarr", compute=fakes.nothing))
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr.skipped.jsonl"]
     assert len(report_location(tmp_path / "s.zarr").path.read_text().splitlines()) == 10
 
 
 def test_nothing_planned_is_an_error(tmp_path):
-    with pytest.raises(AttenGaitError, match="nothing came out of 0 sequences"):
-        write_store(fakes.job_of(tmp_path / "s.zarr", fakes.plan_of(()), problems=[{"reason": "empty"}]))
-    assert report_location(tmp_path / "s.zarr").path.read_text() == '{"reason": "empty"}\n'
+    left_out = [Skipped(reason=Reason.FOREIGN_FILE, where="a")]
+    with pytest.raises(AttenGaitError, match=r"nothing came out of 0 sequences \(foreign file: 1\)"):
+        write_store(fakes.job_of(tmp_path / "s.zarr", fakes.plan_of(()), skipped=left_out))
+    assert report_location(tmp_path / "s.zarr").path.read_text() == '{"where": "a", "reason": "foreign file"}\n'
 
 
 @pytest.mark.parametrize(

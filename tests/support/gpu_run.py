@@ -9,26 +9,29 @@ from pathlib import Path
 import store_run
 from host_devices import host_device
 
+from attengait.datasets import Folders
 from attengait.pipelines.preprocess.gpus import GpuProcesses
-from attengait.preprocessing.flow import Recipe
+from attengait.preprocessing.flow import FlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
 from attengait.system.progress import SILENT
 
 assert store_run  # replaces os.replace
 
 
-def run(root, out, num_gpus, progress=SILENT, *, make_device=host_device, num_threads=2, **changes):
-    recipe = Recipe(flow="cuda", **changes)
+def run(root, out, num_gpus, progress=SILENT, *, make_device=host_device, num_threads=2, kind=FlowRecipe, **changes):
+    executor = GpuProcesses(gpus=tuple(range(num_gpus)), num_threads=num_threads, make_device=make_device)
     config = PreprocessConfig(
         dataset="casia-b",
-        frames=Path(root) / ("rgb" if (Path(root) / "rgb").exists() else "video"),
-        silhouettes=Path(root) / "silh",
+        folders=Folders(
+            frames=Path(root) / ("rgb" if (Path(root) / "rgb").exists() else "video"),
+            silhouettes=Path(root) / "silh",
+        ),
         out=Path(out),
-        recipe=recipe,
+        recipe=kind(flow="cuda", **changes),
+        executor=executor,
         chunk_frames=4,
     )
-    engine = GpuProcesses(gpus=tuple(range(num_gpus)), num_threads=num_threads, make_device=make_device)
-    return run_preprocessing(config, progress, engine=engine)
+    return run_preprocessing(config, progress)
 
 
 if __name__ == "__main__":

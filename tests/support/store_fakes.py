@@ -4,14 +4,17 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from attengait.store.plan import PlannedSequence, StorePlan
-from attengait.store.shards import WorkerPool
+from attengait.store.shards import MadeSequence, write_shard
+from attengait.store.skipped import Reason, Skipped
 from attengait.store.writer import StoreJob
+from attengait.system.workers import run_in_workers
 
 SHAPE = (6, 5, 3)
 LENGTHS = (7, 0, 12, 9, 5, 20, 3, 11, 16, 8)
@@ -41,33 +44,47 @@ def plan_of(
     )
 
 
+def name_of(index):
+    return f"{index // 4 + 1:03d}/nm-{index % 4 + 1:02d}/090"
+
+
+def made(pictures, *skipped):
+    """What came out of a sequence: its pictures are of the frames 1, 2, 3 and so on."""
+    return MadeSequence(pictures=pictures, frame_numbers=np.arange(1, len(pictures) + 1), skipped=skipped)
+
+
 def frames_of(source):
     """The frames of sequence `source` = (index, planned length); now and then one is dropped, and said so."""
     index, length = source
     dropped = [length - 1] if index % 3 == 0 and length else []
     steps = np.random.default_rng(index).integers(0, 3, (length - len(dropped), *SHAPE))
     frames = np.minimum(steps.cumsum(axis=0), 255).astype(np.uint8)
-    return frames, [{"sequence": index, "frame": frame, "reason": "dropped"} for frame in dropped]
+    return made(
+        frames,
+        *(Skipped(reason=Reason.SILHOUETTE_EMPTY, where=name_of(index), frames=(frame,)) for frame in dropped),
+    )
 
 
 def zeros(source):
     """As many frames of zeros as were planned."""
-    return np.zeros((source[1], *SHAPE), np.uint8), []
+    return made(np.zeros((source[1], *SHAPE), np.uint8))
 
 
 def environment_of(source):
-    """No frames, but what a worker finds itself in."""
-    frames, _ = frames_of(source)
-    return frames, [{"torch": "torch" in sys.modules, "threads": cv2.getNumThreads(), "pid": os.getpid()}]
+    """Some frames, and what a worker finds itself in."""
+    found = f"torch {'torch' in sys.modules}, threads {cv2.getNumThreads()}"
+    told = Skipped(reason=Reason.FOREIGN_FILE, where=name_of(source[0]), detail=found)
+    return made(frames_of(source).pictures, told)
 
 
 def too_many(source):
-    frames, entries = frames_of(source)
-    return np.concatenate([frames, frames[:1]]), entries
+    frames = frames_of(source).pictures
+    return made(np.concatenate([frames, frames[:1]]))
 
 
 def nothing(source):
-    return np.zeros((0, *SHAPE), np.uint8), [{"sequence": source[0], "reason": "nothing"}]
+    told = Skipped(reason=Reason.TOO_FEW, where=name_of(source[0]))
+    return made(np.zeros((0, *SHAPE), np.uint8), told)
 
 
 def dying(source):
@@ -108,11 +125,17 @@ def signalling(source):
     return frames_of(source)
 
 
-def job_of(path, plan=None, compute=frames_of, *, num_workers=1, problems=()):
+def job_of(path, plan=None, compute=frames_of, *, num_workers=1, skipped=()):
     plan = plan or plan_of()
     inputs = [(i, sequence.max_frames) for i, sequence in enumerate(plan.sequences)]
-    pool = WorkerPool(compute=compute, num_workers=num_workers)
-    return StoreJob(path=path, plan=plan, inputs=inputs, run_shards=pool, problems=problems)
+    run_shards = partial(run_in_processes, make=compute, num_workers=num_workers)
+    return StoreJob(path=path, plan=plan, inputs=inputs, run_shards=run_shards, skipped=skipped)
+
+
+def run_in_processes(tasks, on_poll, *, make, num_workers):
+    """Run shards as `attengait.preprocessing.executors.LocalProcesses` does."""
+    function = partial(write_shard, make=make)
+    run_in_workers(function, tasks, num_workers=min(num_workers, len(tasks)), on_poll=on_poll)
 
 
 def tree(folder):

@@ -105,10 +105,56 @@ def test_a_folder_that_is_not_there_is_an_oserror(tmp_path: Path) -> None:
         machine.measure_disk(tmp_path / "nowhere", 1)
 
 
-def test_available_memory_is_within_what_is_granted(tmp_path: Path) -> None:
-    meminfo = f"MemTotal:  {64 * GIB // 1024} kB\nMemAvailable:  {10 * GIB // 1024} kB\n"
-    free = tree(tmp_path / "free", {"proc/meminfo": meminfo})
+MEMINFO = f"MemTotal:  {64 * GIB // 1024} kB\nMemAvailable:  {10 * GIB // 1024} kB\n"
+
+
+def test_available_memory_is_the_least_of_the_machine_and_the_group(tmp_path: Path) -> None:
+    free = tree(tmp_path / "free", {"proc/meminfo": MEMINFO})
     assert machine.available_memory_bytes(free) == 10 * GIB
-    limit = {"proc/self/cgroup": "0::/job\n", "sys/fs/cgroup/job/memory.max": f"{4 * GIB}\n"}
-    assert machine.available_memory_bytes(tree(tmp_path / "job", {"proc/meminfo": meminfo, **limit})) == 4 * GIB
+    for name, limit, available in (("small", 4, 4), ("large", 40, 10)):
+        limits = {"proc/self/cgroup": "0::/job\n", "sys/fs/cgroup/job/memory.max": f"{limit * GIB}\n"}
+        root = tree(tmp_path / name, {"proc/meminfo": MEMINFO, **limits})
+        assert machine.available_memory_bytes(root) == available * GIB
     assert machine.available_memory_bytes(tmp_path / "nowhere") is None
+
+
+def memory_group(folder: str, *, version: int, limit: int, used: int, cached: int) -> dict[str, str]:
+    """The files of one control group; sizes in GiB."""
+    limit_name, usage_name, cached_name = {
+        1: ("limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+        2: ("max", "current", "inactive_file"),
+    }[version]
+    # The first version also has the figure of the group alone, without the groups below it.
+    own = f"inactive_file 1\n{cached_name}_dirty 5\n" if version == 1 else ""
+    return {
+        f"{folder}/memory.{limit_name}": f"{limit * GIB}\n",
+        f"{folder}/memory.{usage_name}": f"{used * GIB}\n",
+        f"{folder}/memory.stat": f"anon 12345\nactive_file 77\n{own}{cached_name} {cached * GIB}\n",
+    }
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(
+    ("used", "cached", "left"),
+    [(0, 0, 8), (5, 0, 3), (7, 4, 5), (8, 0, 0), (9, 0, 0), (3, 5, 8)],
+    ids=["unused", "used", "cached files are free", "full", "over the limit", "more cached than used"],
+)
+def test_available_memory_is_what_is_left_of_the_limit(
+    tmp_path: Path, version: int, used: int, cached: int, left: int
+) -> None:
+    line, folder = {1: ("4:memory:/job\n", "sys/fs/cgroup/memory/job"), 2: ("0::/job\n", "sys/fs/cgroup/job")}[version]
+    group = memory_group(folder, version=version, limit=8, used=used, cached=cached)
+    root = tree(tmp_path, {"proc/meminfo": MEMINFO, "proc/self/cgroup": line, **group})
+    assert machine.available_memory_bytes(root) == left * GIB
+    assert machine.cgroup_memory_bytes(root) == 8 * GIB
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_group_with_the_least_left_counts_wherever_it_is(tmp_path: Path, version: int) -> None:
+    top, line = {1: ("sys/fs/cgroup/memory", "4:memory:/jobs/7\n"), 2: ("sys/fs/cgroup", "0::/jobs/7\n")}[version]
+    own = memory_group(f"{top}/jobs/7", version=version, limit=6, used=1, cached=0)
+    # The parent's limit is larger, but its other jobs use most of it.
+    parent = memory_group(f"{top}/jobs", version=version, limit=20, used=19, cached=1)
+    root = tree(tmp_path, {"proc/meminfo": MEMINFO, "proc/self/cgroup": line, **own, **parent})
+    assert machine.available_memory_bytes(root) == 2 * GIB
+    assert machine.cgroup_memory_bytes(root) == 6 * GIB

@@ -16,12 +16,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from attengait.datasets import Folders
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.flow.backends import BACKENDS
 from attengait.kernels.runtime.launch import CudaDevice, host_missing
 from attengait.pipelines.preprocess import jpeg
 from attengait.pipelines.preprocess.gpus import GpuProcesses, claimed
-from attengait.preprocessing.flow import Recipe
+from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.store import open_store
@@ -41,13 +42,12 @@ on_every_device = pytest.mark.parametrize(
 )
 
 
-def make_on_cpu(root, out, *, frames="rgb", **changes):
+def make_on_cpu(root, out, *, frames="rgb", kind=FlowRecipe, **changes):
     config = PreprocessConfig(
         dataset="casia-b",
-        frames=root / frames,
-        silhouettes=root / "silh",
+        folders=Folders(frames=root / frames, silhouettes=root / "silh"),
         out=out,
-        recipe=Recipe(**changes),
+        recipe=kind(**changes),
         chunk_frames=4,
     )
     return run_preprocessing(config)
@@ -116,6 +116,13 @@ def test_a_store_agrees_with_that_of_opencv(walkers, tmp_path, encoding, make_de
     assert clips(tmp_path / "gpu.zarr").std() > 1
     attributes = open_store(tmp_path / "gpu.zarr").attributes
     assert (attributes["recipe"]["flow"], attributes["encoding"]) == ("cuda", encoding)
+
+
+def test_silhouette_and_flow_are_made_together(walkers, tmp_path):
+    gpu_run.run(walkers, tmp_path / "gpu.zarr", 1, kind=SilhouetteFlowRecipe)
+    make_on_cpu(walkers, tmp_path / "cpu.zarr", kind=SilhouetteFlowRecipe)
+    assert_agree(tmp_path / "gpu.zarr", tmp_path / "cpu.zarr")
+    assert open_store(tmp_path / "gpu.zarr").frame_shape == (64, 64, 4)
 
 
 @pytest.mark.parametrize("gap", ["skip", "bridge"])
@@ -242,16 +249,16 @@ def test_where_the_frames_are_png_no_decoder_is_recorded(undisturbed):
 
 def test_what_is_not_flow_cuda_is_refused(tmp_path):
     engine = GpuProcesses(gpus=(0,), num_threads=1, make_device=devices.host_device)
-    for recipe, what in ((Recipe(), "flow opencv"), (SilhouetteRecipe(), "modality silhouette")):
-        with pytest.raises(ParameterError, match=f"^gpus is for flow cuda, got {what}$"):
+    for recipe, what in ((FlowRecipe(), "flow is 'opencv'"), (SilhouetteRecipe(), "modality is 'silhouette'")):
+        with pytest.raises(ParameterError, match=f"^{what}, but must be computed by the flow cuda to run on GPUs$"):
             engine.check(recipe)
 
 
 def test_parameters_are_checked_before_the_input_is_looked_at(tmp_path):
     for changes, sentence in (
-        ({"gpus": ()}, "gpus must be different numbers"),
-        ({"gpus": (0, 0)}, "gpus must be different numbers"),
-        ({"gpus": (-1,)}, "gpus must be different numbers"),
+        ({"gpus": ()}, "but must be different numbers"),
+        ({"gpus": (0, 0)}, "but must be different numbers"),
+        ({"gpus": (-1,)}, "but must be different numbers"),
         ({"num_threads": 0}, "workers is 0, but must be at least 1"),
     ):
         with pytest.raises(ParameterError, match=sentence):
@@ -264,17 +271,16 @@ def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path):
             raise AttenGaitError(f"there is no GPU {index}: this machine has 1, counted from 0")
         return devices.host_device(index)
 
-    engine = GpuProcesses(gpus=(0, 1), num_threads=1, make_device=only_one)
     config = PreprocessConfig(
         dataset="casia-b",
-        frames=tmp_path / "nowhere",
-        silhouettes=tmp_path / "nowhere",
+        folders=Folders(frames=tmp_path / "nowhere", silhouettes=tmp_path / "nowhere"),
         out=tmp_path / "w.zarr",
-        recipe=Recipe(flow="cuda"),
+        recipe=FlowRecipe(flow="cuda"),
+        executor=GpuProcesses(gpus=(0, 1), num_threads=1, make_device=only_one),
     )
     for run in (run_preprocessing, plan_preprocessing):
         with pytest.raises(AttenGaitError, match=r"^there is no GPU 1: this machine has 1, counted from 0$"):
-            run(config, engine=engine)
+            run(config)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -283,4 +289,4 @@ def test_without_a_gpu_it_is_said_as_for_any_backend(monkeypatch):
     absent = dataclasses.replace(BACKENDS["cuda"], missing=lambda: sentence)
     monkeypatch.setitem(BACKENDS, "cuda", absent)
     with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
-        GpuProcesses(gpus=(0,), num_threads=1).check(Recipe(flow="cuda"))
+        GpuProcesses(gpus=(0,), num_threads=1).check(FlowRecipe(flow="cuda"))

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from attengait.datasets import Pictures, SourceSequence, Video
 from attengait.datasets.pictures import read_gray
-from attengait.datasets.source import Pictures, SourceSequence, Video
 from attengait.errors import AttenGaitError
 from attengait.kernels.runtime.launch import CudaDevice, HostDevice
 from attengait.pipelines.preprocess import jpeg
@@ -138,7 +138,7 @@ def test_dali_that_cannot_begin_is_one_sentence(pictures, reader, monkeypatch):
 
 
 def sequence(frames):
-    return SourceSequence(subject="1", walk="nm-01", view="090", frames=frames, silhouettes=frames)
+    return SourceSequence(subject="1", walk="nm-01", view="090", parts={"frames": frames, "silhouettes": frames})
 
 
 def test_jpeg_is_found_among_the_frames_whatever_the_case():

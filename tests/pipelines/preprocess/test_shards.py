@@ -6,21 +6,22 @@ from concurrent.futures import Future
 from importlib import import_module
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets import find_dataset
+from attengait.datasets.reading import FrameSizes
+from attengait.datasets.source import Fault
 from attengait.errors import AttenGaitError
 from attengait.kernels.flow.backends import FarnebackParameters, OpenCVFlow
 from attengait.pipelines.preprocess import shards as gpu_shards
 from attengait.pipelines.preprocess.shards import ReadAhead, ReadSequence, compute, join, make_shards
-from attengait.preprocessing.executors import frames_and_report
-from attengait.preprocessing.flow import Block, Recipe, read_blocks
-from attengait.preprocessing.images import Fault
+from attengait.preprocessing.flow import Block, FlowRecipe
 from attengait.store.shards import OpenShard
 
-walks, failing = import_module("walks"), import_module("host_devices").failing
-RECIPE = Recipe(min_frames=1)
+casia, walks, failing = import_module("casia"), import_module("walks"), import_module("host_devices").failing
+fakes = import_module("store_fakes")
+RECIPE = FlowRecipe(min_frames=1)
 PATIENCE_SECONDS = 60
 """How long something may take that comes at once unless the code is wrong."""
 
@@ -31,7 +32,7 @@ def sequences(tmp_path_factory):
     root = tmp_path_factory.mktemp("walks")
     for i in range(12):
         walks.write_walk(root, f"{i + 1:03d}", "nm-01", 4 + i % 3, seed=i)
-    return find_dataset("casia-b")(root / "rgb", root / "silh").sequences
+    return casia.find(root / "rgb", root / "silh").sequences
 
 
 class Shards:
@@ -40,7 +41,8 @@ class Shards:
     def __init__(self, sequences, monkeypatch, commit=lambda shard: None):
         self.tasks = [
             SimpleNamespace(
-                shard=i // 3, sequences=[(SimpleNamespace(max_frames=s.max_images), s) for s in sequences[i : i + 3]]
+                shard=i // 3,
+                sequences=[(SimpleNamespace(max_frames=casia.max_images(s)), s) for s in sequences[i : i + 3]],
             )
             for i in range(0, len(sequences), 3)
         ]
@@ -51,8 +53,8 @@ class Shards:
             def __init__(self, task):
                 self.number, self.added = task.shard, []
 
-            def add(self, images, entries):
-                self.added.append((images, entries))
+            def add(self, made):
+                self.added.append(made)
 
             def commit(self):
                 commit(self.number)
@@ -65,6 +67,12 @@ class Shards:
         for task in self.tasks:
             self.asked_for.append(task.shard)
             yield task
+
+
+def assert_equal(made, expected):
+    np.testing.assert_array_equal(made.pictures, expected.pictures)
+    np.testing.assert_array_equal(made.frame_numbers, expected.frame_numbers)
+    assert made.skipped == expected.skipped
 
 
 def assert_none_left():
@@ -83,10 +91,8 @@ def test_shards_hold_what_worker_processes_put_into_them(sequences, monkeypatch,
     make_shards(shards.claim(), RECIPE, backend(), num_readers=num_readers, in_processes=in_processes)
     assert shards.committed == [0, 1, 2, 3]
     for task in shards.tasks:
-        for (images, entries), (_, source) in zip(shards.filled[task.shard], task.sequences, strict=True):
-            expected, report = frames_and_report(source, recipe=RECIPE)
-            np.testing.assert_array_equal(images, expected)
-            assert entries == report
+        for made, (_, source) in zip(shards.filled[task.shard], task.sequences, strict=True):
+            assert_equal(made, RECIPE.make(source))
     assert_none_left()
 
 
@@ -151,7 +157,7 @@ class AtOnce:
 
 def block_of(shape, num_frames=3):
     grays = [np.zeros(shape, np.uint8)] * num_frames
-    return Block(grays=grays, pairs=[(0, 1)], silhouettes=grays[:1], numbers=[2])
+    return Block(grays=grays, pairs=[(0, 1)], silhouettes=grays[:1], numbers=[2], times_seconds=[None])
 
 
 def tasks_of(num_sequences, max_frames, asked_for):
@@ -237,7 +243,7 @@ def test_sequences_of_several_sizes_and_empty_ones_are_computed_together(tmp_pat
     walks.write_walk(tmp_path, "003", "nm-01", 5, seed=3)
     for number in range(1, 6):
         walks.picture(tmp_path, "rgb", "003/nm-01/090", number).write_bytes(b"damaged")
-    found = find_dataset("casia-b")(tmp_path / "rgb", tmp_path / "silh").sequences
+    found = casia.find(tmp_path / "rgb", tmp_path / "silh").sequences
     calls = []
 
     class Counting(OpenCVFlow):
@@ -248,29 +254,27 @@ def test_sequences_of_several_sizes_and_empty_ones_are_computed_together(tmp_pat
     read = []
     for sequence in found:
         faults: list[Fault] = []
-        read.append(ReadSequence(join(read_blocks(sequence, RECIPE, faults)), faults))
+        read.append((sequence, ReadSequence(join(RECIPE.read_blocks(sequence, faults, FrameSizes())), faults)))
     results = compute(read, RECIPE, Counting(FarnebackParameters()))
     assert calls == [(10, 8), (5, 4)]
     for sequence, result in zip(found, results, strict=True):
-        expected = RECIPE.images(sequence)
-        np.testing.assert_array_equal(result.images, expected.images)
-        np.testing.assert_array_equal(result.frame_numbers, expected.frame_numbers)
-        assert result.skipped == expected.skipped
-    assert [len(result.images) for result in results] == [4, 4, 4, 0]
+        assert_equal(result, RECIPE.make(sequence))
+    assert [len(result.pictures) for result in results] == [4, 4, 4, 0]
     assert compute([], RECIPE, backend()) == []
 
 
 def test_joined_blocks_keep_a_shared_frame_once():
     a, b, c, d = (np.full((2, 2), i, np.uint8) for i in range(4))
-    first = Block(grays=[a, b], pairs=[(0, 1)], silhouettes=[b], numbers=[2])
-    second = Block(grays=[b, c], pairs=[(0, 1)], silhouettes=[c], numbers=[3])
-    apart = Block(grays=[d, a], pairs=[(0, 1), (1, 0)], silhouettes=[a, d], numbers=[7, 8])
+    first = Block(grays=[a, b], pairs=[(0, 1)], silhouettes=[b], numbers=[2], times_seconds=[0.1])
+    second = Block(grays=[b, c], pairs=[(0, 1)], silhouettes=[c], numbers=[3], times_seconds=[0.2])
+    apart = Block(grays=[d, a], pairs=[(0, 1), (1, 0)], silhouettes=[a, d], numbers=[7, 8], times_seconds=[None, None])
     whole = join([first, second, apart])
     assert [int(gray[0, 0]) for gray in whole.grays] == [0, 1, 2, 3, 0]
     assert whole.pairs == [(0, 1), (1, 2), (3, 4), (4, 3)]
     assert whole.numbers == [2, 3, 7, 8]
+    assert whole.times_seconds == [0.1, 0.2, None, None]
     assert whole.silhouettes[2] is a
-    assert join([]) == Block(grays=[], pairs=[], silhouettes=[], numbers=[])
+    assert join([]) == Block(grays=[], pairs=[], silhouettes=[], numbers=[], times_seconds=[])
 
 
 def test_a_sequence_with_more_pictures_than_planned_is_refused(sequences):
@@ -278,4 +282,15 @@ def test_a_sequence_with_more_pictures_than_planned_is_refused(sequences):
     layout = SimpleNamespace(shard_frames=4, frame_shape=(2, 2, 3))
     shard = OpenShard(SimpleNamespace(shard=0, layout=layout, sequences=[(planned, None)]))
     with pytest.raises(AttenGaitError, match="001/nm-01/090 gives 2 frames, but 1 at most"):
-        shard.add(np.zeros((2, 2, 2, 3), np.uint8), [])
+        shard.add(fakes.made(np.zeros((2, 2, 2, 3), np.uint8)))
+
+
+def test_a_sequence_whose_first_frame_is_odd_is_read_with_the_size_of_most(tmp_path):
+    walks.write_walk(tmp_path, "001", "nm-01", 6, seed=1)
+    odd = walks.picture(tmp_path, "rgb", "001/nm-01/090", 1)
+    cv2.imwrite(str(odd), np.zeros((50, 50), np.uint8))
+    (sequence,) = casia.find(tmp_path / "rgb", tmp_path / "silh").sequences
+    read = gpu_shards.read_sequence(sequence, recipe=RECIPE, read_grays=gpu_shards.read_one_by_one)
+    (made,) = compute([(sequence, read)], RECIPE, backend())
+    assert made.frame_numbers.tolist() == [3, 4, 5, 6]
+    assert_equal(made, RECIPE.make(sequence))

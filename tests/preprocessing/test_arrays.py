@@ -11,17 +11,26 @@ import h5py
 import numpy as np
 import pytest
 
+from attengait.datasets import Folders
 from attengait.datasets import published_h5 as hdf5
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.preprocessing.importing import ImportConfig, plan_import, run_import
+from attengait.preprocessing.arrays import ArrayRecipe
+from attengait.preprocessing.executors import LocalProcesses
+from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.report.contact_sheet import contact_sheet
 from attengait.store import open_store, summarise
 from attengait.store.description import Description, describe, to_json
 from attengait.store.verify import verify
 
 
-def config(tmp_path: Path, source: str = "pickles", **options: Any) -> ImportConfig:
-    return ImportConfig(source=source, **{"folder": tmp_path / "in", "out": tmp_path / "s.zarr", **options})
+def config(tmp_path: Path, source: str = "pickles", **options: Any) -> PreprocessConfig:
+    """Options of the recipe (`modality` is `shows`), of the configuration, `workers`, `folder` and `file`."""
+    folders = Folders(files=options.pop("folder", tmp_path / "in"), pattern=options.pop("file", None))
+    names = {"dataset": "dataset", "modality": "shows", "encoding": "encoding", "pad": "pad"}
+    recipe = ArrayRecipe(**{names[name]: options.pop(name) for name in list(options) if name in names})
+    executor = LocalProcesses(num_workers=options.pop("workers", 1))
+    settings = {"out": tmp_path / "s.zarr", **options}
+    return PreprocessConfig(dataset=source, folders=folders, recipe=recipe, executor=executor, **settings)
 
 
 def same(contents: dict[Any, Any], expected: dict[Any, Any]) -> None:
@@ -33,7 +42,7 @@ def same(contents: dict[Any, Any], expected: dict[Any, Any]) -> None:
 def test_silhouettes_come_in_as_they_are_into_a_store_that_everything_reads(tmp_path: Path) -> None:
     arrays = foreign_files.arrays(64, 64)
     foreign_files.write_pickles(tmp_path / "in", arrays)
-    summary = run_import(config(tmp_path, workers=2, dataset="mine"))
+    summary = run_preprocessing(config(tmp_path, workers=2, dataset="mine"))
     assert (summary.written.num_sequences, summary.written.num_frames, summary.skipped) == (4, 69, {})
     store = open_store(tmp_path / "s.zarr")
     same(foreign_files.contents_of(store), {name: array[..., None] for name, array in arrays.items()})
@@ -42,9 +51,9 @@ def test_silhouettes_come_in_as_they_are_into_a_store_that_everything_reads(tmp_
     known = summarise(store)
     assert (known["dataset"], known["modality"], known["encoding"]) == ("mine", "silhouette", "gray")
     assert (known["frames_from"], known["recipe"]["name"]) == ("pickles", "import-pickles")
-    assert "nothing was done" in str(run_import(config(tmp_path, dataset="mine")))
+    assert "nothing was done" in str(run_preprocessing(config(tmp_path, dataset="mine")))
     with pytest.raises(ParameterError, match="dataset"):
-        run_import(config(tmp_path, dataset="another"))
+        run_preprocessing(config(tmp_path, dataset="another"))
 
 
 @pytest.mark.parametrize(("pad", "shape"), [(True, (64, 64, 1)), (False, (64, 44, 1))])
@@ -53,7 +62,7 @@ def test_narrow_silhouettes_are_padded_unless_told_otherwise(
 ) -> None:
     arrays = foreign_files.arrays(64, 44)
     foreign_files.write_pickles(tmp_path / "in", arrays)
-    run_import(config(tmp_path, pad=pad, codec="lz4"))
+    run_preprocessing(config(tmp_path, pad=pad, codec="lz4"))
     store = open_store(tmp_path / "s.zarr")
     assert (store.frame_shape, store.codec) == (shape, "lz4")
     cut = slice(10, 54) if pad else slice(None)
@@ -72,7 +81,7 @@ def test_channels_may_come_first_or_last(tmp_path: Path, is_first: bool) -> None
     arrays = foreign_files.arrays(64, 64, 3)
     there = {name: np.moveaxis(array, -1, 1) if is_first else array for name, array in arrays.items()}
     foreign_files.write_pickles(tmp_path / "in", there)
-    run_import(config(tmp_path, modality="flow"))
+    run_preprocessing(config(tmp_path, modality="flow"))
     store = open_store(tmp_path / "s.zarr")
     assert (store.attributes["modality"], store.attributes["encoding"]) == ("flow", "colour")
     same(foreign_files.contents_of(store), arrays)
@@ -97,7 +106,7 @@ def test_what_is_broken_costs_its_own_sequence_and_is_reported(tmp_path: Path) -
     }
     foreign_files.write_pickles(folder, {("003", "nm-01", view): array for view, array in extra.items()})
     (folder / "003/nm-01/040").mkdir()
-    summary = run_import(config(tmp_path))
+    summary = run_preprocessing(config(tmp_path))
     assert not (tmp_path / "pwned").exists()
     report = [json.loads(line) for line in (tmp_path / "s.zarr.skipped.jsonl").read_text().splitlines()]
     reasons = {entry["where"]: entry["reason"] for entry in report}
@@ -105,12 +114,12 @@ def test_what_is_broken_costs_its_own_sequence_and_is_reported(tmp_path: Path) -
         "001/nm-01/000": "unreadable file",
         "001/nm-01/090": "refused pickle",
         "003/nm-01/000": "wrong size",
-        "003/nm-01/010": "no frames",
-        "003/nm-01/020": "no frames",
+        "003/nm-01/010": "array that holds no frames",
+        "003/nm-01/020": "array that holds no frames",
         "003/nm-01/040": "no pickle",
     }
     assert all(str(folder) in entry["detail"] for entry in report)
-    assert {reason: count.entries for reason, count in summary.skipped.items()}["no frames"] == 2
+    assert {reason: count.entries for reason, count in summary.skipped.items()}["array that holds no frames"] == 2
     kept = {name: arrays[name][..., None] for name in (("001", "bg-01", "090"), ("002", "nm-01", "090"))}
     kept["003", "nm-01", "030"] = np.full((5, 64, 64, 1), 255)
     same(foreign_files.contents_of(open_store(tmp_path / "s.zarr")), kept)
@@ -118,7 +127,7 @@ def test_what_is_broken_costs_its_own_sequence_and_is_reported(tmp_path: Path) -
 
 def test_a_dry_run_says_what_comes_out_and_writes_nothing(tmp_path: Path) -> None:
     foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(64, 44))
-    plan = plan_import(config(tmp_path))
+    plan = plan_preprocessing(config(tmp_path))
     assert (plan.num_sequences, plan.max_frames, plan.state) == (4, 69, "new")
     assert os.listdir(tmp_path) == ["in"]
 
@@ -128,14 +137,14 @@ def test_one_of_several_files_is_chosen_by_its_name(tmp_path: Path) -> None:
     folder = foreign_files.write_pickles(tmp_path / "in", silhouettes, "1_sil.pkl")
     foreign_files.write_pickles(folder, colours, "{view}-aligned-rgbs.pkl")
     with pytest.raises(ParameterError, match=r"file is missing: .* holds 2 files \(090-aligned-rgbs.pkl, 1_sil.pkl\)"):
-        run_import(config(tmp_path))
+        run_preprocessing(config(tmp_path))
     with pytest.raises(ParameterError, match=r"file is '\*', but must choose one of the 2 files"):
-        run_import(config(tmp_path, file="*"))
+        run_preprocessing(config(tmp_path, file="*"))
     with pytest.raises(AttenGaitError, match=r"with names like 'x\*'"):
-        run_import(config(tmp_path, file="x*"))
+        run_preprocessing(config(tmp_path, file="x*"))
     for file, out in (("1_sil", "a.zarr"), ("1_sil.pkl", "b.zarr"), ("*-rgbs.pkl", "c.zarr")):
         options = {"modality": "rgb"} if out == "c.zarr" else {}
-        run_import(config(tmp_path, file=file, out=tmp_path / out, **options))
+        run_preprocessing(config(tmp_path, file=file, out=tmp_path / out, **options))
         expected = colours if out == "c.zarr" else {name: array[..., None] for name, array in silhouettes.items()}
         same(foreign_files.contents_of(open_store(tmp_path / out)), expected)
 
@@ -155,20 +164,20 @@ def test_folders_of_no_use_are_one_sentence(tmp_path: Path, folder: str, part: s
     if source == "h5" and folder == "empty":
         part = "does not hold one .h5 file for each sequence"
     with pytest.raises(AttenGaitError, match=part):
-        run_import(config(tmp_path, source, folder=tmp_path / folder))
+        run_preprocessing(config(tmp_path, source, folder=tmp_path / folder))
 
 
 def test_a_folder_in_which_every_file_is_broken_is_an_error_that_says_why(tmp_path: Path) -> None:
     foreign_files.write_pickles(tmp_path / "in", {("001", "nm-01", "090"): ["no array"]})
-    with pytest.raises(AttenGaitError, match=r"no file of .* holds frames: .*090\.pkl holds a list"):
-        plan_import(config(tmp_path))
+    with pytest.raises(AttenGaitError, match=r"no file holds frames: .*090\.pkl holds a list"):
+        plan_preprocessing(config(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
-        ({"source": "csv"}, "source must be one of pickles, h5"),
-        ({"source": "h5", "file": "x"}, "only pickles take it"),
+        ({"source": "csv"}, "dataset .*csv"),
+        ({"source": "h5", "file": "x"}, "pattern is 'x', but h5 takes files only"),
         ({"codec": "rar"}, "codec"),
         ({"chunk_frames": 0}, "chunk_frames"),
         ({"workers": 0}, "workers"),
@@ -195,6 +204,12 @@ EXPORTED = Description(
         (3, {"exported": EXPORTED, "modality": "rgb"}, {"dataset": "d", "modality": "rgb", "encoding": "rgb"}),
         (3, {"exported": EXPORTED, "encoding": "colour"}, {"dataset": "d", "modality": "flow", "encoding": "colour"}),
         (
+            3,
+            {"modality": "silhouette+flow", "encoding": "uv"},
+            {"dataset": "imported", "modality": "silhouette+flow", "encoding": "gray+uv"}
+            | {"encoding_steps_per_px": 8, "encoding_offset": 128, "channels": ["silhouette", "flow-u", "flow-v"]},
+        ),
+        (
             2,
             {"modality": "flow", "encoding": "uv"},
             {"dataset": "imported", "modality": "flow", "encoding": "uv"}
@@ -210,10 +225,10 @@ def test_a_store_says_what_was_exported_or_told(channels: int, told: Any, expect
     ("channels", "told", "part"),
     [
         (3, {}, "modality is missing: what frames of 3 channels show must be said"),
-        (1, {"modality": "depth"}, "modality must be one of flow, silhouette, rgb, other, got 'depth'"),
+        (1, {"modality": "depth"}, "modality .*depth"),
         (2, {"modality": "flow"}, "modality flow, encoding colour has 3 channels, but the files have 2"),
         (3, {"modality": "silhouette"}, "has 1 channels"),
-        (3, {"modality": "flow", "encoding": "hsv"}, "encoding must be one of colour"),
+        (3, {"modality": "flow", "encoding": "hsv"}, "encoding .*hsv"),
         (3, {"modality": "rgb", "encoding": "uv"}, "only flow takes it"),
         (1, {"exported": EXPORTED}, "encoding uvm has 3 channels, but the files have 1"),
     ],
@@ -227,12 +242,12 @@ def test_a_description_can_claim_no_other_attributes_and_a_damaged_one_is_one_se
     folder = foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(8, 8))
     attributes = {"dataset": "d", "modality": "silhouette", "encoding": "gray", "format": "x", "version": 7}
     (folder / "attengait.json").write_bytes(to_json(Description(attributes=attributes)))
-    run_import(config(tmp_path))
+    run_preprocessing(config(tmp_path))
     assert open_store(tmp_path / "s.zarr").attributes["version"] == 1
     for content in ("{", "[]", '{"format": "x", "version": 1}'):
         (folder / "attengait.json").write_text(content)
         with pytest.raises(AttenGaitError, match=r"attengait\.json is damaged"):
-            plan_import(config(tmp_path))
+            plan_preprocessing(config(tmp_path))
 
 
 def test_the_published_files_come_in_by_their_names(tmp_path: Path) -> None:
@@ -251,7 +266,7 @@ def test_the_published_files_come_in_by_their_names(tmp_path: Path) -> None:
     foreign_files.write_hdf5(train / "002_nm-01_090.h5", arrays["002", "nm-01", "090"])
     with h5py.File(train / "002_nm-01_036.h5", "w") as file:
         file.create_group("data")
-    summary = run_import(config(tmp_path, "h5", workers=2))
+    summary = run_preprocessing(config(tmp_path, "h5", workers=2))
     assert {reason: count.entries for reason, count in summary.skipped.items()} == {
         "unreadable file": 3,
         "sequence twice": 1,
@@ -281,5 +296,5 @@ def test_names_of_every_published_data_set_are_understood(stem: str, name: tuple
 
 def test_without_h5py_one_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdf5.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(AttenGaitError, match=r"needs h5py: pip install attengait\[keras\]"):
-        plan_import(config(tmp_path, "h5"))
+    with pytest.raises(AttenGaitError, match=r"needs h5py: run pip install \. in AttenGait's checkout$"):
+        plan_preprocessing(config(tmp_path, "h5"))

@@ -1,0 +1,111 @@
+"""The recipe for files of other programs: their arrays as they are, one sequence for each file.
+
+A store keeps frames of one size, so the size that most files have is the store's. What the pictures show is taken from
+the file that `export` leaves beside its pickles, or told by the caller.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from attengait.datasets.arrays import FileError, picture_shape, to_frames
+from attengait.datasets.files import skipped_file
+from attengait.datasets.source import ARRAY, Scan, SourceSequence
+from attengait.errors import AttenGaitError
+from attengait.preprocessing.recipe import with_parts
+from attengait.store.description import describe
+from attengait.store.shards import MadeSequence
+from attengait.store.skipped import Reason, Skipped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayRecipe:
+    """How arrays become frames (a Recipe). `fit` settles what it takes from the files themselves."""
+
+    needs: ClassVar[tuple[str, ...]] = (ARRAY,)
+    flow: ClassVar[str | None] = None
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    dataset: str | None = None
+    """Name that the store gives; by default what was exported, or "imported"."""
+    shows: str | None = None
+    """The modality, a key of `attengait.store.description.MODALITIES`; by default what was exported, or what the
+    channels say."""
+    encoding: str | None = None
+    """How flow is stored, a key of `ENCODINGS`; by default what was exported, or colour."""
+    pad: bool = True
+    """Whether frames narrower than high get columns of zeros on both sides."""
+
+    frame_shape: tuple[int, int, int] = (0, 0, 0)
+    """Height, width and channels; settled by `fit`."""
+    attributes: dict[str, Any] = field(default_factory=dict)
+    """See Recipe; settled by `fit`."""
+
+    @property
+    def modality(self) -> str:
+        """See Recipe."""
+        return str(self.attributes.get("modality", self.shows))
+
+    def check(self) -> None:
+        """See Recipe; arrays can be read everywhere."""
+
+    def fit(self, scan: Scan) -> tuple[Self, Scan]:
+        """See Recipe. Files that hold no frames, or frames of another size than most, are skipped."""
+        scan = with_parts(scan, self.needs)
+        skipped, shapes = list(scan.skipped), {}
+        for sequence in scan.sequences:
+            try:
+                shapes[sequence.name] = picture_shape(sequence.array.shape, pad=self.pad)
+            except FileError as error:
+                skipped.append(skipped_file(sequence.name, sequence.array.where, error))
+        if not shapes:
+            why = f": {skipped[-1].detail}" if skipped else ""
+            raise AttenGaitError(f"no file holds frames{why}")
+        (frame_shape, _), *_ = Counter(shapes.values()).most_common(1)
+        fitting = []
+        for sequence in scan.sequences:
+            if shapes.get(sequence.name) == frame_shape:
+                fitting.append(sequence)
+            elif sequence.name in shapes:
+                skipped.append(_wrong_size(sequence, shapes[sequence.name], frame_shape))
+        settled = replace(self, frame_shape=frame_shape, attributes=self._attributes(scan, frame_shape[2]))
+        return settled, replace(scan, sequences=tuple(fitting), skipped=tuple(skipped))
+
+    def max_pictures(self, sequence: SourceSequence) -> int:
+        """As many as the array holds."""
+        return int(sequence.array.shape[0])
+
+    def make(self, sequence: SourceSequence) -> MadeSequence:
+        """See Recipe. Pictures are numbered from 1, by their place in the file: files of this kind hold no numbers."""
+        try:
+            frames = to_frames(sequence.array.read(), pad=self.pad)
+        except FileError as error:
+            return self._nothing(skipped_file(sequence.name, sequence.array.where, error))
+        if frames.shape[1:] != self.frame_shape:
+            return self._nothing(_wrong_size(sequence, frames.shape[1:], self.frame_shape))
+        return MadeSequence(pictures=frames, frame_numbers=np.arange(1, len(frames) + 1))
+
+    def _attributes(self, scan: Scan, channels: int) -> dict[str, Any]:
+        exported = scan.description
+        description = describe(
+            channels, dataset=self.dataset, modality=self.shows, encoding=self.encoding, exported=exported
+        )
+        recipe = {**scan.recorded, "pad": "square" if self.pad else "none"}
+        if exported is not None and exported.content_sha256 is not None:
+            recipe["exported_recipe"] = exported.recipe
+        return {**description.attributes, "recipe": recipe}
+
+    def _nothing(self, skipped: Skipped) -> MadeSequence:
+        nothing = np.empty((0, *self.frame_shape), np.uint8)
+        return MadeSequence(pictures=nothing, frame_numbers=np.empty(0, np.int64), skipped=(skipped,))
+
+
+def _wrong_size(sequence: SourceSequence, shape: tuple[int, ...], expected: tuple[int, ...]) -> Skipped:
+    detail = f"{sequence.array.where} holds frames of {_times(shape)}, most files of {_times(expected)}"
+    return Skipped(reason=Reason.WRONG_SIZE, where=sequence.name, detail=detail)
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

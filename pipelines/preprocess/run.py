@@ -1,0 +1,93 @@
+"""Preprocessing in one call, as `attengait.preprocess` and the command line do it: a recipe, and what runs it here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from attengait.datasets import Folders
+from attengait.errors import ParameterError
+from attengait.pipelines.preprocess.gpus import GpuProcesses
+from attengait.preprocessing.executors import Executor, LocalProcesses
+from attengait.preprocessing.flow import FlowRecipe
+from attengait.preprocessing.flow_choice import choose_flow
+from attengait.preprocessing.recipe import Recipe
+from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
+from attengait.preprocessing.summary import PreprocessSummary
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES
+from attengait.store.location import Where
+from attengait.system.machine import usable_cores
+from attengait.system.progress import SILENT, Progress
+
+
+def preprocess(
+    dataset: str,
+    out: Where,
+    *,
+    frames: str | Path | None = None,
+    silhouettes: str | Path | None = None,
+    recipe: Recipe | None = None,
+    executor: Executor | None = None,
+    codec: str = "none",
+    chunk_frames: int = DEFAULT_CHUNK_FRAMES,
+    progress: Progress = SILENT,
+) -> PreprocessSummary:
+    """Turn the frames and silhouettes of a data set into one store of flow images, or of what another recipe makes.
+
+    Killed at any moment, the same call continues where it stopped; where the store is finished, it does nothing.
+
+    Args:
+        dataset: how the folders are laid out, such as casia-b.
+        out: the store, a folder, or an s3:// or gs:// URL.
+        frames: folder of the videos, or of pictures made from them; needed for flow.
+        silhouettes: folder of the silhouettes.
+        recipe: FlowRecipe, SilhouetteRecipe or SilhouetteFlowRecipe; by default flow images in colour, as published,
+            by the flow back end that suits this machine.
+        executor: what runs it; by default one process for each usable core, or the first GPU for the flow cuda.
+        codec: none, lz4 or zstd.
+        chunk_frames: frames in one chunk, the unit of compression.
+        progress: hears how many frames are done.
+
+    Returns:
+        What came out and what was left out. `attengait.open_store` takes it.
+
+    Raises:
+        ParameterError: a parameter that is out of range or does not fit the others, or a store at `out` that was made
+            with other ones.
+        AttenGaitError: no usable sequence, input that changed, another run at work, or a disk that is full.
+    """
+    chosen = recipe if recipe is not None else FlowRecipe(flow=choose_flow("auto", out))
+    folders = Folders(
+        frames=None if frames is None else Path(frames),
+        silhouettes=None if silhouettes is None else Path(silhouettes),
+    )
+    config = PreprocessConfig(
+        dataset=dataset,
+        folders=folders,
+        out=out,
+        recipe=chosen,
+        executor=executor if executor is not None else choose_executor(chosen),
+        codec=codec,
+        chunk_frames=chunk_frames,
+    )
+    return run_preprocessing(config, progress)
+
+
+def choose_executor(recipe: Recipe, *, workers: int | None = None, gpus: Sequence[int] | None = None) -> Executor:
+    """What runs a recipe on this machine: GPUs for the flow cuda, else worker processes.
+
+    Args:
+        recipe: what is to be made.
+        workers: processes, by default one for each usable core; for the flow cuda the threads that read for each GPU,
+            by default the usable cores shared among the GPUs.
+        gpus: numbers of GPUs, counted from 0, for the flow cuda; by default the first.
+
+    Raises:
+        ParameterError: GPUs for another flow than cuda, or numbers out of range.
+    """
+    if recipe.flow == "cuda":
+        chosen = tuple(gpus) if gpus is not None else (0,)
+        threads = workers if workers is not None else max(1, usable_cores() // max(1, len(chosen)))
+        return GpuProcesses(gpus=chosen, num_threads=threads)
+    if gpus is not None:
+        what = "no flow is computed" if recipe.flow is None else f"the flow is {recipe.flow}"
+        raise ParameterError(f"gpus is {list(gpus)}, but must be left out: {what}, and only cuda runs on GPUs")
+    return LocalProcesses(num_workers=workers if workers is not None else usable_cores())
