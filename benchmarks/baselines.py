@@ -127,10 +127,7 @@ class LoaderPool:
 
     def close(self) -> None:
         """End the workers."""
-        iterator = getattr(self._loader, "_iterator", None)
-        if iterator is not None:
-            iterator._shutdown_workers()
-        self._loader._iterator = None
+        del self._loader  # its end is theirs
 
 
 class DataLoaderWay(Way):

@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from attengait.benchmarks.defaults import BATCH_SIZE, CLIP_FRAMES
 from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
 from attengait.benchmarks.report import Report, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import shard_files
@@ -70,8 +71,8 @@ def benchmark_layout(
     store_path: str | Path,
     layouts: Sequence[Layout],
     *,
-    batch_size: int = 64,
-    clip_frames: int = 30,
+    batch_size: int = BATCH_SIZE,
+    clip_frames: int = CLIP_FRAMES,
     num_batches: int = 40,
     repeats: int = 5,
     on_repeat: Callable[[int], None] = lambda repeat: None,

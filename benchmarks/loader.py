@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, write_files
+from attengait.benchmarks.defaults import BATCH_SIZE, CLIP_FRAMES
 from attengait.benchmarks.page_cache import empty_page_cache
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
@@ -42,8 +43,8 @@ def benchmark_loader(
     baselines: bool = False,
     workers: Sequence[int] = (1, 2, 4),
     cold: bool = False,
-    batch_size: int = 64,
-    clip_frames: int = 30,
+    batch_size: int = BATCH_SIZE,
+    clip_frames: int = CLIP_FRAMES,
     num_batches: int = 40,
     repeats: int = 5,
     on_repeat: Callable[[int], None] = lambda repeat: None,

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from attengait.benchmarks.defaults import BATCH_SIZE, CLIP_FRAMES
 from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.errors import AttenGaitError, ParameterError
@@ -41,8 +42,8 @@ def benchmark_ranks(
     *,
     processes: Sequence[int] = (1, 2),
     one_core_each: bool = True,
-    batch_size: int = 64,
-    clip_frames: int = 30,
+    batch_size: int = BATCH_SIZE,
+    clip_frames: int = CLIP_FRAMES,
     num_batches: int = 40,
     repeats: int = 5,
     on_repeat: Callable[[int], None] = lambda repeat: None,

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from attengait.benchmarks.defaults import CLIP_FRAMES
 from attengait.benchmarks.loader import PACKAGES, check_positive
 from attengait.benchmarks.process import begin_peak, peak_bytes, usage
 from attengait.benchmarks.report import Report, machine, results, versions
 from attengait.errors import ParameterError
 from attengait.sampling.plan import BatchPlan
 from attengait.store import Sequences, open_store
-from attengait.store.layout import FORMAT, VERSION, FrameLayout
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES, FORMAT, VERSION, FrameLayout, shard_path
+from attengait.store.plan import MAX_SHARD_FRAMES
 from attengait.store.sequences import DTYPES, write_sequences
 from attengait.system.workers import run_in_workers
 
@@ -61,9 +63,9 @@ def benchmark_scale(
     sizes: Sequence[int] = (1000, 10_000, 100_000, GREW_SEQUENCES, 1_000_000),
     *,
     max_files: int = 256,
-    shard_frames: int = 4096,
+    shard_frames: int = MAX_SHARD_FRAMES,
     frame_shape: tuple[int, int, int] = (64, 64, 3),
-    clip_frames: int = 30,
+    clip_frames: int = CLIP_FRAMES,
     num_batches: int = 40,
     repeats: int = 3,
     on_repeat: Callable[[int], None] = lambda repeat: None,
@@ -197,7 +199,7 @@ def write_shard(folder: Path, shard_frames: int, frame_shape: tuple[int, int, in
     layout = _layout(1, shard_frames, frame_shape)
     frames = layout.create(zarr.create_group(folder, zarr_format=3))
     frames[:] = np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8)
-    return folder / "frames" / "c" / "0"
+    return _shard_folder(folder, 0)
 
 
 def write_index(
@@ -219,14 +221,22 @@ def write_index(
     layout.create(group)
     sequences = Sequences(**{name: column.astype(DTYPES[name]) for name, column in columns.items()})
     write_sequences(group.create_group("sequences"), sequences)
-    links = path / "frames" / "c"
-    links.mkdir()
+    _shard_folder(path, 0).parent.mkdir()
     for number in range(layout.num_shards):
-        (links / str(number)).symlink_to(shard)
+        _shard_folder(path, number).symlink_to(shard)
     return path
+
+
+def _shard_folder(store: Path, shard: int) -> Path:
+    """The folder that is a shard's alone: the first of its path in which the number is."""
+    return shard_path(store, shard).parents[2]
 
 
 def _layout(num_shards: int, shard_frames: int, frame_shape: tuple[int, int, int]) -> FrameLayout:
     return FrameLayout(
-        num_shards=num_shards, shard_frames=shard_frames, chunk_frames=16, frame_shape=frame_shape, codec="none"
+        num_shards=num_shards,
+        shard_frames=shard_frames,
+        chunk_frames=DEFAULT_CHUNK_FRAMES,
+        frame_shape=frame_shape,
+        codec="none",
     )

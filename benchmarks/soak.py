@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median_low
 
+from attengait.benchmarks.defaults import BATCH_SIZE, CLIP_FRAMES
 from attengait.benchmarks.loader import PACKAGES, about_store, check_positive, clip_plan
 from attengait.benchmarks.process import usage
 from attengait.benchmarks.report import Report, machine, versions
@@ -29,8 +30,8 @@ def benchmark_soak(
     store_path: str | Path,
     *,
     num_clips: int = 10_000_000,
-    batch_size: int = 64,
-    clip_frames: int = 30,
+    batch_size: int = BATCH_SIZE,
+    clip_frames: int = CLIP_FRAMES,
     progress: Progress = SILENT,
 ) -> Report:
     """Stream `num_clips` clips; the report's "growth" lists what grew, in words, and is empty when all is well.

@@ -9,6 +9,7 @@ from attengait.errors import AttenGaitError
 from attengait.evaluation.embeddings import Embeddings, embed_store
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
+from attengait.pipelines.channels import channels_for, take_channels
 from attengait.pipelines.runs import contents_of, memory_errors, subjects_of
 from attengait.pipelines.stream import SequenceStream
 from attengait.sampling.selection import parse_subjects, subjects_among
@@ -19,6 +20,8 @@ from attengait.training.checkpoint import RunRecord, read_record
 from attengait.training.trainer import resolve_device
 
 EMBED_BATCH_FRAMES = 1024
+_OF_CHANNELS = ("encoding_steps_per_px", "encoding_offset")
+"""What decodes single channels, whatever others a store has."""
 
 
 def unseen_subjects(run: Path, store: Store) -> list[str]:
@@ -57,6 +60,7 @@ def embed_run(
     store = open_store(store_path)
     resolved, _ = resolve_device(device, "fp32")
     model = load_model(model_path).to(resolved)
+    channels = channels_for(model.config, store)
     _check_pictures(model, model_path, store)
     if subjects is None and model_path.is_dir():
         names = unseen_subjects(model_path, store)
@@ -71,19 +75,22 @@ def embed_run(
             reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
         ) as stream,
     ):
-        return embed_store(model, stream, store.sequences, num_sequences=len(indices), progress=progress)
+        batches = ((rows, take_channels(frames, channels), lengths) for rows, frames, lengths in stream)
+        return embed_store(model, batches, store.sequences, num_sequences=len(indices), progress=progress)
 
 
 def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
     """Raise AttenGaitError for a store whose pictures are not of the kind that the model was trained on."""
     if (model_path / "config.json").exists():
         trained, here = picture_kind(read_record(model_path).store), picture_kind(store.attributes)
+        if model.config.input_channels:  # whose names say what they hold
+            trained, here = ({key: kind.get(key) for key in _OF_CHANNELS} for kind in (trained, here))
         if trained and here and trained != here:
             raise AttenGaitError(
                 f"{model_path} was trained on {describe_kind(trained)}, but {store.location} holds "
                 f"{describe_kind(here)}"
             )
-    channels = store.frame_shape[2]
+    channels = len(channels_for(model.config, store))
     if model.config.channels != channels:
         raise AttenGaitError(
             f"{model_path} takes frames of {model.config.channels} channels, but {store.location} has {channels}"

@@ -8,10 +8,12 @@ from pathlib import Path
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.config import FRAME_PIXELS
 from attengait.pipelines.cache import choose_cache, open_clips
+from attengait.pipelines.channels import only_channels
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.sampling.selection import parse_subjects, some_of
 from attengait.store import Store, open_store
+from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores
 from attengait.store.location import Location, Where
 from attengait.system.files import lock
@@ -46,6 +48,8 @@ def train_run(
     store = open_stores(store_path)
     stores = store.stores if isinstance(store, JoinedStores) else [store]
     plan = batch_plan(store, config)
+    names = channel_names(stores[0].attributes, store.frame_shape[2])
+    channels = select_channels(names, config.data.channels)
     if plan.dropped_subjects:
         _log.warning(
             "%s subjects have no sequence %s and are left out: %s",
@@ -75,7 +79,7 @@ def train_run(
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
                 choice = choose_cache(config.run.cache, stores, device)
                 _log.info("%s", choice.reason)
-                return open_clips(
+                clips = open_clips(
                     choice.cache,
                     reader,
                     store.sequences,
@@ -85,12 +89,14 @@ def train_run(
                     device=device,
                     progress=progress,
                 )
+                return only_channels(clips, channels)
 
             trainer = Trainer(
                 config=config,
                 run=run,
                 plan=plan,
-                channels=store.frame_shape[2],
+                channels=len(channels),
+                input_channels=tuple(names[i] for i in channels) if config.data.channels else (),
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,

@@ -57,14 +57,19 @@ class ModelConfig(ModelOptions):
     """Features per part between the two part-wise linear layers."""
     embedding_size: int = 16
     """D, features per part of the embedding."""
+    input_channels: tuple[str, ...] = ()
+    """Names of the channels, such as flow-u, where the network takes only some of a store's; empty: all of them."""
 
     def __post_init__(self) -> None:
         ModelOptions.__post_init__(self)  # super() does not work in a class with slots
         object.__setattr__(self, "widths", tuple(self.widths))
+        object.__setattr__(self, "input_channels", tuple(self.input_channels))
         is_accepted = len(self.widths) == 3 and all(_is_count(width) for width in self.widths)
         require(is_accepted, "widths", self.widths, "three whole numbers of at least 1")
         for name in ("channels", "part_width", "embedding_size"):
             _require_count(name, getattr(self, name))
+        is_accepted = len(self.input_channels) in (0, self.channels)
+        require(is_accepted, "input_channels", self.input_channels, f"none or the names of {self.channels} channels")
 
     @classmethod
     def of_size(cls, size: str, **changes: Any) -> Self:
@@ -88,8 +93,8 @@ class ModelConfig(ModelOptions):
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON can hold them (widths as a list)."""
-        return asdict(self) | {"widths": list(self.widths)}
+        """All fields as JSON can hold them."""
+        return asdict(self) | {"widths": list(self.widths), "input_channels": list(self.input_channels)}
 
 
 SIZES: dict[str, dict[str, Any]] = {

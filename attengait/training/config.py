@@ -66,7 +66,7 @@ class DataSettings:
     exclude_subjects: tuple[str, ...] = ()
     """Subjects that are neither trained on nor test subjects."""
     channels: tuple[str, ...] = ()
-    """Channels of the store's pictures that are trained on, by name; empty: all."""
+    """Channels of the store's pictures that are trained on: names such as flow-u, or kinds such as flow; empty: all."""
     subjects_per_batch: int = 8
     """P of the P x K batch."""
     clips_per_subject: int = 8
@@ -94,8 +94,10 @@ class ModelSettings(ModelOptions):
         ModelOptions.__post_init__(self)  # super() does not work in a class with slots
         check_name(SIZES, self.size, "size")
 
-    def network(self, *, channels: int, num_subjects: int) -> ModelConfig:
+    def network(self, *, channels: int, num_subjects: int, input_channels: tuple[str, ...] = ()) -> ModelConfig:
         """Return the network for frames of `channels` channels and `num_subjects` training subjects.
+
+        `input_channels` are the names of the channels where the network takes only some of a store's.
 
         Raises ParameterError where num_classes is less than the training subjects.
         """
@@ -103,7 +105,7 @@ class ModelSettings(ModelOptions):
         require(is_accepted, "num_classes", self.num_classes, f"0 or at least {num_subjects}, the training subjects")
         options = {option.name: getattr(self, option.name) for option in fields(ModelOptions)}
         options["num_classes"] = self.num_classes or num_subjects
-        return ModelConfig.of_size(self.size, channels=channels, **options)
+        return ModelConfig.of_size(self.size, channels=channels, input_channels=input_channels, **options)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

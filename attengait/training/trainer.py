@@ -77,8 +77,11 @@ class Trainer:
     run: Path
     plan: BatchPlan
     channels: int
+    """Of the clips."""
     open_stream: OpenStream
     sequence_name: Callable[[int], str]
+    input_channels: tuple[str, ...] = ()
+    """Names of the clips' channels, where these are only some of the store's."""
     progress: Progress = SILENT
 
     def train(self, *, resume: bool = False) -> TrainingResult:
@@ -92,7 +95,9 @@ class Trainer:
         if device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(config.run.seed)
-        network = config.model.network(channels=self.channels, num_subjects=len(self.plan.subjects))
+        network = config.model.network(
+            channels=self.channels, num_subjects=len(self.plan.subjects), input_channels=self.input_channels
+        )
         model = AttenGait(network).to(device).train()
         optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
