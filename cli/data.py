@@ -135,7 +135,7 @@ def preprocess(
         for name in ("flow", "farneback", "gap", "encoding", "gpus"):
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(f"--{name} is about flow: the modality silhouette does not take it")
+                raise ParameterError(f"--{name} is given, but must be left out for the modality silhouette")
         recipe = SilhouetteRecipe()
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe

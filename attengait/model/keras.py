@@ -77,7 +77,7 @@ def _layers(root: "h5py.Group") -> dict[str, list[_Layer]]:
 
 def _kind_and_number(name: str) -> tuple[str, int]:
     """`attention_conv_12` -> ("attention_conv", 12); without a suffix it is the first."""
-    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name)
+    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name, re.ASCII)
     assert match is not None
     return match[1], int(match[2] or 0)
 

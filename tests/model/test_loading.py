@@ -74,6 +74,13 @@ def test_keras_suffix_numbers_do_not_matter(data: Path, tmp_path: Path) -> None:
     assert all(torch.equal(expected[name], state[name]) for name in expected)
 
 
+def test_other_digits_in_the_name_of_a_keras_layer_are_no_number(data: Path, tmp_path: Path) -> None:
+    path = editable_copy(data, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.move("mat_mul_1", "mat_mul_١")
+    assert "does not hold the Keras weights" in refusal(path)
+
+
 def test_keras_file_without_classifiers_embeds(data: Path, tmp_path: Path) -> None:
     path = editable_copy(data, tmp_path)
     with h5py.File(path, "r+") as file:
