@@ -184,7 +184,7 @@ def test_balance_over_views_draws_each_view_that_a_subject_has_alike_and_all_its
     first_of_000 = np.flatnonzero((whole.subject == "001") & (whole.view == "000"))[:1]
     keep = ~(((whole.subject == "001") & (whole.view == "000")) | ((whole.subject == "002") & (whole.view != "090")))
     keep[first_of_000] = True
-    sequences = Sequences(**{name: getattr(whole, name)[keep] for name in Sequences.__slots__})
+    sequences = whole.select(keep)
     plan = make_plan(sequences, balance="views")
     found = drawn(plan, 50)
     assert set(found.tolist()) == set(range(len(sequences)))
@@ -198,7 +198,7 @@ def test_balance_over_views_draws_each_view_that_a_subject_has_alike_and_all_its
 def test_subjects_that_the_rules_leave_without_a_sequence_are_dropped() -> None:
     whole = make_sequences(6)
     keep = (whole.subject != "002") | (whole.walk != "cl-01")
-    sequences = Sequences(**{name: getattr(whole, name)[keep] for name in Sequences.__slots__})
+    sequences = whole.select(keep)
     plan = make_plan(sequences, train_walks=("cl",))
     assert plan.dropped_subjects == ["002"]
     assert plan.subjects == ["001", "003", "004", "005", "006"]
@@ -233,7 +233,7 @@ def test_what_leaves_nothing_or_is_unknown_is_refused_with_what_there_is(rules: 
 def test_a_filter_that_only_people_outside_the_training_set_pass_is_said_to_leave_nobody() -> None:
     whole = make_sequences()
     keep = (whole.subject == "004") | (whole.walk != "cl-01")
-    sequences = Sequences(**{name: getattr(whole, name)[keep] for name in Sequences.__slots__})
+    sequences = whole.select(keep)
     settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16, "seed": 0}
     with pytest.raises(ParameterError, match=r"at most the 0 subjects .* of walks cl \(there are walks bg, nm\)$"):
         BatchPlan(sequences, ["001", "002"], **settings, rules=ClipRules(train_walks=("cl",)))
