@@ -15,6 +15,7 @@ from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
 from attengait.cli.progress import show_log
 from attengait.errors import AttenGaitError
+from attengait.store.location import limit_waiting
 from attengait.system.memory import keep_freed_memory
 
 
@@ -72,6 +73,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Before any library has threads, each of which would keep the heap that it began with.
     keep_freed_memory()
+    limit_waiting()
     show_log()
     try:
         app()

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 import typer
 
 from attengait.errors import ParameterError
-from attengait.store.layout import DEFAULT_CHUNK_FRAMES
 
 STORE_HELP = "A store made by `attengait preprocess`: a folder, or an s3://, gs:// or http(s):// URL."
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=STORE_HELP)]
@@ -19,7 +18,8 @@ OutOption = Annotated[
 WorkersOption = Annotated[int | None, typer.Option(help="Processes; by default one for each usable core.")]
 CodecOption = Annotated[Literal["none", "lz4", "zstd"], typer.Option(help="Compression; none is the fastest to read.")]
 ChunkOption = Annotated[int, typer.Option(help="Frames of a chunk, the unit of compression.")]
-CHUNK_FRAMES = DEFAULT_CHUNK_FRAMES
+CHUNK_FRAMES = 8
+"""The library's default, which a test holds it equal to: reading it from there would load zarr for `--help`."""
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")]
 
 

@@ -2,12 +2,16 @@
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from attengait.cli.progress import ProgressLine
+from attengait.system.stopping import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,14 +72,46 @@ def train(
     print(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request to stop, so that the step ends and a checkpoint is written.
+
+    A second signal acts at once, and so does the first one where training does not listen, as while frames are loaded.
+    A signal that is ignored stays ignored, as under nohup.
+    """
+    stop = StopRequest()
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        before.clear()
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        was_heard, handler = stop.is_heard, before[number]
+        restore()
+        stop.signal = number
+        if not was_heard:
+            handler(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if callable(handler):
+            before[number] = signal.signal(number, remember)
+    try:
+        yield stop
+    finally:
+        restore()
+
+
 def train_with_line(
     stores: "Sequence[str | Path]", run: Path, config: "TrainingConfig", *, resume: bool, how_to_continue: str
 ) -> "TrainingResult":
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.train import train_run
 
-    with ProgressLine() as line:
-        result = train_run(stores, run, config, resume=resume, progress=line)
+    with ProgressLine() as line, stop_signals() as stop:
+        result = train_run(stores, run, config, resume=resume, progress=line, stop=stop)
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
         print(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}", file=sys.stderr)

@@ -23,7 +23,6 @@ from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_b
 from attengait.store.opening import Store
 from attengait.store.readers.base import ClipReader, Frames
 from attengait.store.sequences import Sequences
-from attengait.system.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo
@@ -47,7 +46,8 @@ class ClipStream:
 
     `num_steps` None never ends. With `world_size` ranks, this one gets its slice of each batch. `device` is cpu, cuda
     or cuda:INDEX; clips [N, T, H, W, C] and labels [N] are delivered there. A store given as `store_or_reader` is
-    opened and closed by the stream, a reader is left open. `prefetch` and `read_ahead` are in batches.
+    opened and closed by the stream, a reader is left open. `prefetch` and `read_ahead` are in batches. On a CPU it is
+    faster after `attengait.system.memory.keep_freed_memory()`, which the command line calls at its start.
 
     Raises ParameterError for parameters out of range, AttenGaitError without DALI or for a damaged shard.
     """
@@ -213,8 +213,6 @@ class _FrameStream:
                 raise
             raise AttenGaitError(DALI_MISSING) from None
 
-        if self._gpu is None:
-            keep_freed_memory()
         self._requests = _Requests(request_batch, num_batches, read_ahead)
         self._in_use = deque[Batch]()  # views that DALI may still copy from
         # DALI's graph refers to itself, and would keep a reader and its files until the next garbage collection.

@@ -18,6 +18,7 @@ from attengait.store.joined import JoinedStores, join_stores
 from attengait.store.location import Location, Where
 from attengait.system.files import lock
 from attengait.system.progress import SILENT, Progress
+from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, differences, make_config, settings_of
 from attengait.training.trainer import Trainer, TrainingResult, resolve_device
@@ -32,6 +33,7 @@ def train_run(
     *,
     resume: bool = False,
     progress: Progress = SILENT,
+    stop: StopRequest | None = None,
 ) -> TrainingResult:
     """Train on a store, or several together, into the folder `run`, which is made; with `resume`, continue what is
     there.
@@ -100,6 +102,7 @@ def train_run(
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,
+                stop=stop or StopRequest(),
             )
             return trainer.train(resume=resume)
 

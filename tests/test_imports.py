@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from attengait.cli.options import CHUNK_FRAMES
+from attengait.store.layout import DEFAULT_CHUNK_FRAMES
+
 ROOT = Path(__file__).parents[1]
 LINKED = ("kernels", "pipelines", "benchmarks", "cli")
 LINKED_MODULES = tuple(f"attengait.{folder}" for folder in LINKED)
@@ -194,6 +197,16 @@ def test_loading_torch_would_be_seen():
 )
 def test_the_light_parts_load_no_torch(module: str):
     assert not loads_torch(f"import {module}")
+
+
+def test_asking_for_help_loads_neither_numpy_nor_zarr():
+    program = "import sys, attengait.cli.main; print(sorted({'numpy', 'zarr', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_command_line_has_the_library_s_defaults():
+    assert CHUNK_FRAMES == DEFAULT_CHUNK_FRAMES
 
 
 def test_asking_for_help_loads_no_torch():

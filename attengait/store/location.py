@@ -11,7 +11,8 @@ here: for folders by plain files, for URLs by tensorstore's key-value stores, wh
     http(s)://HOST/PATH  to read only; a query such as ?token=... and a login such as USER:PASSWORD@HOST are sent along
                          and left out of messages
 
-Nobody at the port, a lost connection and a server that is busy or silent are tried again, `MAX_RETRIES` times.
+A port where nobody listens, a lost connection, and a server that is busy or silent are tried again, `MAX_RETRIES`
+times. That a server is silent is noticed after `limit_waiting()` only.
 """
 
 import json
@@ -35,7 +36,7 @@ FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 8.0
 
 _WAITING = {"CONNECT_TIMEOUT_SECONDS": "10", "LOW_SPEED_TIME_SECONDS": "15", "LOW_SPEED_LIMIT_BYTES": "1"}
-"""By default tensorstore waits for ever for a server that has gone silent; set in the environment, these stay."""
+"""What `limit_waiting` sets where the environment says nothing."""
 
 VENDOR = Path("/sys/class/dmi/id/sys_vendor")
 """Where Linux says who built the machine."""
@@ -107,8 +108,6 @@ class Location:
         """tensorstore's specification of the key-value store of the files; its path ends in a slash."""
         if self.path is not None:
             return {"driver": "file", "path": f"{self.path.absolute()}/"}
-        for name, value in _WAITING.items():
-            os.environ.setdefault(f"TENSORSTORE_CURL_{name}", value)
         scheme, _, rest = self.root.partition("://")
         driver = DRIVERS[scheme]
         retries = {
@@ -206,6 +205,17 @@ class Location:
 
 
 Where = str | Path | Location
+
+
+def limit_waiting() -> None:
+    """Have this process and its children give up a server that says nothing for 15 seconds.
+
+    By default TensorStore waits for such a server for ever. It can be told only by environment variables
+    (TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS and others), read at its first use; those that are set already stay. The
+    command line calls this at its start; call it in a program of your own that reads stores on servers.
+    """
+    for name, value in _WAITING.items():
+        os.environ.setdefault(f"TENSORSTORE_CURL_{name}", value)
 
 
 @lru_cache(maxsize=16)

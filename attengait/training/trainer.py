@@ -6,13 +6,11 @@ same numbers as an undisturbed one.
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,8 +21,8 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
 from attengait.model.net import AttenGait
 from attengait.sampling.plan import BatchPlan, ClipBatch
-from attengait.system.memory import keep_freed_memory
 from attengait.system.progress import SILENT, Progress, duration
+from attengait.system.stopping import StopRequest
 from attengait.training.augment import augment
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import OptimiserSettings, TrainingConfig
@@ -63,10 +61,16 @@ class StepReport:
 class TrainingResult:
     """How a run ended."""
 
+    run: Path
+    """The folder of the run; `attengait.load_model` and `attengait.embed` take the result for it."""
     steps: int
+    """Steps done, those of earlier calls included."""
     num_steps: int
     interrupted_by: int | None
     """The signal that stopped it, if any."""
+
+    def __fspath__(self) -> str:
+        return str(self.run)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,17 +87,25 @@ class Trainer:
     input_channels: tuple[str, ...] = ()
     """Names of the clips' channels, where these are only some of the store's."""
     progress: Progress = SILENT
+    stop: StopRequest = field(default_factory=StopRequest)
+    """Looked at between two steps: a run that is asked to stop leaves a checkpoint and ends."""
 
     def train(self, *, resume: bool = False) -> TrainingResult:
-        """Train from the start, or from the run's checkpoint, to the end, a stop setting or a signal.
+        """Train from the start, or from the run's checkpoint, to the end, a stop setting or a request to stop.
+
+        On a CPU it is faster after `attengait.system.memory.keep_freed_memory()`, which the command line calls.
 
         Raises AttenGaitError when a loss or gradient is not finite, naming the step, the batch's sequences and the
         learning rate; the last checkpoint stays.
         """
         config = self.config
         device, precision = resolve_device(config.run.device, config.run.precision)
-        if device.type == "cpu":
-            keep_freed_memory()
+        # The caller's random state stays as it is; of the devices, only the one that is trained on has one to keep.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return self._train(device, precision, resume=resume)
+
+    def _train(self, device: torch.device, precision: str, *, resume: bool) -> TrainingResult:
+        config = self.config
         torch.manual_seed(config.run.seed)
         network = config.model.network(
             channels=self.channels, num_subjects=len(self.plan.subjects), input_channels=self.input_channels
@@ -105,35 +117,33 @@ class Trainer:
 
         num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
-        meter = _Meter(num_steps)
-        step = saved = first_step
-        with (
-            closing(_open_scalars(self.run, first_step)) as scalars,
-            _stop_signals() as stopped_by,
-            self.open_stream(first_step, max(0, last_step - first_step)) as stream,
-        ):
-            batches = iter(stream)
-            while step < last_step and not stopped_by:
-                waiting_since = time.perf_counter()
-                batch = next(batches)
-                waited_seconds = time.perf_counter() - waiting_since
-                if batch.step != step:
-                    raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
-                rate = self._rate(step)
-                losses = self._step(model, optimiser, scaler, batch, rate, device, precision)
-                step += 1
-                report = meter.update(step, len(batch.labels), waited_seconds, losses, rate)
-                for name, value in {**losses, "learning_rate": rate}.items():
-                    scalars.add_scalar(f"train/{name}", value, step)
-                scalars.add_scalar("speed/clips_per_second", report.clips_per_second, step)
-                scalars.add_scalar("speed/data_wait_share", report.data_wait_share, step)
-                self.progress.update("Training", step, num_steps, unit="steps", detail=report)
-                if step % config.run.checkpoint_every_steps == 0:
+        meter, saved = _Meter(num_steps), -1
+        step = first_step
+        if step < last_step:  # else a finished run is resumed: nothing is opened, and nothing loaded
+            with (
+                closing(_open_scalars(self.run, first_step)) as scalars,
+                self.open_stream(first_step, last_step - first_step) as stream,
+                self.stop.hearing(),
+            ):
+                batches = iter(stream)
+                while step < last_step and self.stop.signal is None:
+                    waiting_since = time.perf_counter()
+                    batch = next(batches)
+                    waited_seconds = time.perf_counter() - waiting_since
+                    if batch.step != step:
+                        raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
+                    rate = self._rate(step)
+                    losses = self._step(model, optimiser, scaler, batch, rate, device, precision)
+                    step += 1
+                    report = meter.update(step, len(batch.labels), waited_seconds, losses, rate)
+                    _write_scalars(scalars, report)
+                    self.progress.update("Training", step, num_steps, unit="steps", detail=report)
+                    if step % config.run.checkpoint_every_steps == 0 or step == last_step:
+                        save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
+                        saved = step
+                if saved != step:
                     save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
-                    saved = step
-            if step != saved or step == 0:
-                save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
-        return TrainingResult(steps=step, num_steps=num_steps, interrupted_by=stopped_by[0] if stopped_by else None)
+        return TrainingResult(run=self.run, steps=step, num_steps=num_steps, interrupted_by=self.stop.signal)
 
     def _rate(self, step: int) -> float:
         settings, per_epoch = self.config.optimiser, self.plan.steps_per_epoch
@@ -250,36 +260,17 @@ def _computes_in_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
+def _write_scalars(scalars: Any, report: StepReport) -> None:
+    for name, value in {**report.losses, "learning_rate": report.learning_rate}.items():
+        scalars.add_scalar(f"train/{name}", value, report.step)
+    scalars.add_scalar("speed/clips_per_second", report.clips_per_second, report.step)
+    scalars.add_scalar("speed/data_wait_share", report.data_wait_share, report.step)
+
+
 def _open_scalars(run: Path, first_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them, so that the step ends and a checkpoint is written.
-
-    A second signal acts at once. Outside the main thread signals cannot be caught and the list stays empty.
-    """
-    caught: list[int] = []
-    before: dict[int, Any] = {}
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        for caught_number, handler in before.items():
-            signal.signal(caught_number, handler)
-
-    try:
-        for watched in (signal.SIGINT, signal.SIGTERM):
-            before[watched] = signal.signal(watched, remember)
-    except ValueError:
-        before.clear()
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Meter:

@@ -238,6 +238,7 @@ def test_a_server_that_says_nothing_is_given_up():
         "from attengait.store import location\n"
         "location._WAITING['LOW_SPEED_TIME_SECONDS'] = '1'\n"
         "location.MAX_RETRIES = 1\n"
+        "location.limit_waiting()\n"
         "silent = socket.create_server(('127.0.0.1', 0))\n"
         "try:\n"
         "    location.Location.parse(f'http://127.0.0.1:{silent.getsockname()[1]}/w.zarr').read('zarr.json')\n"

@@ -4,12 +4,13 @@ from attengait.system.progress import Progress
 
 
 class Heard(Progress):
-    """`counts` are the (done, total) that it heard, `details` what came with them; then `act(done)` is called."""
+    """`tasks`, `counts` (done, total) and `details` are what it heard; then `act(done)` is called."""
 
     def __init__(self, act=lambda done: None):
-        self.counts, self.details, self._act = [], [], act
+        self.tasks, self.counts, self.details, self._act = [], [], [], act
 
     def update(self, task, done, total, *, unit, detail=None):
+        self.tasks.append(task)
         self.counts.append((done, total))
         self.details.append(detail)
         self._act(done)

@@ -1,6 +1,5 @@
 """The training loop over batches made in memory: resuming, signals, NaN, checkpoints that do not fit."""
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.store.sequences import Sequences
 from attengait.system.progress import SILENT, Progress
+from attengait.system.stopping import StopRequest
 from attengait.training import checkpoint
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import make_config
@@ -62,7 +62,7 @@ Open = Callable[..., Trainer]
 
 @pytest.fixture
 def trainer(tmp_path: Path, sequences: Sequences, frames: np.ndarray) -> Open:
-    def make(run: str = "run", progress: Progress = SILENT, **changes: Any) -> Trainer:
+    def make(run: str = "run", progress: Progress = SILENT, stop: StopRequest | None = None, **changes: Any) -> Trainer:
         config = make_config({**SMALL, **changes})
         plan = BatchPlan(
             sequences,
@@ -99,6 +99,7 @@ def trainer(tmp_path: Path, sequences: Sequences, frames: np.ndarray) -> Open:
             open_stream=open_stream,
             sequence_name=sequences.name,
             progress=progress,
+            stop=stop or StopRequest(),
         )
 
     return make
@@ -147,20 +148,42 @@ def test_the_run_folder_is_a_model_ready_to_embed(trainer: Open, tmp_path: Path)
     assert not model.training
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_a_checkpoint_to_resume_from(trainer: Open, tmp_path: Path, number: signal.Signals) -> None:
-    def interrupt(done: int) -> None:
-        if done == 3:
-            os.kill(os.getpid(), number)
+def test_a_request_to_stop_leaves_a_checkpoint_to_resume_from(trainer: Open, tmp_path: Path) -> None:
+    stop = StopRequest()
 
-    handler = signal.getsignal(number)
-    result = trainer("stopped", Heard(interrupt)).train()
-    assert (result.steps, result.interrupted_by) == (3, number)
-    assert signal.getsignal(number) is handler
+    def ask(done: int) -> None:
+        assert stop.is_heard
+        if done == 3:
+            stop.signal = signal.SIGTERM
+
+    result = trainer("stopped", Heard(ask), stop=stop).train()
+    assert (result.steps, result.interrupted_by, stop.is_heard) == (3, signal.SIGTERM, False)
     trainer("stopped").train(resume=True)
     trainer("whole").train()
     whole, stopped = weights(tmp_path / "whole"), weights(tmp_path / "stopped")
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def test_a_finished_run_that_is_resumed_opens_no_stream(trainer: Open, tmp_path: Path) -> None:
+    trainer().train()
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    again = trainer()
+
+    def refuse(first_step: int, num_steps: int) -> Any:
+        raise AssertionError("nothing was to be read")
+
+    again.open_stream = refuse
+    result = again.train(resume=True)
+    assert result.steps == result.num_steps == 8
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+def test_the_caller_s_random_state_stays_as_it_is(trainer: Open) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    trainer(stop_after_steps=2).train()
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_nan_stops_with_step_sequences_and_rate_and_keeps_the_checkpoint(trainer: Open, tmp_path: Path) -> None:

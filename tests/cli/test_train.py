@@ -1,0 +1,72 @@
+"""Signals while a command trains: the step ends, a second signal acts at once, and loading is not waited for."""
+
+import os
+import signal
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from small_stores import make_store
+
+from attengait.cli.train import stop_signals
+from attengait.pipelines.train import train_run
+from attengait.training.config import make_config
+
+Heard = import_module("heard").Heard
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Python's own handlers, whatever the tests were started with; put back afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_a_request_where_it_is_heard_and_the_second_acts(
+    handlers: None, number: signal.Signals
+) -> None:
+    with stop_signals() as stop:
+        with stop.hearing():
+            os.kill(os.getpid(), number)
+            assert stop.signal == number
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+    assert signal.getsignal(number) is signal.default_int_handler
+
+
+def test_where_nobody_hears_the_first_signal_acts(handlers: None) -> None:
+    with stop_signals(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_that_is_ignored_stays_ignored(handlers: None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_signals() as stop, stop.hearing():
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (stop.signal, signal.getsignal(signal.SIGINT)) == (None, signal.SIG_IGN)
+
+
+def test_loading_frames_into_memory_ends_with_the_first_signal(handlers: None, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", "lz4", lengths=(18,) * 6, shard_frames=32, frame_shape=(64, 64, 3))
+    small = {"size": "tiny", "subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16, "epochs": 1}
+    settings = {**small, "epochs_without_cross_entropy": 0, "precision": "fp32", "device": "cpu", "cache": "host"}
+    loading = Heard(lambda done: os.kill(os.getpid(), signal.SIGINT))
+    with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
+        train_run(store.path, tmp_path / "run", make_config(settings), progress=loading, stop=stop)
+    assert len(loading.counts) == 1
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    # The same command trains, and a finished run that is resumed loads nothing.
+    heard = Heard()
+    result = train_run(store.path, tmp_path / "run", make_config(settings), progress=heard)
+    assert result.steps == result.num_steps
+    assert any(unit == "Loading" for unit in heard.tasks)
+    again = Heard()
+    train_run(store.path, tmp_path / "run", make_config(settings), resume=True, progress=again)
+    assert again.tasks == []
