@@ -18,10 +18,10 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.resident import ResidentStream
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling.plan import BatchPlan
-from attengait.store.opening import Store
 from attengait.store.readers.base import ClipReader, TakeClips
 from attengait.store.readers.resident import ResidentReader
 from attengait.store.sequences import Sequences
+from attengait.store.store import Store
 from attengait.system.lookup import check_name
 from attengait.system.machine import available_memory_bytes
 from attengait.system.progress import SILENT, Progress

@@ -20,9 +20,9 @@ from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError, how_to_install
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
-from attengait.store.opening import Store
 from attengait.store.readers.base import ClipReader, Frames
 from attengait.store.sequences import Sequences
+from attengait.store.store import Store
 
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo

@@ -49,21 +49,21 @@ def subjects_among(spec: Iterable[str], available: Sequence[str]) -> set[str]:
     return found
 
 
-def parse_views(spec: Sequence[str], available: Sequence[str]) -> list[str]:
+def parse_views(spec: Sequence[str], available: Sequence[str], *, what: str = "train_views") -> list[str]:
     """The views that `spec` asks for: names, numbers and ranges, as for subjects (90, 090, 000-090).
 
     Raises ParameterError for a piece that is not understood or that matches no view.
     """
-    return _chosen("train_views", spec, available)
+    return _chosen(what, spec, available)
 
 
-def parse_walks(spec: Sequence[str], available: Sequence[str]) -> list[str]:
+def parse_walks(spec: Sequence[str], available: Sequence[str], *, what: str = "train_walks") -> list[str]:
     """The walks that `spec` asks for, by name or kind. Raises ParameterError for a piece that matches no walk."""
     names = list(dict.fromkeys(available))
     kinds = walk_kinds(names)
     known = list(dict.fromkeys([*kinds, *names]))
     for piece in _pieces(spec):
-        check_name(known, piece, "train_walks", known_in_words=some_of(known, _NUM_CHOICES))
+        check_name(known, piece, what, known_in_words=some_of(known, _NUM_CHOICES))
     pieces = set(_pieces(spec))
     return [name for name, kind in zip(names, kinds, strict=True) if name in pieces or kind in pieces]
 

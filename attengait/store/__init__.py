@@ -8,13 +8,14 @@ zarr takes a while to load.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attengait.store.opening import Store, open_store
+    from attengait.store.opening import open_store
     from attengait.store.sequences import Sequences
+    from attengait.store.store import Store
     from attengait.store.summary import summarise
 
 __all__ = ["Sequences", "Store", "open_store", "summarise"]
 
-_HOMES = {"Sequences": "sequences", "Store": "opening", "open_store": "opening", "summarise": "summary"}
+_HOMES = {"Sequences": "sequences", "Store": "store", "open_store": "opening", "summarise": "summary"}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,10 +15,10 @@ import numpy as np
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.sampling.selection import STORE_MARK
 from attengait.store.location import Location
-from attengait.store.opening import Store
 from attengait.store.readers.base import ClipReader
 from attengait.store.readers.joined import JoinedReader
 from attengait.store.sequences import DTYPES, Sequences
+from attengait.store.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,132 +1,24 @@
 """Opening a finished store, with one sentence for everything that may be wrong with it."""
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from attengait.errors import AttenGaitError, ParameterError
-from attengait.store.frame_columns import NUMBERS, TIMES, read_frame_column
-from attengait.store.layout import FORMAT, VERSION, FrameLayout, frame_layout
+from attengait.errors import AttenGaitError
+from attengait.store.layout import FORMAT, VERSION, frame_layout
 from attengait.store.location import Location, Where
-from attengait.store.readers import open_reader
-from attengait.store.readers.base import ClipReader
-from attengait.store.sequences import Sequences, array_in, read_files, read_sequences
+from attengait.store.sequences import array_in, read_files, read_sequences
+from attengait.store.store import Store
 from attengait.store.workfolder import progress_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Store:
-    """A finished store: what it holds and where.
-
-    `store[i]` are the frames of sequence i, uint8 [T, H, W, C], and `store[i, 10:40]` those of a part of it, as an
-    array of one's own. So a store, which can be pickled, serves inside a torch Dataset: in spawned workers always, in
-    forked ones where it is a folder on this machine. Many clips at a time are read faster through `reader()`.
-    """
-
-    location: Location
-    attributes: dict[str, Any]
-    """dataset, modality, encoding, recipe, versions, source; see the README."""
-    layout: FrameLayout
-    sequences: Sequences
-    _readers: list[ClipReader] = field(default_factory=list, init=False, repr=False, compare=False)
-    _columns: dict[str, NDArray[Any] | None] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    def __len__(self) -> int:
-        """Sequences."""
-        return len(self.sequences)
-
-    def __getitem__(self, key: int | tuple[int, slice]) -> NDArray[np.uint8]:
-        """Frames of a sequence.
-
-        Raises IndexError, ParameterError for a step other than 1, AttenGaitError for damage.
-        """
-        index, part = key if isinstance(key, tuple) else (key, slice(None))
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        start, stop, step = part.indices(int(self.sequences.length[index]))
-        if step != 1:
-            raise ParameterError(f"the step of the frames is {step}, but must be 1")
-        if stop <= start:
-            return np.empty((0, *self.frame_shape), np.uint8)
-        if not self._readers:
-            self._readers.append(self.reader())
-        (frames,) = self._readers[0].read_clips([int(self.sequences.start[index]) + start], [stop - start])
-        return frames if frames.flags.writeable else frames.copy()
-
-    def frame_numbers(self, index: int) -> NDArray[np.int64]:
-        """Frame numbers of the pictures of a sequence, int64 [T], ascending.
-
-        They are those of the files or of the video; files of other programs are counted from 1. Raises IndexError, and
-        AttenGaitError for a store that keeps none, as those of version 0.1.0.
-        """
-        numbers = self._frame_column(NUMBERS, index)
-        if numbers is None:
-            raise AttenGaitError(f"{self.location} keeps no frame numbers: it was made by version 0.1.0")
-        return numbers.astype(np.int64)
-
-    def frame_times(self, index: int) -> NDArray[np.float64] | None:
-        """Times of the pictures of a sequence in seconds from the beginning of its video, float64 [T].
-
-        None where it did not come from a video. Raises IndexError, and AttenGaitError for damage.
-        """
-        times = self._frame_column(TIMES, index)
-        return None if times is None or np.isnan(times).any() else times
-
-    def _frame_column(self, name: str, index: int) -> NDArray[Any] | None:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"sequence {index} of {len(self)}")
-        if name not in self._columns:
-            self._columns[name] = read_frame_column(self.location, name, self.layout.num_frames)
-        column = self._columns[name]
-        start = int(self.sequences.start[index])
-        return None if column is None else column[start : start + int(self.sequences.length[index])]
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.location, self.attributes, self.layout, self.sequences)
+class HasLocation(Protocol):
+    """What says where a store is, such as the summary of `attengait.preprocess`."""
 
     @property
-    def path(self) -> Path:
-        """The folder of a store on this machine; AttenGaitError for one behind a URL."""
-        if self.location.path is None:
-            raise AttenGaitError(f"{self.location} is not a folder on this machine: copy the store to one first")
-        return self.location.path
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """Height, width, channels."""
-        return self.layout.frame_shape
-
-    @property
-    def num_frames(self) -> int:
-        """Frames in all sequences; the array `frames` is longer, by the unused tails of its shards."""
-        return int(self.sequences.length.sum())
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames in one chunk, the unit of compression."""
-        return self.layout.chunk_frames
-
-    @property
-    def shard_frames(self) -> int:
-        """Frames in one shard file."""
-        return self.layout.shard_frames
-
-    @property
-    def codec(self) -> str:
-        """none, lz4 or zstd."""
-        return self.layout.codec
-
-    def reader(self) -> ClipReader:
-        """The fastest reader for this store; close it after use."""
-        return open_reader(self.location, self.layout)
-
-
-def _rebuild(location: Location, attributes: dict[str, Any], layout: FrameLayout, sequences: Sequences) -> Store:
-    return Store(location=location, attributes=attributes, layout=layout, sequences=sequences)
+    def location(self) -> Location:
+        """The store."""
+        ...
 
 
 def is_finished(where: Where) -> bool:
@@ -144,14 +36,25 @@ def is_finished(where: Where) -> bool:
         return False
 
 
-def open_store(where: Where) -> Store:
+def open_store(where: Where | Store | HasLocation) -> Store:
     """Open a finished store: a folder, or an s3://, gs://, http:// or https:// URL.
 
-    From a server a fixed number of small files is read, whatever the size of the store. Raises AttenGaitError when
-    there is none, when it is not finished, of another version, not ours, or damaged in its metadata or columns, and
-    when a server cannot be reached. Frames are not looked at: see `verify`.
+    What `attengait.preprocess` returns is accepted, too. A store that is open already is returned as it is. From a
+    server a fixed number of small files is read, whatever the size of the store. Frames are not looked at: see
+    `attengait.store.verify`.
+
+    Raises:
+        AttenGaitError: there is no store, it is not finished, of another version, not ours, or damaged in its metadata
+            or columns, or a server cannot be reached.
+        ParameterError: a URL of another scheme.
+
+    >>> store = attengait.open_store("walkers.zarr")
+    >>> store.sequences.name(0)
+    '001/bg-01/000'
     """
-    location = Location.parse(where)
+    if isinstance(where, Store):
+        return where
+    location = Location.parse(where if isinstance(where, (str, Path, Location)) else where.location)
     head = read_files(location, ["zarr.json", "frames/zarr.json"])
     if "zarr.json" not in head:
         raise _nothing_there(location)

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from attengait.store.opening import Store
+from attengait.store.store import Store
 
 
 def summarise(store: Store) -> dict[str, Any]:

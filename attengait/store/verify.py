@@ -13,8 +13,9 @@ from attengait.errors import AttenGaitError
 from attengait.store.frame_columns import NUMBERS, TIMES, read_frame_column
 from attengait.store.layout import ABSENT, parse_shard_index, shard_key
 from attengait.store.location import Where
-from attengait.store.opening import Store, open_store
+from attengait.store.opening import open_store
 from attengait.store.sequences import array_in, read_files
+from attengait.store.store import Store
 from attengait.system.progress import SILENT, Progress
 
 

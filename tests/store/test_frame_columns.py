@@ -41,7 +41,7 @@ def test_every_picture_has_its_number_and_plain_zarr_python_reads_it(store):
     assert set(numbers[~used]) == {-1}
     assert store.frame_times(0) is None
     assert store.frame_numbers(-1).tolist() == store.frame_numbers(len(store) - 1).tolist()
-    with pytest.raises(IndexError, match="sequence 9 of 9"):
+    with pytest.raises(IndexError, match="sequence is 9, but there are 9"):
         store.frame_numbers(9)
 
 

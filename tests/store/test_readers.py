@@ -301,6 +301,27 @@ def test_clips_of_a_reader_that_was_closed_meanwhile_are_one_sentence(
         takes[-1]()
 
 
+def readers_of_every_kind(folder: Path) -> list[ClipReader]:
+    raw, packed = make_store(folder / "raw.zarr"), make_store(folder / "lz4.zarr", "lz4")
+    joined = JoinedReader([raw.reader(), packed.reader()], [raw.layout.num_frames, packed.layout.num_frames])
+    remote = TensorStoreReader(raw.location, raw.layout)
+    return [raw.reader(), packed.reader(), remote, joined, ResidentReader(zarr_frames(raw))]
+
+
+def test_a_closed_reader_says_so_and_reads_nothing(tmp_path: Path) -> None:
+    readers = readers_of_every_kind(tmp_path)
+    assert len({type(reader) for reader in readers}) == 5
+    for reader in readers:
+        (clip,) = reader.read_clips([0], [10])
+        expected = clip.copy()
+        reader.close()
+        reader.close()
+        for call in (reader.read_clips, reader.request_clips):
+            with pytest.raises(AttenGaitError, match=r"the reader was closed: make another with store.reader"):
+                call([0], [10])
+        assert np.array_equal(clip, expected)
+
+
 @pytest.mark.parametrize(("start", "length"), [(40, 9), (-1, 2), (NUM_SHARDS * SHARD_FRAMES - 1, 2), (0, 0), (0, 49)])
 @pytest.mark.parametrize("kind", [MappedReader, TensorStoreReader])
 def test_a_clip_that_is_not_within_one_shard_is_refused(

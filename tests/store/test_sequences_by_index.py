@@ -1,15 +1,18 @@
 """A store by index: sequences as arrays, inside torch's Dataset and its workers, forked and spawned."""
 
+import pickle
 import subprocess
 import sys
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from attengait.errors import ParameterError
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.store import open_store
 from attengait.store.layout import CODECS
 
 small_stores = import_module("small_stores")
@@ -35,13 +38,127 @@ def test_a_sequence_is_an_array_of_ones_own(tmp_path: Path, codec: str) -> None:
     assert np.array_equal(store[0], frames[:20])
 
 
+def test_one_image_is_read_by_its_number(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+    assert np.array_equal(store[1, 3], store[1][3])
+    assert np.array_equal(store[np.int64(1), -1], store[1][-1])
+    assert store[1, 3].shape == store.frame_shape
+
+
+def test_a_sequence_is_found_by_its_name(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+    for index in range(4):
+        name = tuple(store.sequences.name(index).split("/"))
+        assert store.index(*name) == index
+        assert np.array_equal(store[name], store[index])
+    subject, walk, _ = store.sequences.name(0).split("/")
+    with pytest.raises(ParameterError, match=r"^subject is '099', but must be one of the [0-9]+ that there are: 0"):
+        store["099", walk, "090"]
+    with pytest.raises(ParameterError, match=f"^walk of {subject} is 'xx-01', but must be one of"):
+        store[subject, "xx-01", "090"]
+    with pytest.raises(ParameterError, match=f"^view of {subject} {walk} is '999', but must be one of"):
+        store[subject, walk, "999"]
+
+
+def test_a_store_can_be_iterated(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+    assert tuple(len(images) for images in store) == LENGTHS
+    assert repr(store[:1]) == f"Store('{store.location}', 1 sequences, 20 images of 6 x 5 x 3, selected)"
+
+
+@pytest.mark.parametrize(
+    ("key", "rows"),
+    [
+        (slice(1, 3), [1, 2]),
+        (slice(None, None, -1), [3, 2, 1, 0]),
+        (slice(0, 0), []),
+        ([2, -4], [2, 0]),
+        ([], []),
+        (np.array([True, False, False, True]), [0, 3]),
+        (np.array([3], np.uint8), [3]),
+    ],
+)
+def test_several_sequences_are_a_store(tmp_path: Path, key: object, rows: list[int]) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+    some = store[key]  # type: ignore[call-overload]
+    assert len(some) == len(rows)
+    assert [some.sequences.name(i) for i in range(len(some))] == [store.sequences.name(row) for row in rows]
+    for images, row in zip(some, rows, strict=True):
+        assert np.array_equal(images, store[row])
+    assert some.num_frames == sum(LENGTHS[row] for row in rows)
+    assert some.content_sha256 == store.content_sha256
+    assert some[:1].content_sha256 == store.content_sha256
+
+
+def test_sequences_are_selected_as_for_training(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=(10,) * 8)
+    names = [store.sequences.name(i) for i in range(8)]
+    subject = store.sequences.subject[2]
+    found = store.select(subjects=str(int(subject)))
+    assert [found.sequences.name(i) for i in range(len(found))] == [n for n in names if n.startswith(f"{subject}/")]
+    view, walk = str(store.sequences.view[0]), str(store.sequences.walk[0])
+    both = store.select(walks=walk.partition("-")[0], views=[view])
+    assert [both.sequences.name(i) for i in range(len(both))] == [n for n in names if n.endswith(f"/{view}")]
+    assert len(store.select()) == 8
+    for chosen in ({"subjects": "099"}, {"walks": "xx"}, {"views": "999"}):
+        (what,) = chosen
+        with pytest.raises(ParameterError, match=f"^{what} is '[0-9a-z]+', but must be"):
+            store.select(**chosen)
+
+
+def test_a_selection_is_pickled(tmp_path: Path) -> None:
+    some = make_store(tmp_path / "s.zarr", lengths=LENGTHS)[1:3]
+    again = pickle.loads(pickle.dumps(some))
+    assert [len(images) for images in again] == [11, 30]
+    assert again.content_sha256 == some.content_sha256
+
+
+def test_a_table_has_a_row_for_each_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as where it is not installed
+    table = store.table()
+    assert list(table) == ["subject", "walk", "view", "length"]
+    assert table["length"].tolist() == list(LENGTHS)
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=lambda columns: ("frame", columns)))
+    kind, columns = store.table()
+    assert (kind, columns["length"]) == ("frame", list(LENGTHS))
+    assert columns["subject"] == store.sequences.subject.tolist()
+
+
+def test_a_closed_store_is_said_and_its_arrays_stay(tmp_path: Path) -> None:
+    with make_store(tmp_path / "s.zarr", lengths=LENGTHS) as store:
+        images = store[0]
+        part = store[1, 3:5]
+    assert len(images) == 20
+    assert len(part) == 2
+    for read in (lambda: store[0], lambda: store[0, 3:3], lambda: store.frame_numbers(0)):
+        with pytest.raises(AttenGaitError, match=r"s.zarr was closed: open the store again"):
+            read()
+
+
+def test_what_is_open_is_taken_as_it_is(tmp_path: Path) -> None:
+    some = make_store(tmp_path / "s.zarr", lengths=LENGTHS)[1:3]
+    assert open_store(some) is some
+    assert len(open_store(SimpleNamespace(location=some.location))) == 4
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", lengths=LENGTHS)
     for index in (4, -5):
-        with pytest.raises(IndexError, match=f"sequence {index} of 4"):
-            store[index]
-    with pytest.raises(ParameterError, match="the step of the frames is 2, but must be 1"):
+        for key in (index, [0, index], (index, 0)):
+            with pytest.raises(IndexError, match=f"sequence is {index}, but there are 4"):
+                store[key]
+    for image in (11, -12):
+        with pytest.raises(IndexError, match=f"image of sequence 1 is {image}, but there are 11"):
+            store[1, image]
+    with pytest.raises(ParameterError, match="the step of the images is 2, but must be 1"):
         store[0, ::2]
+    for wrong in ("001", 1.5, (0, 1, 2), (0, "nm"), None, ("001", "nm-01")):
+        with pytest.raises(ParameterError, match=r"^index is .* but must be as in store"):
+            store[wrong]
+    for rows in ([0.5], np.zeros(3, bool), np.zeros((2, 2), int), ["001"]):
+        with pytest.raises(ParameterError, match=r"^index is .* but must be bool"):
+            store[rows]
 
 
 # In a process of its own, as forked workers need one whose other threads do nothing.

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import ParameterError
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.layout import FrameLayout
 
 Frames = NDArray[np.uint8]
@@ -25,14 +25,15 @@ class ClipReader(Protocol):
     def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
         """Clips [T, H, W, C] of `lengths` frames from the absolute frames `starts`; they may be read-only.
 
-        Raises ParameterError for a clip that is not within one shard, AttenGaitError for a damaged shard, naming it.
+        Raises ParameterError for a clip that is not within one shard, AttenGaitError for a damaged shard, naming it,
+        and for a reader that is closed.
         """
         ...
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         """Begin to read clips that will be needed soon; damage is an error of the returned function.
 
-        Raises ParameterError like `read_clips`.
+        Raises ParameterError like `read_clips`, AttenGaitError for a reader that is closed.
         """
         ...
 
@@ -48,8 +49,16 @@ class ClipReader(Protocol):
 class Reader:
     """A context manager that closes; what the readers have in common."""
 
+    _is_closed = False
+
     def close(self) -> None:
         """See ClipReader."""
+        self._is_closed = True
+
+    def check_open(self) -> None:
+        """Raise AttenGaitError for a reader that is closed."""
+        if self._is_closed:
+            raise AttenGaitError("the reader was closed: make another with store.reader()")
 
     def __enter__(self) -> Self:
         return self

@@ -211,10 +211,12 @@ class ChunkReader(Reader):
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         """See ClipReader."""
+        self.check_open()
         starts, lengths, shards = locate(starts, lengths, self._layout)
         firsts = starts - shards * self._layout.shard_frames
         return self._files.request(list(zip(shards.tolist(), firsts.tolist(), lengths.tolist(), strict=True)))
 
     def close(self) -> None:
         """See ClipReader."""
+        super().close()
         self._files.close()

@@ -20,6 +20,7 @@ class JoinedReader(Reader):
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         """See ClipReader."""
+        self.check_open()
         starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
         of_store = np.minimum(np.searchsorted(self._ends, starts, side="right"), len(self._readers) - 1)
         parts = []
@@ -38,5 +39,6 @@ class JoinedReader(Reader):
 
     def close(self) -> None:
         """See ClipReader."""
+        super().close()
         for reader in self._readers:
             reader.close()

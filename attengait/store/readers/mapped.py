@@ -168,6 +168,7 @@ class MappedReader(Reader):
 
     def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
         """See ClipReader."""
+        self.check_open()
         if self._mapped is None:
             return self._fallback.read_clips(starts, lengths)
         starts, lengths, shards = locate(starts, lengths, self._layout)
@@ -183,6 +184,7 @@ class MappedReader(Reader):
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         """See ClipReader."""
+        self.check_open()
         if self._mapped is None:
             return self._fallback.request_clips(starts, lengths)
         starts, lengths, shards = locate(starts, lengths, self._layout)
@@ -194,5 +196,6 @@ class MappedReader(Reader):
 
     def close(self) -> None:
         """See ClipReader."""
+        super().close()
         self._mapped = None
         self._fallback.close()

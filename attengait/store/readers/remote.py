@@ -21,6 +21,7 @@ class TensorStoreReader(Reader):
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         """See ClipReader."""
+        self.check_open()
         starts, lengths, shards = locate(starts, lengths, self._layout)
         tensorstore = use_tensorstore()
         if self._array is None:
@@ -43,6 +44,7 @@ class TensorStoreReader(Reader):
 
     def close(self) -> None:
         """See ClipReader."""
+        super().close()
         self._array = None
 
     def _open(self, *, fill_missing: bool = False) -> Any:

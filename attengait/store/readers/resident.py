@@ -16,6 +16,7 @@ class ResidentReader(Reader):
 
     def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
         """Clips as in ClipReader; raises ParameterError for one that is not within the frames."""
+        self.check_open()
         starts, lengths = np.asarray(starts, np.int64), np.asarray(lengths, np.int64)
         wrong = (lengths < 1) | (starts < 0) | (starts + lengths > len(self._frames))
         if wrong.any():
@@ -28,4 +29,5 @@ class ResidentReader(Reader):
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         """See ClipReader."""
+        self.check_open()
         return partial(self.read_clips, starts, lengths)
