@@ -1,7 +1,6 @@
 """A store and a model put together: embed sequences. The library call behind `attengait embed` and `evaluate`."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,39 +9,18 @@ from attengait.evaluation.embeddings import Embeddings, embed_store
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
 from attengait.pipelines.channels import channels_for, take_channels
-from attengait.pipelines.runs import contents_of, memory_errors, subjects_of
+from attengait.pipelines.runs import memory_errors, subjects_of, unseen_subjects
 from attengait.pipelines.stream import SequenceStream
-from attengait.sampling.selection import parse_subjects, subjects_among
+from attengait.sampling.selection import parse_subjects
 from attengait.store import Store, open_store
-from attengait.store.joined import describe_kind, picture_kind, prefix_of, store_name
+from attengait.store.joined import describe_kind, picture_kind
 from attengait.system.progress import SILENT, Progress
-from attengait.training.checkpoint import RunRecord, read_record
+from attengait.training.checkpoint import read_record
 from attengait.training.trainer import resolve_device
 
 EMBED_BATCH_FRAMES = 1024
 _OF_CHANNELS = ("encoding_steps_per_px", "encoding_offset")
 """What decodes single channels, whatever others a store has."""
-
-
-def unseen_subjects(run: Path, store: Store) -> list[str]:
-    """Return the store's subjects that a run neither trained on nor set aside.
-
-    Raises AttenGaitError where there are none, and for a run on several stores of which this is none.
-    """
-    record = read_record(run)
-    available = subjects_of(store)
-    prefix = _prefix_in(run, record, store)
-    data = record.config.data
-    specs = [*(data.train_subjects or record.subjects), *data.exclude_subjects]
-    # A part of the training set may have nobody in this store, which is no mistake here.
-    known = subjects_among(specs, [prefix + name for name in available])
-    subjects = [name for name in available if prefix + name not in known]
-    if not subjects:
-        raise AttenGaitError(
-            f"all {len(available)} subjects of {store.location} belong to the training set of {run}: name the ones to "
-            "use with --subjects"
-        )
-    return subjects
 
 
 def embed_run(
@@ -95,21 +73,3 @@ def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
         raise AttenGaitError(
             f"{model_path} takes frames of {model.config.channels} channels, but {store.location} has {channels}"
         )
-
-
-def _prefix_in(run: Path, record: RunRecord, store: Store) -> str:
-    """What the names of a store's subjects begin with in a run: empty, unless that was on several stores."""
-    stores: list[dict[str, Any]] = record.store.get("stores", [])
-    if not stores:
-        return ""
-    digest = contents_of(store)["sha256"]
-    names = [one["name"] for one in stores]
-    same = [one["name"] for one in stores if one["sha256"] == digest]
-    if not same and (name := store_name(store.location)) in names:
-        same = [name]
-    if not same:
-        raise AttenGaitError(
-            f"{run} was trained on the stores {', '.join(names)}, of which {store.location} is none, so that it cannot "
-            "be said whom it has seen: name the subjects to use with --subjects"
-        )
-    return prefix_of(same[0])

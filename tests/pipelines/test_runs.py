@@ -1,0 +1,100 @@
+"""Whom a run has seen: a store is known by what it holds and what it was made from, not by names."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_stores import make_store
+
+from attengait.errors import AttenGaitError
+from attengait.pipelines.runs import identity_of, unseen_subjects
+from attengait.store import Store
+from attengait.training.checkpoint import RunRecord, write_record
+from attengait.training.config import make_config
+
+SOURCE = {"source": {"sequences": 8, "sha256": "a" * 64}}
+OTHER_SOURCE = {"source": {"sequences": 8, "sha256": "b" * 64}}
+
+
+def people(path: Path, **changes: Any) -> Store:
+    """A store of four subjects, 001 to 004, of two sequences each."""
+    made: Store = make_store(path, **({"lengths": (18,) * 8, "attributes": SOURCE} | changes))
+    return made
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Path, Store]:
+    """A run on 001 and 002 of a store."""
+    store = people(tmp_path / "s.zarr")
+    note(tmp_path, identity_of(store))
+    return tmp_path, store
+
+
+def note(run: Path, store: dict[str, Any]) -> None:
+    config = make_config({"train_subjects": ("001-002",)})
+    write_record(run, RunRecord(config=config, subjects=["001", "002"], store=store))
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_of_its_own_store_a_run_has_seen_its_training_set(
+    trained: tuple[Path, Store], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, store = trained
+    assert unseen_subjects(run, store) == ["003", "004"]
+    assert unseen_subjects(run, store.select(subjects="2-3")) == ["003"]
+    with pytest.raises(AttenGaitError, match=r"all 2 subjects of .* belong to the training set .* --subjects"):
+        unseen_subjects(run, store.select(subjects="1-2"))
+    assert not warnings_of(caplog)
+
+
+def test_strangers_of_another_store_with_the_same_names_are_kept(
+    trained: tuple[Path, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, _ = trained
+    other = people(tmp_path / "other.zarr", lengths=(19,) * 8, attributes=OTHER_SOURCE)
+    assert unseen_subjects(run, other) == ["001", "002", "003", "004"]
+    (sentence,) = warnings_of(caplog)
+    assert "other.zarr is not the store that" in sentence
+    assert "its 4 subjects are taken for other people, although names of 2 are in the training set" in sentence
+    assert sentence.endswith("choose with --subjects")
+    only = other.select(subjects="1-2")
+    assert unseen_subjects(run, only) == ["001", "002"]
+
+
+def test_other_pictures_of_the_same_files_show_the_same_people(trained: tuple[Path, Store], tmp_path: Path) -> None:
+    run, _ = trained
+    again = people(tmp_path / "again.zarr", lengths=(19,) * 8, frame_shape=(6, 5, 2))
+    assert unseen_subjects(run, again) == ["003", "004"]
+
+
+def test_another_store_without_common_names_needs_no_warning(
+    trained: tuple[Path, Store], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, _ = trained
+    other = people(tmp_path / "other.zarr", lengths=(19,) * 8, attributes=OTHER_SOURCE).select(subjects="3-4")
+    assert unseen_subjects(run, other) == ["003", "004"]
+    assert not warnings_of(caplog)
+
+
+def test_a_record_of_0_1_0_knows_its_store_and_no_other(tmp_path: Path) -> None:
+    store = people(tmp_path / "s.zarr")
+    note(tmp_path, {key: value for key, value in identity_of(store).items() if key != "source_sha256"})
+    assert unseen_subjects(tmp_path, store) == ["003", "004"]
+    other = people(tmp_path / "other.zarr", lengths=(19,) * 8)
+    with pytest.raises(AttenGaitError, match=r"does not say from which files .* 2 subjects of the same"):
+        unseen_subjects(tmp_path, other)
+    assert unseen_subjects(tmp_path, other.select(subjects="3-4")) == ["003", "004"]
+
+
+def test_a_selection_is_noted_with_the_digest_of_its_whole_store(tmp_path: Path) -> None:
+    store = people(tmp_path / "s.zarr")
+    some, whole = identity_of(store[:4]), identity_of(store)
+    assert (some["sequences"], some["frames"]) == (4, 72)
+    assert some["sha256"] == whole["sha256"]
+    assert some["source_sha256"] == "a" * 64
+    assert some["selected_sha256"] != identity_of(store[1:5])["selected_sha256"]
+    assert "selected_sha256" not in whole
