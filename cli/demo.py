@@ -44,7 +44,7 @@ def demo(
     from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
     from attengait.kernels.flow.backends import AUTO
-    from attengait.pipelines.embed import embed_run
+    from attengait.pipelines.embed import embed
     from attengait.pipelines.preprocess.run import choose_executor
     from attengait.preprocessing.flow import FlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow
@@ -81,7 +81,7 @@ def demo(
     resume = (run / "checkpoint.pt").exists()
     train_with_line([store], run, config, resume=resume, how_to_continue="the same command continues")
     with ProgressLine() as line:
-        embeddings = embed_run(run, store, progress=line)
+        embeddings = embed(run, store, progress=line)
     save_embeddings(out / "embeddings.npz", embeddings)
     table = evaluate_embeddings(embeddings)
     write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())

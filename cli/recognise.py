@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -11,9 +11,6 @@ from attengait.cli.options import StoreArgument
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.errors import ParameterError
-
-if TYPE_CHECKING:
-    from attengait.evaluation.embeddings import Embeddings
 
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, a .safetensors or a Keras .hdf5 file of weights.")
@@ -33,10 +30,12 @@ def embed(
 ) -> None:
     """Embed whole sequences of a store."""
     from attengait.evaluation.embeddings import save_embeddings
+    from attengait.pipelines.embed import embed as embed_store
     from attengait.system.files import check_target
 
     check_target(out)
-    embeddings = embed_with_progress(run, store, subjects, device)
+    with ProgressLine() as line:
+        embeddings = embed_store(run, store, subjects=subjects, device=device, progress=line)
     save_embeddings(out, embeddings)
     print(f"{out}: features {list(embeddings.features.shape)}")
 
@@ -60,11 +59,8 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
 ) -> None:
     """Print the rank-1 table of views and conditions, identical views excluded."""
-    import numpy as np
-
-    from attengait.evaluation import check_names, evaluate_embeddings
-    from attengait.evaluation.embeddings import load_embeddings
-    from attengait.sampling.selection import parse_subjects
+    from attengait.evaluation import check_names, load_embeddings
+    from attengait.pipelines.evaluate import evaluate as evaluate_found
     from attengait.system.files import check_target, write_atomically
 
     check_names(protocol, distance)
@@ -73,24 +69,20 @@ def evaluate(
     if embeddings is not None:
         if run is not None or device is not None:
             raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --device")
-        found = load_embeddings(embeddings)
-        if subjects is not None:
-            names = parse_subjects([subjects], sorted(set(found.subjects.tolist())))
-            found = found.select(np.isin(found.subjects, names))
+        result = evaluate_found(load_embeddings(embeddings), protocol=protocol, distance=distance, subjects=subjects)
     elif run is None or store is None:
         raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
     else:
-        found = embed_with_progress(run, store, subjects, device or "auto")
-    result = evaluate_embeddings(found, protocol=protocol, distance=distance)
+        with ProgressLine() as line:
+            result = evaluate_found(
+                run,
+                store,
+                protocol=protocol,
+                distance=distance,
+                subjects=subjects,
+                device=device or "auto",
+                progress=line,
+            )
     Console().print(evaluation_table(result))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
-
-
-def embed_with_progress(run: Path, store: str, subjects: str | None, device: str) -> "Embeddings":
-    """Embed a store's sequences, with a live line."""
-    from attengait.pipelines.embed import embed_run
-
-    with ProgressLine() as line:
-        specs = subjects.split(",") if subjects is not None else None
-        return embed_run(run, store, subjects=specs, device=device, progress=line)

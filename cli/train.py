@@ -53,17 +53,11 @@ def train(
 
     Ctrl-C or SIGTERM leaves a checkpoint; the same command with --resume continues with the very same numbers.
     """
-    from attengait.training.checkpoint import read_record
-    from attengait.training.config import TrainingConfig, load_preset, make_config, parse_assignments, settings_of
+    from attengait.pipelines.train import choose_settings
+    from attengait.training.config import parse_assignments
 
-    settings = settings_of(TrainingConfig())
-    if resume and preset is None:
-        # Where the former command was to stop says nothing about this one.
-        settings = settings_of(read_record(out).config) | {"stop_after_steps": 0}
-    if preset is not None:
-        settings |= load_preset(preset)
-    settings |= parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
-    config = make_config(settings)
+    settings = parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
+    config = choose_settings(out, preset=preset, settings=settings, resume=resume)
     if show_settings:
         print(config.to_json())
         return

@@ -1,11 +1,15 @@
-"""A store and a model put together: embed sequences. The library call behind `attengait embed` and `evaluate`."""
+"""A store and a model put together: sequences become embeddings, as with `attengait embed` and `evaluate`."""
 
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from attengait.errors import AttenGaitError
 from attengait.evaluation.embeddings import Embeddings, embed_store
+from attengait.model.config import ModelConfig
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
 from attengait.pipelines.channels import channels_for, take_channels
@@ -14,6 +18,7 @@ from attengait.pipelines.stream import SequenceStream
 from attengait.sampling.selection import parse_subjects
 from attengait.store import Store, open_store
 from attengait.store.joined import describe_kind, picture_kind
+from attengait.store.opening import AnyStore
 from attengait.system.progress import SILENT, Progress
 from attengait.training.checkpoint import read_record
 from attengait.training.trainer import resolve_device
@@ -23,53 +28,93 @@ _OF_CHANNELS = ("encoding_steps_per_px", "encoding_offset")
 """What decodes single channels, whatever others a store has."""
 
 
-def embed_run(
-    model_path: Path,
-    store_path: str | Path,
+Model = AttenGait | str | os.PathLike[str]
+"""A network, or what `attengait.load_model` takes."""
+
+
+def embed(
+    model: Model,
+    store: AnyStore,
     *,
-    subjects: list[str] | None = None,
+    subjects: str | Sequence[str] | None = None,
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> Embeddings:
-    """Embed whole sequences of a store with a run folder's model or a weights file.
+    """Embed whole sequences of a store. The same as `attengait embed`.
 
-    `subjects` are specs such as 075-124; None means a run's test subjects (all subjects for a weights file).
+    Args:
+        model: the folder of a run, what `attengait.train` returned, a file of weights, or a network.
+        store: a path, a URL, an open store (also some of its sequences), or what `attengait.preprocess` returned.
+        subjects: names, numbers and ranges, such as "075-124"; None means those that the run did not train on, and all
+            where there is no run to ask.
+        device: auto, cpu, cuda or cuda:N; with auto a network stays where it is.
+        progress: hears how many sequences are done.
+
+    Returns:
+        One embedding for each sequence, with its subject, walk and view. `attengait.evaluate` takes it.
+
+    Raises:
+        ParameterError: subjects that there are not, or a device that is not there.
+        AttenGaitError: a model or store that cannot be opened, images of another kind than the model was trained on, a
+            store of whose subjects none is left, or too little memory.
+
+    >>> embeddings = attengait.embed(model, store)
+    >>> embeddings.features.shape == (len(store), 62, model.config.embedding_size)
+    True
     """
-    store = open_store(store_path)
-    resolved, _ = resolve_device(device, "fp32")
-    model = load_model(model_path).to(resolved)
-    channels = channels_for(model.config, store)
-    _check_pictures(model, model_path, store)
-    if subjects is None and model_path.is_dir():
-        names = unseen_subjects(model_path, store)
+    opened = open_store(store)
+    run: Path | None = None
+    if isinstance(model, AttenGait):
+        network = model
+        place = str(next(network.parameters()).device) if device == "auto" else device
     else:
-        names = parse_subjects(subjects or [], subjects_of(store))
+        run = Path(model)
+        network, place = load_model(run), device
+    resolved, _ = resolve_device(place, "fp32")
+    network.to(resolved)
+    channels = channels_for(network.config, opened)
+    _check_pictures(network.config, run, opened)
+    if subjects is None and run is not None and run.is_dir():
+        names = unseen_subjects(run, opened)
+    else:
+        names = parse_subjects([subjects] if isinstance(subjects, str) else (subjects or []), subjects_of(opened))
     chosen = set(names)
-    indices = np.flatnonzero([subject in chosen for subject in store.sequences.subject.tolist()])
+    indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
     with (
         memory_errors("choose another device"),
-        store.reader() as reader,
+        _evaluation_mode(network),
+        opened.reader() as reader,
         SequenceStream(
-            reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
+            reader, opened.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
         ) as stream,
     ):
         batches = ((rows, take_channels(frames, channels), lengths) for rows, frames, lengths in stream)
-        return embed_store(model, batches, store.sequences, num_sequences=len(indices), progress=progress)
+        return embed_store(network, batches, opened.sequences, num_sequences=len(indices), progress=progress)
 
 
-def _check_pictures(model: AttenGait, model_path: Path, store: Store) -> None:
+@contextmanager
+def _evaluation_mode(model: AttenGait) -> Iterator[None]:
+    """Without dropout; afterwards every layer has its mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:
     """Raise AttenGaitError for a store whose pictures are not of the kind that the model was trained on."""
-    if (model_path / "config.json").exists():
-        trained, here = picture_kind(read_record(model_path).store), picture_kind(store.attributes)
-        if model.config.input_channels:  # whose names say what they hold
+    name = run or "the model"
+    if run is not None and (run / "config.json").exists():
+        trained, here = picture_kind(read_record(run).store), picture_kind(store.attributes)
+        if model.input_channels:  # whose names say what they hold
             trained, here = ({key: kind.get(key) for key in _OF_CHANNELS} for kind in (trained, here))
         if trained and here and trained != here:
             raise AttenGaitError(
-                f"{model_path} was trained on {describe_kind(trained)}, but {store.location} holds "
-                f"{describe_kind(here)}"
+                f"{name} was trained on {describe_kind(trained)}, but {store.location} holds {describe_kind(here)}"
             )
-    channels = len(channels_for(model.config, store))
-    if model.config.channels != channels:
-        raise AttenGaitError(
-            f"{model_path} takes frames of {model.config.channels} channels, but {store.location} has {channels}"
-        )
+    channels = len(channels_for(model, store))
+    if model.channels != channels:
+        raise AttenGaitError(f"{name} takes frames of {model.channels} channels, but {store.location} has {channels}")

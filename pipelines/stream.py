@@ -10,7 +10,7 @@ anew). Frames stay uint8 up to the device.
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -18,11 +18,16 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
-from attengait.errors import AttenGaitError, ParameterError, how_to_install
+from attengait.errors import AttenGaitError, ParameterError, how_to_install, require
+from attengait.pipelines.runs import subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
+from attengait.sampling.rules import ClipRules
+from attengait.sampling.selection import parse_subjects
+from attengait.store.opening import AnyStore, open_store
 from attengait.store.readers.base import ClipReader, Frames
 from attengait.store.sequences import Sequences
 from attengait.store.store import Store
+from attengait.training.config import DataSettings
 
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo
@@ -38,18 +43,44 @@ READ_AHEAD = 4
 COPY_THREADS = 2
 """DALI's threads that copy clips, beside the one that calls."""
 
+_DEFAULTS = DataSettings()
+
 DALI_MISSING = f"NVIDIA DALI is not installed: {how_to_install('cpu', 'cuda12', 'cuda13')}"
 
 
 class ClipStream:
     """The batches of a training plan from `start_step` on: an iterator of ClipBatch and a context manager.
 
-    `num_steps` None never ends. With `world_size` ranks, this one gets its slice of each batch. `device` is cpu, cuda
-    or cuda:INDEX; clips [N, T, H, W, C] and labels [N] are delivered there. A store given as `store_or_reader` is
-    opened and closed by the stream, a reader is left open. `prefetch` and `read_ahead` are in batches. On a CPU it is
-    faster after `attengait.system.memory.keep_freed_memory()`, which the command line calls at its start.
+    A batch has `clips`, uint8 [N, T, H, W, C], and `labels`, int64 [N], on `device`; also `step`, and `sequences`, the
+    position of each clip's sequence in the store. `len` is the number of batches. `state_dict` and `load_state_dict`
+    continue a stream at the very next batch, also in another process.
 
-    Raises ParameterError for parameters out of range, AttenGaitError without DALI or for a damaged shard.
+    Most users call `ClipStream.from_store`, which makes the plan. On a CPU a stream is faster after
+    `attengait.system.memory.keep_freed_memory()`, which changes malloc for the whole process; the command line calls
+    it, the stream does not.
+
+    Args:
+        store_or_reader: a store, which the stream opens and closes, or a reader, which it leaves open.
+        plan: which clips make each batch.
+        start_step: the first batch, counted from 0 over all epochs.
+        num_steps: how many batches; None never ends.
+        device: cpu, cuda or cuda:INDEX.
+        rank: which of the `world_size` processes this is; it gets its slice of each batch.
+        world_size: processes that share each batch.
+        prefetch: batches that DALI holds ready.
+        read_ahead: batches that are being read beyond those.
+
+    Raises:
+        ParameterError: a parameter that is out of range.
+        AttenGaitError: DALI is not installed, or a shard is damaged.
+
+    >>> settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16}
+    >>> with attengait.ClipStream.from_store(store, **settings) as stream:
+    ...     shapes = [batch.clips.shape for batch in stream]
+    >>> len(shapes) == len(stream)
+    True
+    >>> list(shapes[0])
+    [4, 16, 64, 64, 3]
     """
 
     def __init__(
@@ -65,18 +96,133 @@ class ClipStream:
         prefetch: int = 2,
         read_ahead: int = READ_AHEAD,
     ) -> None:
-        if start_step < 0:
-            raise ParameterError(f"start_step is {start_step}, but must be at least 0")
-        first = plan.batch(start_step, rank, world_size)
-        lengths = np.full(len(first.labels), plan.clip_frames)
+        require(start_step >= 0, "start_step", start_step, "at least 0")
+        require(num_steps is None or num_steps >= 0, "num_steps", num_steps, "at least 0")
+        self._plan, self._num_steps = plan, num_steps
+        self._start_step, self._next_step = start_step, start_step
+        self._rank, self._world_size = rank, world_size
+        self._settings: dict[str, Any] = {"device": device, "prefetch": prefetch, "read_ahead": read_ahead}
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
         reader = self._own_reader or store_or_reader
         assert not isinstance(reader, Store)
+        self._reader = reader
+        self._begin()
 
+    @classmethod
+    def from_store(
+        cls,
+        store: AnyStore,
+        *,
+        subjects: str | Sequence[str] = (),
+        subjects_per_batch: int = _DEFAULTS.subjects_per_batch,
+        clips_per_subject: int = _DEFAULTS.clips_per_subject,
+        clip_frames: int = _DEFAULTS.clip_frames,
+        rules: ClipRules | None = None,
+        seed: int = 0,
+        epochs: int | None = 1,
+        **settings: Any,
+    ) -> Self:
+        """Stream P x K batches from a store.
+
+        Args:
+            store: a path, a URL, an open store (also some of its sequences), or what `attengait.preprocess` returned.
+            subjects: names, numbers and ranges, such as "001-074"; empty means all.
+            subjects_per_batch: P.
+            clips_per_subject: K.
+            clip_frames: images of each clip; shorter sequences are not used, unless the rules say so.
+            rules: which sequences are used and how clips are drawn from them.
+            seed: what the random choices depend on, beside the step.
+            epochs: how often each subject is visited; None never ends.
+            **settings: the other parameters of ClipStream, such as device, start_step, rank and world_size.
+
+        Raises:
+            ParameterError: a parameter that is out of range or does not fit the store.
+            AttenGaitError: a store that cannot be opened.
+        """
+        require(epochs is None or epochs >= 0, "epochs", epochs, "at least 0")
+        opened = open_store(store)
+        names = parse_subjects([subjects] if isinstance(subjects, str) else subjects, subjects_of(opened))
+        plan = BatchPlan(
+            opened.sequences,
+            names,
+            subjects_per_batch=subjects_per_batch,
+            clips_per_subject=clips_per_subject,
+            clip_frames=clip_frames,
+            seed=seed,
+            rules=rules,
+        )
+        if epochs is not None:
+            steps = epochs * plan.steps_per_epoch - settings.get("start_step", 0)
+            settings = {"num_steps": max(0, steps)} | settings
+        return cls(opened, plan, **settings)
+
+    @property
+    def plan(self) -> BatchPlan:
+        """Which clips make each batch; its `subjects` are what the labels count."""
+        return self._plan
+
+    def __len__(self) -> int:
+        """Batches from the first to the last. Raises TypeError for a stream that never ends."""
+        if self._num_steps is None:
+            raise TypeError("the stream has no length: num_steps is None, so it never ends")
+        return self._num_steps
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> ClipBatch:
+        clips = _as_torch(self._frames.next_batch().as_tensor())
+        planned = self._ahead.popleft()
+        self._next_step = planned.step + 1
+        return ClipBatch(
+            step=planned.step,
+            clips=clips,
+            labels=torch.from_numpy(planned.labels).to(clips.device),
+            sequences=planned.sequences,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what continues this stream: the step of the next batch, and what the plan depends on."""
+        return {"step": self._next_step, "plan": self._plan.state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue at the step of a state that `state_dict` returned; the last batch stays the same.
+
+        Raises ParameterError for the state of another plan, and for a step that this stream does not have.
+        """
+        here, there = self._plan.state(), dict(state["plan"])
+        for name in here:
+            require(there.get(name) == here[name], name, here[name], f"{there.get(name)!r} as in the state")
+        step, first = int(state["step"]), self._start_step
+        last = None if self._num_steps is None else first + self._num_steps
+        known = f"at least {first}" if last is None else f"from {first} to {last}"
+        require(first <= step and (last is None or step <= last), "step", step, known)
+        self._frames.close()
+        self._next_step = step
+        self._begin()
+
+    def close(self) -> None:
+        """Stop prefetching and let go of all threads and files; batches given out stay valid."""
+        self._frames.close()
+        if self._own_reader is not None:
+            self._own_reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        """Start to read at the next step."""
+        plan, reader, rank, world_size = self._plan, self._reader, self._rank, self._world_size
+        begin = self._next_step
+        first = plan.batch(begin, rank, world_size)
+        lengths = np.full(len(first.labels), plan.clip_frames)
         self._ahead = ahead = deque[PlannedBatch]()  # read, but not given out yet
 
         def request_batch(index: int) -> Callable[[], Batch]:
-            planned = plan.batch(start_step + index, rank, world_size)
+            planned = plan.batch(begin + index, rank, world_size)
             if planned.frames is None:
                 take, orders = reader.request_clips(planned.starts, lengths), None
             else:
@@ -93,38 +239,11 @@ class ClipStream:
 
         self._frames = _FrameStream(
             request_batch,
-            num_batches=num_steps,
+            num_batches=None if self._num_steps is None else self._start_step + self._num_steps - begin,
             batch_size=len(lengths),
-            device=device,
-            prefetch=prefetch,
-            read_ahead=read_ahead,
             ordered=first.frames is not None,
+            **self._settings,
         )
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> ClipBatch:
-        clips = _as_torch(self._frames.next_batch().as_tensor())
-        planned = self._ahead.popleft()
-        return ClipBatch(
-            step=planned.step,
-            clips=clips,
-            labels=torch.from_numpy(planned.labels).to(clips.device),
-            sequences=planned.sequences,
-        )
-
-    def close(self) -> None:
-        """Stop prefetching and let go of all threads and files; batches given out stay valid."""
-        self._frames.close()
-        if self._own_reader is not None:
-            self._own_reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 class SequenceStream:
@@ -199,12 +318,8 @@ class _FrameStream:
         read_ahead: int,
         ordered: bool = False,
     ) -> None:
-        if num_batches is not None and num_batches < 0:
-            raise ParameterError(f"num_steps is {num_batches}, but must be at least 0")
-        if prefetch < 1:
-            raise ParameterError(f"prefetch is {prefetch}, but must be at least 1")
-        if read_ahead < 0:
-            raise ParameterError(f"read_ahead is {read_ahead}, but must be at least 0")
+        require(prefetch >= 1, "prefetch", prefetch, "at least 1")
+        require(read_ahead >= 0, "read_ahead", read_ahead, "at least 0")
         self._gpu = _gpu_index(device)
         try:
             from attengait.pipelines.graphs import frames_pipeline, ordered_frames_pipeline

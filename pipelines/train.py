@@ -1,9 +1,10 @@
 """A store, a stream and the model put together: train a run. The library call behind `attengait train`."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, cast
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.config import FRAME_PIXELS
@@ -15,19 +16,73 @@ from attengait.sampling.selection import parse_subjects, some_of
 from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores
-from attengait.store.location import Location, Where
+from attengait.store.opening import AnyStore
 from attengait.system.files import lock
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
-from attengait.training.config import TrainingConfig, differences, make_config, settings_of
+from attengait.training.config import TrainingConfig, differences, load_preset, make_config, settings_of
 from attengait.training.trainer import Trainer, TrainingResult, resolve_device
 
 _log = logging.getLogger(__name__)
 
 
+def train(
+    stores: AnyStore | Sequence[AnyStore],
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+    stop: StopRequest | None = None,
+) -> TrainingResult:
+    """Train AttenGait on a store, or on several together. The same as `attengait train`.
+
+    Args:
+        stores: a store or a list of stores: paths, URLs, open stores, or what `attengait.preprocess` returned.
+        out: the folder of the run, which is made: settings, checkpoints, weights, TensorBoard scalars.
+        preset: settings to start from: demo, casia-b, grew or oumvlp.
+        settings: changes on top of these, such as {"epochs": 10, "train_subjects": ("001-074",)}. They are listed by
+            `attengait train --show-settings`.
+        resume: continue the run in `out` from its checkpoint, with the very same numbers.
+        progress: hears how far it is.
+        stop: another thread may set it to end the run after its step, with a checkpoint.
+
+    Returns:
+        Where the run is and how many steps are done. `attengait.load_model` and `attengait.embed` take it.
+
+    Raises:
+        ParameterError: a setting that is unknown, out of range, or does not fit the stores.
+        AttenGaitError: a folder that holds a run already, or another; stores that cannot be opened or joined, or are
+            not those of the run that is continued; too little memory; a loss that is not finite.
+
+    >>> result = attengait.train(store, "run", preset="demo", settings={"stop_after_steps": 1})
+    >>> result.steps
+    1
+    """
+    config = choose_settings(Path(out), preset=preset, settings=settings or {}, resume=resume)
+    return train_run(stores, Path(out), config, resume=resume, progress=progress, stop=stop)
+
+
+def choose_settings(
+    run: Path, *, preset: str | None, settings: Mapping[str, Any], resume: bool = False
+) -> TrainingConfig:
+    """Return the settings of a run: the defaults or those of the run that is continued, a preset, and changes.
+
+    Raises ParameterError for a wrong setting, AttenGaitError for a run that is not there.
+    """
+    chosen = settings_of(TrainingConfig())
+    if resume and preset is None:
+        # Where the former command was to stop says nothing about this one.
+        chosen = settings_of(read_record(run).config) | {"stop_after_steps": 0}
+    if preset is not None:
+        chosen |= load_preset(preset)
+    return make_config(chosen | dict(settings))
+
+
 def train_run(
-    store_path: Where | Sequence[Where],
+    stores: AnyStore | Sequence[AnyStore],
     run: Path,
     config: TrainingConfig,
     *,
@@ -47,10 +102,10 @@ def train_run(
         read_record(run)
     device, precision = resolve_device(config.run.device, config.run.precision)
     config = make_config(settings_of(config) | {"precision": precision})
-    store = open_stores(store_path)
-    stores = store.stores if isinstance(store, JoinedStores) else [store]
+    store = open_stores(stores)
+    parts = store.stores if isinstance(store, JoinedStores) else [store]
     plan = batch_plan(store, config)
-    names = channel_names(stores[0].attributes, store.frame_shape[2])
+    names = channel_names(parts[0].attributes, store.frame_shape[2])
     channels = select_channels(names, config.data.channels)
     if plan.dropped_subjects:
         _log.warning(
@@ -79,7 +134,7 @@ def train_run(
         with store.reader() as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
-                choice = choose_cache(config.run.cache, stores, device)
+                choice = choose_cache(config.run.cache, parts, device)
                 _log.info("%s", choice.reason)
                 clips = open_clips(
                     choice.cache,
@@ -107,12 +162,13 @@ def train_run(
             return trainer.train(resume=resume)
 
 
-def open_stores(where: Where | Sequence[Where]) -> Store | JoinedStores:
+def open_stores(where: AnyStore | Sequence[AnyStore]) -> Store | JoinedStores:
     """Open what is trained on: a store, or several as one.
 
     Raises AttenGaitError for stores that cannot be opened or joined, or whose pictures no model takes.
     """
-    places = [where] if isinstance(where, (str, Path, Location)) else list(where)
+    several = isinstance(where, (list, tuple))
+    places = cast("Sequence[AnyStore]", where if several else [where])
     stores = [open_store(place) for place in places]
     for store in stores:
         _check_size(store)

@@ -8,9 +8,12 @@ sequence ends: that is how sequences of different lengths are embedded (`embed_r
 N clips or sequences, T frames, C channels, P = 62 parts, D features per part, K classes, M = frames of all clips.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attengait.errors import ParameterError, require
@@ -18,6 +21,8 @@ from attengait.model.attention import PartAttention, PatchAttention
 from attengait.model.config import FRAME_PIXELS, ModelConfig
 from attengait.model.initialisation import initialise_classifier, initialise_convolution, initialise_part_linear
 from attengait.model.pyramids import MIN_FRAMES, PARTS_PER_PYRAMID, SpatialPyramid, TemporalPyramid
+
+Images = Tensor | NDArray[Any]
 
 PARTS = 2 * PARTS_PER_PYRAMID
 CHUNK_FRAMES = 256
@@ -116,12 +121,38 @@ class AttenGait(nn.Module):
         return logits
 
     @torch.no_grad()
-    def embed(self, frames: Tensor) -> Tensor:
-        """Embeddings float32 [N, 62, D] of whole sequences of one length, frames uint8 [N, T, 64, 64, C]."""
-        if frames.dim() != 5:
-            wanted = f"[N, T, {FRAME_PIXELS}, {FRAME_PIXELS}, {self.config.channels}]"
-            raise ParameterError(f"frames is {list(frames.shape)}, but must be {wanted}")
-        return self.embed_ragged(frames.flatten(0, 1), [frames.shape[1]] * frames.shape[0])
+    def embed(self, frames: Images | Iterable[Images]) -> Tensor:
+        """Embeddings of whole sequences, float32, on the device where the network is.
+
+        A sequence shorter than 16 images is repeated from its start until it has 16. Many sequences of a store are
+        embedded faster by `attengait.embed`.
+
+        Args:
+            frames: one sequence, uint8 [T, 64, 64, C]; or N sequences of one length, uint8 [N, T, 64, 64, C]; or
+                sequences of any lengths, such as a list or a store. NumPy arrays or torch tensors.
+
+        Returns:
+            [62, D] of one sequence, [N, 62, D] of several.
+
+        Raises:
+            ParameterError: frames of another shape or type, or no sequence at all.
+
+        >>> model.embed(store[0]).shape == (62, model.config.embedding_size)
+        True
+        >>> len(model.embed([store[0], store[1, :20]]))
+        2
+        """
+        if isinstance(frames, (Tensor, np.ndarray)):
+            images = self._tensor(frames)
+            if images.dim() == 4:
+                return self.embed_ragged(images, [len(images)])[0]
+            if images.dim() == 5:
+                return self.embed_ragged(images.flatten(0, 1), [images.shape[1]] * images.shape[0])
+            sequence = f"T, {FRAME_PIXELS}, {FRAME_PIXELS}, {self.config.channels}]"
+            raise ParameterError(f"frames is {list(images.shape)}, but must be [{sequence} or [N, {sequence}")
+        embeddings = [self.embed_ragged(images, [len(images)])[0] for images in map(self._tensor, frames)]
+        require(bool(embeddings), "frames", [], "at least one sequence")
+        return torch.stack(embeddings)
 
     @torch.no_grad()
     def embed_ragged(
@@ -144,6 +175,13 @@ class AttenGait(nn.Module):
         maps = torch.cat([self.backbone(normalise(chunk)) for chunk in torch.split(frames, chunk_frames)])
         parts = [self._pyramids(sequences) for sequences in _split(maps, lengths)]
         return self._head(torch.cat(parts)).float()
+
+    def _tensor(self, images: Images) -> Tensor:
+        """Images as a tensor on the network's device."""
+        if isinstance(images, np.ndarray):
+            # torch warns of arrays that must not be written.
+            images = torch.from_numpy(images if images.flags.writeable else images.copy())
+        return torch.as_tensor(images, device=next(self.parameters()).device)
 
     def _pyramids(self, maps: Tensor) -> Tensor:
         """[N, T, 16, 16, w3] -> weighed parts float32 [N, 62, w3]."""

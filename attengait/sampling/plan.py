@@ -9,9 +9,10 @@ run continues with the same clips. Only raw Philox words, stable sorting and rem
 with the version of numpy. (A remainder of 64 random bits is biased by less than one part in 10^12 here.)
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -130,6 +131,20 @@ class BatchPlan:
         self._shown = length * self._repeats  # frames of the stretched sequence
         self._in_one_piece = rules.frame_order == "consecutive" and bool((self._repeats[used] == 1).all())
         self._last_permutation: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def state(self) -> dict[str, Any]:
+        """What the batches depend on, as plain values: equal for two plans that give the same batches."""
+        digest = hashlib.sha256()
+        for values in (self._sequences, self._start, self._shown, self._repeats, self._num_cells, self._num_sequences):
+            digest.update(np.ascontiguousarray(values, np.int64).tobytes())
+        return {
+            "seed": self.seed,
+            "subjects_per_batch": self.subjects_per_batch,
+            "clips_per_subject": self.clips_per_subject,
+            "clip_frames": self.clip_frames,
+            "frame_order": self.rules.frame_order,
+            "sequences_sha256": digest.hexdigest(),
+        }
 
     @property
     def sequences(self) -> NDArray[np.int64]:

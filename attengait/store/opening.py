@@ -21,6 +21,10 @@ class HasLocation(Protocol):
         ...
 
 
+AnyStore = Where | Store | HasLocation
+"""A path, a URL, an open store, or what says where one is."""
+
+
 def is_finished(where: Where) -> bool:
     """Whether there is a finished store, of any version; AttenGaitError when a server does not answer."""
     location = Location.parse(where)
@@ -36,7 +40,7 @@ def is_finished(where: Where) -> bool:
         return False
 
 
-def open_store(where: Where | Store | HasLocation) -> Store:
+def open_store(where: AnyStore) -> Store:
     """Open a finished store: a folder, or an s3://, gs://, http:// or https:// URL.
 
     What `attengait.preprocess` returns is accepted, too. A store that is open already is returned as it is. From a

@@ -12,7 +12,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.config import ModelConfig
 from attengait.model.loading import load_model
 from attengait.pipelines.channels import channels_for, take_channels
-from attengait.pipelines.embed import embed_run
+from attengait.pipelines.embed import embed
 from attengait.pipelines.train import train_run
 from attengait.store import Store
 from attengait.store.description import channel_names, select_channels
@@ -73,14 +73,14 @@ def test_a_run_on_some_channels_trains_and_embeds_them_alone(tmp_path: Path) -> 
     train_run(both.path, tmp_path / "run", config(channels=("flow",)))
     model = load_model(tmp_path / "run")
     assert (model.config.channels, model.config.input_channels) == (2, ("flow-u", "flow-v"))
-    found = embed_run(tmp_path / "run", both.path, subjects=["001"])
+    found = embed(tmp_path / "run", both.path, subjects=["001"])
     frames = torch.from_numpy(both[0][None, ..., 1:].copy())
     np.testing.assert_allclose(found.features[0], model.embed(frames)[0].numpy(), atol=1e-5)
     # The weights alone know it, too; and a store of flow alone has what the model takes.
-    weights = embed_run(tmp_path / "run" / "model.safetensors", both.path, subjects=["001"])
+    weights = embed(tmp_path / "run" / "model.safetensors", both.path, subjects=["001"])
     np.testing.assert_array_equal(weights.features, found.features)
     flow = store_of(tmp_path / "flow.zarr", 2, FLOW)
-    assert len(embed_run(tmp_path / "run", flow.path, subjects=["001"])) == 2
+    assert len(embed(tmp_path / "run", flow.path, subjects=["001"])) == 2
 
 
 def test_a_store_without_the_channels_is_refused(tmp_path: Path) -> None:

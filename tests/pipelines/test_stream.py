@@ -1,6 +1,7 @@
 """The streams: the planned clips, bit for bit, whatever the prefetching, and nothing left behind."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -179,6 +180,69 @@ def test_a_closed_stream_ends(store: Store) -> None:
     stream.close()
     stream.close()
     assert list(stream) == []
+
+
+def test_a_stream_has_a_length_unless_it_never_ends(store: Store) -> None:
+    with ClipStream(store, make_plan(store), start_step=2, num_steps=5) as stream:
+        assert len(stream) == 5
+        next(stream)
+        assert len(stream) == 5
+    with (
+        ClipStream(store, make_plan(store)) as stream,
+        pytest.raises(TypeError, match="num_steps is None, so"),
+    ):
+        len(stream)
+
+
+@pytest.mark.parametrize("done", [0, 3, 7])
+def test_a_stream_continues_from_the_state_of_another(store: Store, done: int) -> None:
+    whole = read(store, 7)
+    with ClipStream(store, make_plan(store), num_steps=7) as stream:
+        assert_same(list(islice(stream, done)), whole[:done])
+        state = json.loads(json.dumps(stream.state_dict()))
+    with ClipStream(store, make_plan(store), num_steps=7, prefetch=1) as stream:
+        next(stream)
+        stream.load_state_dict(state)
+        assert len(stream) == 7
+        assert_same(list(stream), whole[done:])
+        stream.load_state_dict(state)  # back again
+        assert_same(list(stream), whole[done:])
+
+
+def test_a_state_of_another_plan_or_beyond_the_stream_is_refused_and_changes_nothing(store: Store) -> None:
+    other = make_plan(store)
+    other.seed = 4
+    with ClipStream(store, other, num_steps=7) as stream:
+        state = stream.state_dict()
+    with ClipStream(store, make_plan(store), num_steps=3) as stream:
+        with pytest.raises(ParameterError, match=r"^seed is 3, but must be 4 as in the state"):
+            stream.load_state_dict(state)
+        state = stream.state_dict()
+        with pytest.raises(ParameterError, match=r"^step is 4, but must be from 0 to 3"):
+            stream.load_state_dict(state | {"step": 4})
+        assert_same(list(stream), read(store, 3))
+    shorter = store.select(subjects="1-5")
+    stream = ClipStream.from_store(shorter, subjects_per_batch=4, clips_per_subject=2, clip_frames=12, seed=3)
+    with stream, pytest.raises(ParameterError, match=r"^sequences_sha256 is"):
+        stream.load_state_dict(state)
+
+
+def test_a_stream_is_made_from_a_store_alone(store: Store) -> None:
+    settings: dict[str, Any] = {"subjects_per_batch": 4, "clips_per_subject": 2, "clip_frames": CLIP_FRAMES, "seed": 3}
+    with ClipStream.from_store(store.path, **settings, epochs=3) as stream:
+        assert len(stream) == 3 * stream.plan.steps_per_epoch
+        assert_same(list(stream), read(store, len(stream)))
+    with ClipStream.from_store(store, **settings, epochs=3, start_step=4) as stream:
+        assert len(stream) == 3 * stream.plan.steps_per_epoch - 4
+        assert next(stream).step == 4
+    with ClipStream.from_store(store, **settings | {"subjects_per_batch": 2}, subjects="2-3") as stream:
+        assert stream.plan.subjects == ["002", "003"]
+    with ClipStream.from_store(store, **settings, epochs=None) as stream, pytest.raises(TypeError):
+        len(stream)
+    with pytest.raises(ParameterError, match=r"^subjects is '77', but must be among"):
+        ClipStream.from_store(store, subjects="77")
+    with pytest.raises(ParameterError, match=r"^epochs is -1, but must be at least 0"):
+        ClipStream.from_store(store, **settings, epochs=-1)
 
 
 def threads_and_files() -> tuple[int, int]:

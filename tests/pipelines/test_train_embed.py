@@ -14,7 +14,7 @@ from small_stores import make_store, zarr_frames
 
 from attengait import load_model
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.pipelines.embed import embed_run
+from attengait.pipelines.embed import embed
 from attengait.pipelines.runs import unseen_subjects
 from attengait.pipelines.stream import ClipStream
 from attengait.pipelines.train import batch_plan, open_stores, train_run
@@ -145,9 +145,9 @@ def test_a_run_on_several_stores_notes_them_by_name_and_calls_subjects_after_the
 def test_each_store_of_a_run_is_evaluated_by_itself(two_stores: list[Path], joint_run: Path) -> None:
     assert unseen_subjects(joint_run, open_store(two_stores[0])) == ["001"]
     assert unseen_subjects(joint_run, open_store(two_stores[1])) == ["002"]
-    embedded = embed_run(joint_run, two_stores[1], device="cpu")
+    embedded = embed(joint_run, two_stores[1], device="cpu")
     assert set(embedded.subjects.tolist()) == {"002"}
-    assert set(embed_run(joint_run, two_stores[0], subjects=["3-4"], device="cpu").subjects.tolist()) == {"003", "004"}
+    assert set(embed(joint_run, two_stores[0], subjects=["3-4"], device="cpu").subjects.tolist()) == {"003", "004"}
 
 
 def test_a_store_of_a_run_is_known_under_another_name_and_another_of_its_name_as_that_one(
@@ -167,7 +167,7 @@ def test_whom_a_run_on_several_stores_saw_of_another_store_cannot_be_said(joint_
         AttenGaitError, match=r"trained on the stores casia-b, own, and .* not one of them: .* --subjects$"
     ):
         unseen_subjects(joint_run, other)
-    assert len(embed_run(joint_run, other.path, subjects=["2"], device="cpu").features) == 2
+    assert len(embed(joint_run, other.path, subjects=["2"], device="cpu").features) == 2
 
 
 def test_a_run_on_several_stores_continues_with_these_in_any_order_and_with_no_others(
@@ -270,7 +270,7 @@ def test_a_model_takes_its_channels_from_the_store_and_the_run_notes_what_it_saw
     assert load_model(runs[kind]).config.channels == channels
     recorded = read_record(runs[kind]).store
     assert {key: recorded.get(key) for key in attributes} == attributes
-    assert embed_run(runs[kind], stores[kind], device="cpu").features.shape[0] == 2
+    assert embed(runs[kind], stores[kind], device="cpu").features.shape[0] == 2
 
 
 @pytest.mark.parametrize(
@@ -292,21 +292,21 @@ def test_pictures_of_another_kind_are_refused(
     stores: dict[str, Path], runs: dict[str, Path], trained: str, used: str, sentence: str
 ) -> None:
     with pytest.raises(AttenGaitError, match=sentence):
-        embed_run(runs[trained], stores[used], device="cpu")
+        embed(runs[trained], stores[used], device="cpu")
 
 
 def test_weights_alone_know_their_channels(stores: dict[str, Path], runs: dict[str, Path]) -> None:
     weights = runs["uv"] / "model.safetensors"
-    assert len(embed_run(weights, stores["uv"], device="cpu").features) == 8
+    assert len(embed(weights, stores["uv"], device="cpu").features) == 8
     with pytest.raises(AttenGaitError, match=r"takes frames of 2 channels, but .* has 3"):
-        embed_run(weights, stores["colour"], device="cpu")
+        embed(weights, stores["colour"], device="cpu")
 
 
 def test_another_scale_is_another_kind(stores: dict[str, Path], runs: dict[str, Path], tmp_path: Path) -> None:
     attributes = KINDS["uv"][1] | {"encoding_steps_per_px": 4}
     coarse = make_store(tmp_path / "coarse.zarr", lengths=(18,) * 8, frame_shape=(64, 64, 2), attributes=attributes)
     with pytest.raises(AttenGaitError, match=r"encoding steps per px 8, but .* encoding steps per px 4"):
-        embed_run(runs["uv"], coarse.path, device="cpu")
+        embed(runs["uv"], coarse.path, device="cpu")
 
 
 def test_a_run_whose_record_says_less_of_its_store_continues(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""A model, a store and a protocol put together: how well people are recognised, as with `attengait evaluate`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from attengait.errors import ParameterError
+from attengait.evaluation import Embeddings, EvaluationResult, check_names, evaluate_embeddings, load_embeddings
+from attengait.sampling.selection import parse_subjects
+from attengait.system.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from attengait.pipelines.embed import Model
+    from attengait.store.opening import AnyStore
+
+
+def evaluate(
+    what: "Embeddings | Model",
+    store: "AnyStore | None" = None,
+    *,
+    protocol: str = "casia-b",
+    distance: str = "l2",
+    subjects: str | Sequence[str] | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> EvaluationResult:
+    """Measure how well people are recognised. The same as `attengait evaluate`.
+
+    Args:
+        what: embeddings or an .npz file of them; or, with a store, a model as `attengait.embed` takes it.
+        store: the store in which people are recognised; None with embeddings.
+        protocol: casia-b, or casia-b-cross-view.
+        distance: l2, l1, part-l2 or part-cosine.
+        subjects: names, numbers and ranges, such as "075-124"; None means all embeddings, or what `attengait.embed`
+            chooses.
+        device: auto, cpu, cuda or cuda:N, for a model.
+        progress: hears how many sequences are embedded.
+
+    Returns:
+        Rank-1 for each condition and probe view; `print` shows it as a table.
+
+    Raises:
+        ParameterError: an unknown protocol, distance or subject, embeddings with a store, or a model without one.
+        AttenGaitError: what `attengait.embed` raises, and a file that cannot be read.
+
+    >>> result = attengait.evaluate(embeddings)
+    >>> 0 <= result.mean <= 1
+    True
+    """
+    check_names(protocol, distance)
+    if store is not None:
+        if isinstance(what, Embeddings):
+            raise ParameterError(f"store is {store}, but must be left out where there are embeddings")
+        from attengait.pipelines.embed import embed
+
+        embeddings = embed(what, store, subjects=subjects, device=device, progress=progress)
+        return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)
+    if isinstance(what, Embeddings):
+        embeddings = what
+    elif isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".npz":
+        embeddings = load_embeddings(Path(what))
+    else:
+        raise ParameterError("store is None, but must be given with a model (embeddings are an .npz file)")
+    if subjects is not None:
+        wanted = [subjects] if isinstance(subjects, str) else list(subjects)
+        names = parse_subjects(wanted, sorted(set(embeddings.subjects.tolist())))
+        embeddings = embeddings.select(np.isin(embeddings.subjects, names))
+    return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)
