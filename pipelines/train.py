@@ -57,7 +57,8 @@ def train(
         AttenGaitError: a folder that holds a run already, or another; stores that cannot be opened or joined, or are
             not those of the run that is continued; too little memory; a loss that is not finite.
 
-    >>> result = attengait.train(store, "run", preset="demo", settings={"stop_after_steps": 1})
+    >>> settings = {"subjects_per_batch": 2, "stop_after_steps": 1}
+    >>> result = attengait.train(store, "runs/first", preset="demo", settings=settings)
     >>> result.steps
     1
     """

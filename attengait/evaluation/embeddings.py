@@ -32,7 +32,12 @@ _ARRAYS = ("features", "subjects", "views", "sequences")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
-    """n walks' embeddings and what each is of; AttenGaitError if the arrays do not fit together or are not finite."""
+    """n walks' embeddings and what each is of; AttenGaitError if the arrays do not fit together or are not finite.
+
+    >>> side = embeddings.select(embeddings.views == "090")
+    >>> 0 < len(side) < len(embeddings)
+    True
+    """
 
     features: NDArray[np.float32]
     """[n, parts, D]."""

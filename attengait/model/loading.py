@@ -5,11 +5,13 @@ itself which network it fits. What does not fit is refused with the tensor and b
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError, ParameterError
@@ -24,14 +26,19 @@ METADATA_KEY = "attengait-model"
 VERSION = 1
 
 
-def load_model(path: str | Path) -> AttenGait:
+def load_model(path: str | os.PathLike[str]) -> AttenGait:
     """The network in a run folder, a .safetensors file or a Keras .hdf5 file, in evaluation mode on the CPU.
 
     Raises:
         AttenGaitError: nothing there, not weights of this network, damaged, or tensors that do not fit.
+
+    >>> model = attengait.load_model("run")
+    >>> model.config.channels
+    3
     """
     config, state = read_weights(path)
-    model = AttenGait(config)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
+        model = AttenGait(config)
     fit_weights(model, state, Path(path))
     return model.eval()
 
@@ -53,7 +60,7 @@ def save_weights(model: AttenGait, path: Path) -> None:
     write_atomically(path, safetensors.torch.save(state, {METADATA_KEY: description}))
 
 
-def read_weights(path: str | Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The configuration and the state in a run folder or weights file, not yet compared with each other."""
     path = Path(path)
     if path.is_dir():

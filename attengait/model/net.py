@@ -83,7 +83,13 @@ class Backbone(nn.Module):
 
 
 class AttenGait(nn.Module):
-    """The whole network, freshly initialised from torch's random state."""
+    """The whole network, freshly initialised from torch's random state. `attengait.load_model` reads a trained one.
+
+    Raises ParameterError for a configuration out of range.
+
+    >>> type(model).__name__, model.config.input_channels
+    ('AttenGait', ())
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -64,7 +64,13 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowRecipe:
-    """How flow images are made (a Recipe)."""
+    """How flow images are made (a Recipe).
+
+    Raises ParameterError for a value out of range.
+
+    >>> attengait.FlowRecipe(encoding="uv").frame_shape
+    (64, 64, 2)
+    """
 
     modality: ClassVar[str] = "flow"
     needs: ClassVar[tuple[str, ...]] = (FRAMES, SILHOUETTES)
@@ -208,6 +214,9 @@ class SilhouetteFlowRecipe(FlowRecipe):
     """How pictures of both are made: channel 0 is the crop of the silhouette, the others are the flow image.
 
     Both are cut at the same place. There is a picture where there is a flow image.
+
+    >>> attengait.SilhouetteFlowRecipe().frame_shape
+    (64, 64, 4)
     """
 
     modality: ClassVar[str] = "silhouette+flow"

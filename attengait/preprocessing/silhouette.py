@@ -20,7 +20,13 @@ from attengait.store.skipped import Reason
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SilhouetteRecipe:
-    """How crops of silhouettes are made (a Recipe)."""
+    """How crops of silhouettes are made (a Recipe).
+
+    Raises ParameterError for a value out of range.
+
+    >>> attengait.SilhouetteRecipe(min_frames=15).frame_shape
+    (64, 64, 1)
+    """
 
     modality: ClassVar[str] = "silhouette"
     encoding: ClassVar[str] = "gray"

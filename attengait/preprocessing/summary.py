@@ -43,7 +43,11 @@ class PlanSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessSummary:
-    """What a run did. `attengait.open_store` takes it, as it says where the store is."""
+    """What a run did. `attengait.open_store` takes it, as it says where the store is.
+
+    >>> len(attengait.open_store(summary)) == summary.written.num_sequences
+    True
+    """
 
     location: Location
     """The store."""

@@ -59,7 +59,13 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingResult:
-    """How a run ended."""
+    """How a run ended.
+
+    >>> result.steps <= result.num_steps
+    True
+    >>> attengait.load_model(result).config == model.config
+    True
+    """
 
     run: Path
     """The folder of the run; `attengait.load_model` and `attengait.embed` take the result for it."""

@@ -65,6 +65,9 @@ def decode_uv(pictures: Picture, *, steps_per_px: float = STEPS_PER_PX) -> Flow:
     `pictures` are uint8 [..., 2] (uv) or [..., 3] (uvm). A store gives its `steps_per_px` in the attribute
     `encoding_steps_per_px`. The error is at most half a step, 1/16 pixel, unless the motion was larger than 15.875
     pixels. Raises ParameterError for other shapes and types.
+
+    >>> attengait.decode_uv(np.array([[128, 128], [136, 120]], np.uint8)).tolist()
+    [[0.0, 0.0], [1.0, -1.0]]
     """
     if pictures.dtype != np.uint8 or pictures.ndim == 0 or pictures.shape[-1] not in (2, 3):
         raise ParameterError(

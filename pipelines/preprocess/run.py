@@ -53,6 +53,12 @@ def preprocess(
         ParameterError: a parameter that is out of range or does not fit the others, or a store at `out` that was made
             with other ones.
         AttenGaitError: no usable sequence, input that changed, another run at work, or a disk that is full.
+
+    >>> summary = attengait.preprocess(
+    ...     "casia-b", "walkers.zarr", frames="walkers/rgb", silhouettes="walkers/silh"
+    ... )
+    >>> summary.written.num_sequences
+    16
     """
     chosen = recipe if recipe is not None else FlowRecipe(flow=choose_flow("auto", out))
     folders = Folders(
