@@ -5,6 +5,7 @@ After a change that is meant, run `python tests/test_public_face.py` to write te
 
 import doctest
 import inspect
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +144,7 @@ def test_the_examples_of_a_docstring_run(
     name: str, chain: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(logging.getLogger("attengait"), "handlers", [])  # those that other tests left
     value = getattr(attengait, name)
     names = {"attengait": attengait, "np": np, **chain}
     names["result"] = chain["trained"] if name == "TrainingResult" else chain["evaluated"]

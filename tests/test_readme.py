@@ -20,6 +20,7 @@ from small_stores import make_store
 from attengait.cli.main import app
 from attengait.pipelines.train import train_run
 from attengait.preprocessing.flow_choice import farneback_parameters
+from attengait.synth.dataset import SynthConfig, write_walkers
 from attengait.training.config import TrainingConfig, make_config, parse_assignments, settings_of
 
 ROOT = Path(__file__).parents[1]
@@ -94,7 +95,7 @@ def walks_of_five_people(path: Path, *, encoding: str, channels: int) -> None:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the stores and the run that the pages name, as small as they can be."""
+    """A folder with the stores, the run and the walkers that the pages name, as small as they can be."""
     folder = tmp_path_factory.mktemp("pages")
     walks_of_five_people(folder / "casia-b.zarr", encoding="colour", channels=3)
     walks_of_five_people(folder / "uv.zarr", encoding="uv", channels=2)
@@ -110,6 +111,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
     )
     train_run(folder / "casia-b.zarr", folder / "runs" / "casia-b", config)
+    walkers = SynthConfig(subjects=3, walks=("nm-01", "nm-05"), views=(0, 90), frames=22, workers=1)
+    write_walkers(folder / "walkers", walkers)
     return folder
 
 
