@@ -12,13 +12,15 @@ from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
 
-app = typer.Typer(help="Measure throughput on this machine: medians and spread, last line JSON.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure how fast this machine is: medians and ranges. The last line is JSON.", no_args_is_help=True
+)
 
 BatchSizeOption = Annotated[int, typer.Option(help="Clips of a batch.")]
 ClipFramesOption = Annotated[int, typer.Option(help="Frames of a clip.")]
 BatchesOption = Annotated[int, typer.Option(help="Batches of one measurement.")]
-RepeatsOption = Annotated[int, typer.Option(help="Measurements; the median counts.")]
-PlotOption = Annotated[Path | None, typer.Option(help="Draw it there too (PNG).")]
+RepeatsOption = Annotated[int, typer.Option(help="How often each is measured; the median is reported.")]
+PlotOption = Annotated[Path | None, typer.Option(help="Also draw a plot of it into this PNG file.")]
 
 
 @app.command("loader")
@@ -26,7 +28,7 @@ def loader(
     stores: Annotated[list[str], typer.Argument(metavar="STORE...", help=STORE_HELP)],
     batch_size: BatchSizeOption = 64,
     clip_frames: ClipFramesOption = 30,
-    batches: Annotated[int, typer.Option(help="Batches of one measurement; slow ways get fewer.")] = 80,
+    batches: Annotated[int, typer.Option(help="Batches of one measurement; slow ways are measured with fewer.")] = 80,
     repeats: RepeatsOption = 5,
     baselines: Annotated[
         bool,
@@ -41,11 +43,12 @@ def loader(
         typer.Option(help="With --baselines: workers of the DataLoaders, with commas.", show_default="1,2,4"),
     ] = None,
     cold: Annotated[
-        bool, typer.Option("--cold", help="Also with the page cache emptied of the files before each measurement.")
+        bool, typer.Option("--cold", help="Measure also after the files are removed from the page cache.")
     ] = False,
     plot: PlotOption = None,
 ) -> None:
-    """Training clips per second: our streams, beside a plain gather in memory, TensorStore, zarr-python and baselines.
+    """Training clips per second: our streams, and, to compare, a copy in memory, TensorStore, zarr-python and
+    baselines.
 
     The last line is one JSON object, or a list of them for several stores.
     """
@@ -155,14 +158,15 @@ def agreement(
 @app.command("scale")
 def scale(
     sequences: Annotated[str, typer.Option(help="How many, with commas.")] = "1000,10000,100000,128671,1000000",
-    files: Annotated[int, typer.Option(help="Open files that a process may have.")] = 256,
+    files: Annotated[int, typer.Option(help="How many files a process may have open.")] = 256,
     batches: BatchesOption = 40,
     repeats: RepeatsOption = 3,
     plot: PlotOption = None,
 ) -> None:
-    """Time to open, memory, time to plan a batch and clips per second of ever larger stores, up to GREW's and beyond.
+    """How opening, memory, planning a batch and clips per second change with the number of sequences, up to GREW's
+    and more.
 
-    The stores are generated; their shards are all links to one file.
+    The stores are made for this; all of their shards are links to one file.
     """
     from attengait.benchmarks.plots import check_plot, plot_curves
     from attengait.benchmarks.scale import CURVES, benchmark_scale, format_table
@@ -184,13 +188,16 @@ def layout(
         str, typer.Option(help="none, lz4, zstd, lz4-bytes, lz4-bits (shuffled by Blosc), with commas.")
     ] = "none,lz4,zstd,lz4-bytes,lz4-bits",
     chunks: Annotated[str, typer.Option(help="Frames of a chunk, with commas.")] = "8,16,32",
-    shards: Annotated[str, typer.Option(help="Frames of a shard, with commas; 0 is as stores are planned.")] = "0",
+    shards: Annotated[
+        str,
+        typer.Option(help="Frames of a shard, separated by commas; 0 means the length that preprocess would choose."),
+    ] = "0",
     clip_frames: ClipFramesOption = 30,
     batches: BatchesOption = 40,
     repeats: RepeatsOption = 5,
     out: Annotated[Path | None, typer.Option(help="Write the table there too (Markdown).")] = None,
 ) -> None:
-    """Size on disk and clips per second, at random and in sequence, of a store's frames written in other layouts."""
+    """How codec, chunks and shards change the size of a store and the clips per second, at random and in sequence."""
     from itertools import product
 
     from attengait.benchmarks.layout import Layout, benchmark_layout, format_table
@@ -220,7 +227,7 @@ def ranks(
     batches: BatchesOption = 40,
     repeats: RepeatsOption = 5,
 ) -> None:
-    """Clips per second of several processes together, each of which streams its slice of the batches."""
+    """Clips per second of several processes together; each streams its part of every batch."""
     from attengait.benchmarks.ranks import benchmark_ranks, format_table
 
     report = benchmark_ranks(
@@ -243,7 +250,8 @@ def soak(
     batch_size: BatchSizeOption = 64,
     clip_frames: ClipFramesOption = 30,
 ) -> None:
-    """Memory, threads and open files while millions of clips are streamed; exit status 1 where any of them grows."""
+    """Memory, threads and open files while millions of clips are streamed. The exit status is 1 if any of them
+    grows."""
     from attengait.benchmarks.soak import benchmark_soak, format_table
 
     with ProgressLine() as line:

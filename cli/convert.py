@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from attengait.datasets import Folders
     from attengait.preprocessing.recipe import Recipe
 
-import_app = typer.Typer(help="Make a store from other programs' files; killed, it continues.", no_args_is_help=True)
-export_app = typer.Typer(help="Write a store as other programs' files; killed, it continues.", no_args_is_help=True)
+import_app = typer.Typer(
+    help="Make a store from files of other programs. If it is stopped, the same command continues.",
+    no_args_is_help=True,
+)
+export_app = typer.Typer(
+    help="Write a store as files for other programs. If it is stopped, the same command continues.",
+    no_args_is_help=True,
+)
 
 DatasetOption = Annotated[
-    str | None, typer.Option(help="Name of the data set that the store gives.", show_default="imported")
+    str | None, typer.Option(help="The name of the data set, for the store to record.", show_default="imported")
 ]
 EncodingOption = Annotated[
     str | None, typer.Option(help="How flow is stored: colour, uv or uvm.", show_default="colour")
@@ -36,7 +42,7 @@ PadOption = Annotated[
     bool,
     typer.Option(
         "--pad/--no-pad",
-        help="Give frames that are narrower than high columns of zeros on both sides: 64 x 44 becomes 64 x 64, which "
+        help="Add columns of zeros on both sides of images that are narrower than high: 64 x 44 becomes 64 x 64, which "
         "the model takes.",
     ),
 ]
@@ -52,7 +58,7 @@ def import_pickles(
         str | None,
         typer.Option(
             metavar="PATTERN",
-            help="Which file, where several lie side by side: a name, or a pattern such as '*-rgbs.pkl'.",
+            help="Which file to take if a sequence has several: a name, or a pattern such as '*-rgbs.pkl'.",
         ),
     ] = None,
     dataset: DatasetOption = None,
@@ -70,9 +76,9 @@ def import_pickles(
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Make a store from OpenGait's pickles, without running anything that is in them.
+    """Make a store from OpenGait's pickles. Nothing in a pickle is executed.
 
-    One array of each sequence: [T, H, W], [T, C, H, W] or [T, H, W, C].
+    A pickle holds one array: [T, H, W], [T, C, H, W] or [T, H, W, C].
     """
     from attengait.datasets import Folders
     from attengait.preprocessing.arrays import ArrayRecipe
@@ -128,13 +134,13 @@ def import_h5(
 @export_app.command("pickles")
 def export_pickles(
     store: StoreArgument,
-    out: Annotated[str, typer.Option(help="Folder to write, which must not exist or be empty.")],
+    out: Annotated[str, typer.Option(help="Folder to write. It must be empty, or not exist yet.")],
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Write a store as OpenGait's pickles, OUT/subject/walk/view/view.pkl.
 
-    uint8 [T, H, W] where frames have one channel, else [T, C, H, W].
+    An array is uint8: [T, H, W] for one channel, [T, C, H, W] for more.
     """
     from attengait.export import pickles as exporting
 

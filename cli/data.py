@@ -32,19 +32,25 @@ def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write: OUT/rgb (or OUT/video) and OUT/silh.")],
     subjects: Annotated[int, typer.Option(help="How many people.")] = 10,
     walks: Annotated[
-        str, typer.Option(help="Walks of each, with commas: nm (normal), bg (with a bag), cl (in a coat) and a number.")
+        str,
+        typer.Option(
+            help="Walks of each person, with commas: nm (normal), bg (with bag) or cl (in a coat), and a number."
+        ),
     ] = "nm-01,nm-02,nm-03,nm-04,nm-05,nm-06,bg-01,bg-02,cl-01,cl-02",
     views: Annotated[
-        str, typer.Option(help="Camera angles in degrees, with commas; 0 walks towards the camera, 90 is the side.")
+        str,
+        typer.Option(
+            help="Camera angles in degrees, with commas. 0: the person walks towards the camera; 90: the side."
+        ),
     ] = "0,18,36,54,72,90,108,126,144,162,180",
     frames: Annotated[int, typer.Option(help="Frames of each sequence.")] = 60,
-    seed: Annotated[int, typer.Option(help="Fixes every identity and every picture.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same people and the same pictures.")] = 0,
     video: Annotated[
-        bool, typer.Option("--video", help="Write frames as videos (without loss), not pictures.")
+        bool, typer.Option("--video", help="Write the frames as videos, without loss, instead of pictures.")
     ] = False,
     workers: WorkersOption = None,
 ) -> None:
-    """Make synthetic walkers: frames and silhouettes laid out as CASIA-B does."""
+    """Make synthetic walkers: frames and silhouettes, in the folders and names of CASIA-B."""
     from attengait.synth import SynthConfig, write_walkers
 
     config = SynthConfig(
@@ -64,11 +70,16 @@ def synth(
 
 def preprocess(
     context: typer.Context,
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="How the folders are laid out: casia-b.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="The data set, which decides the folders and file names that are read: casia-b."
+        ),
+    ],
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: OutOption,
     frames: Annotated[
-        Path | None, typer.Option(help="Folder of the videos, or of pictures made from them; needed for flow.")
+        Path | None, typer.Option(help="Folder of the frames: videos, or pictures extracted from them. Flow needs it.")
     ] = None,
     modality: Annotated[
         Literal["flow", "silhouette", "silhouette+flow"],
@@ -99,7 +110,7 @@ def preprocess(
     codec: CodecOption = "none",
     gap: Annotated[
         Literal["skip", "bridge"],
-        typer.Option(help="Flow across missing frame numbers: skip, or bridge as the published program does."),
+        typer.Option(help="If frame numbers are missing: skip the gap, or bridge it as the published program does."),
     ] = "skip",
     chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: Annotated[
@@ -113,7 +124,7 @@ def preprocess(
         str | None,
         typer.Option(
             metavar="N|LIST",
-            help="With --flow cuda: how many GPUs, or which, such as 0,2 (counted from 0); one process each.",
+            help="With --flow cuda: the number of GPUs, or a list such as 0,2 (counted from 0). Each gets one process.",
             show_default="1",
         ),
     ] = None,
@@ -121,7 +132,7 @@ def preprocess(
 ) -> None:
     """Turn frames and silhouettes into flow images, or silhouettes into crops, in one Zarr store.
 
-    Killed at any moment, the same command continues where it stopped.
+    It can be stopped or killed at any moment: the same command continues.
     """
     from attengait.datasets import Folders
     from attengait.pipelines.preprocess.run import choose_executor
@@ -185,7 +196,7 @@ def info(
 
 
 def verify(store: StoreArgument) -> None:
-    """Check every checksum and every index record of a store; exit status 1 and a list where something is damaged."""
+    """Check all checksums and index records of a store. Damage is listed, and the exit status is then 1."""
     from attengait.store.location import Location
     from attengait.store.verify import verify as find_damage
 
@@ -202,10 +213,10 @@ def verify(store: StoreArgument) -> None:
 def show(
     store: StoreArgument,
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
-    rows: Annotated[int, typer.Option(min=1, help="Sequences shown, evenly picked.")] = 12,
-    columns: Annotated[int, typer.Option(min=1, help="Frames shown of each, evenly picked.")] = 12,
+    rows: Annotated[int, typer.Option(min=1, help="How many sequences, evenly picked from the store.")] = 12,
+    columns: Annotated[int, typer.Option(min=1, help="How many images of each, evenly picked from the sequence.")] = 12,
 ) -> None:
-    """Draw a contact sheet of a store's clips."""
+    """Draw some images of a store: a contact sheet, one row for each sequence."""
     from attengait.report.contact_sheet import contact_sheet
     from attengait.store import open_store
     from attengait.system.files import check_target

@@ -34,12 +34,12 @@ def demo(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Train for longer (or shorter) than the preset.", show_default="preset")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the walkers and of training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the walkers and of the training.")] = 0,
     workers: WorkersOption = None,
 ) -> None:
-    """Make walkers, preprocess them, train a tiny model, recognise people it never saw. Minutes, without a GPU.
+    """Run the whole chain on synthetic walkers, to the table of people never seen. It takes minutes, without a GPU.
 
-    Killed at any moment, the same command continues where it stopped.
+    It can be stopped or killed at any moment: the same command continues.
     """
     from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
@@ -88,7 +88,7 @@ def demo(
 
     Console().print(evaluation_table(table))
     print(
-        f"trained on subjects {_span(TRAINING_SUBJECTS)}; those recognised, {_span(TEST_SUBJECTS)}, it never saw; "
+        f"trained on subjects {_span(TRAINING_SUBJECTS)}; recognised subjects {_span(TEST_SUBJECTS)}, never seen; "
         f"{duration(time.monotonic() - started_seconds)} in all"
     )
     for path, what in (

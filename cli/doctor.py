@@ -19,12 +19,12 @@ def doctor(
 ) -> None:
     """Say what this machine has (GPU, libraries, compilers, cores, memory, disk) and which flow it can compute.
 
-    The disk is measured by a file of 64 MiB, written, flushed, read and removed.
+    To measure the disk, it writes a file of 64 MiB, reads it and removes it.
     """
     from attengait.system.doctor import examine
 
     if not folder.is_dir():
-        raise AttenGaitError(f"{folder} is no folder: name one with --folder")
+        raise AttenGaitError(f"folder is {folder}, but must be a folder that exists")
     report = examine(folder)
     if as_json:
         print(json.dumps(report, indent=2))

@@ -28,7 +28,7 @@ def embed(
     subjects: SubjectsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Embed whole sequences of a store."""
+    """Compute the embeddings of whole sequences of a store, and write them to a file."""
     from attengait.evaluation.embeddings import save_embeddings
     from attengait.pipelines.embed import embed as embed_store
     from attengait.system.files import check_target
@@ -43,7 +43,7 @@ def embed(
 def evaluate(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder or a file of weights.")] = None,
     store: Annotated[
-        str | None, typer.Argument(metavar="[STORE]", help="The store to recognise people in: a folder or a URL.")
+        str | None, typer.Argument(metavar="[STORE]", help="The store with the people to recognise: a folder or a URL.")
     ] = None,
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
@@ -58,7 +58,7 @@ def evaluate(
     subjects: SubjectsOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
 ) -> None:
-    """Print the rank-1 table of views and conditions, identical views excluded."""
+    """Recognise people, and print the table of rank-1 by view and condition."""
     from attengait.evaluation import check_names, load_embeddings
     from attengait.pipelines.evaluate import evaluate as evaluate_found
     from attengait.system.files import check_target, write_atomically

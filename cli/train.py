@@ -25,8 +25,8 @@ def train(
         list[str],
         typer.Argument(
             metavar="STORE...",
-            help="Stores made by `attengait preprocess`, folders or URLs. Several are trained on together, their "
-            "subjects called after the stores: casia-b:001.",
+            help="Stores, as folders or URLs. Several stores are trained on together; then a subject's name "
+            "begins with its store's: casia-b:001.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the run: settings, checkpoints, weights, TensorBoard scalars.")],
@@ -39,8 +39,8 @@ def train(
     cache: Annotated[
         Literal["auto", "none", "host", "gpu"] | None,
         typer.Option(
-            help="Keep all frames in the memory of the host or the GPU; auto does so with what fits into half of it, "
-            "and says what it decided. The same as --set cache=...",
+            help="Where all images are kept: host (the machine's memory), gpu, or none. auto decides by what fits "
+            "into half of the memory, and prints what it decided. The same as --set cache=...",
             show_default="auto",
         ),
     ] = None,
@@ -51,7 +51,7 @@ def train(
 ) -> None:
     """Train AttenGait on a store, or several.
 
-    Ctrl-C or SIGTERM leaves a checkpoint; the same command with --resume continues with the very same numbers.
+    Ctrl-C and SIGTERM stop it with a checkpoint. The same command with --resume then continues, to the same numbers.
     """
     from attengait.pipelines.train import choose_settings
     from attengait.training.config import parse_assignments
@@ -62,7 +62,7 @@ def train(
         print(config.to_json())
         return
     result = train_with_line(stores, out, config, resume=resume, how_to_continue="continue with --resume")
-    rest = "" if result.steps == result.num_steps else " (as stop_after_steps says; continue with --resume)"
+    rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
     print(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 

@@ -96,7 +96,7 @@ def open_clips(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> ClipStream | ResidentStream:
-    """The batches of a plan from where its frames are kept, loaded there first; the reader is left open.
+    """The batches of a plan. The frames are first loaded to where they are kept. The reader stays open.
 
     Raises what `load_frames` and the streams do.
     """
@@ -118,7 +118,8 @@ def load_frames(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> torch.Tensor:
-    """The frames of sequences in their places, uint8 [F, H, W, C] on `device`; what belongs to none is undefined.
+    """The frames of sequences, uint8 [F, H, W, C] on `device`, at the same indices as in the store. Other frames are
+    undefined.
 
     Raises AttenGaitError for a damaged shard and where memory does not suffice.
     """

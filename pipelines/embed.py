@@ -105,7 +105,7 @@ def _evaluation_mode(model: AttenGait) -> Iterator[None]:
 
 
 def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:
-    """Raise AttenGaitError for a store whose pictures are not of the kind that the model was trained on."""
+    """Raise AttenGaitError if the store's images are of another kind than those that the model was trained on."""
     name = run or "the model"
     if run is not None and (run / "config.json").exists():
         trained, here = picture_kind(read_record(run).store), picture_kind(store.attributes)

@@ -21,9 +21,10 @@ def _frames(source: Source, on_gpu: bool) -> Any:
 
 
 def _ordered_frames(source: Source, on_gpu: bool) -> Any:
-    """Frames in an order of their own out of each view, in which the source gives (views, orders int32 [N, T]).
+    """Clips whose frames have an order of their own.
 
-    The one copy is the picking of the frames, by DALI's threads.
+    The source gives (views, orders int32 [N, T]). DALI's threads pick the frames from the views; this is the only
+    copy.
     """
     views, orders = fn.external_source(
         source=source,

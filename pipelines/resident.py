@@ -1,4 +1,4 @@
-"""The batches of a training plan out of frames that are kept on a device."""
+"""The batches of a training plan, made from frames that are kept on a device."""
 
 from typing import Self
 

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 def identity_of(store: Store | JoinedStores) -> dict[str, Any]:
-    """What a run notes of its store; of several, their names and what identifies each."""
+    """What a run records about its store. For several stores: the name and the identity of each."""
     if isinstance(store, JoinedStores):
         stores = [{"name": store_name(one.location), **contents_of(one)} for one in store.stores]
         return {"stores": stores, **picture_kind(store.stores[0].attributes)}
@@ -118,7 +118,7 @@ def subjects_of(store: Store | JoinedStores) -> list[str]:
 
 @contextmanager
 def memory_errors(advice: str) -> Iterator[None]:
-    """Say in a sentence that memory does not suffice, and what needs less."""
+    """Turn errors of too little memory into one sentence, with advice on what needs less."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:

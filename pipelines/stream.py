@@ -1,11 +1,11 @@
 """Batches from a store, by DALI: clips for training, whole sequences for evaluation.
 
-A batch is a pure function of its index, so that a stream may begin at any step and ranks need not talk, and so that
-what comes next is known: batches are requested from the disk, the network or the decoder `read_ahead` before DALI takes
-them, and DALI takes them `prefetch` before they are asked for here. It copies them out of the page cache once; the
-tensors given out here are its own memory, by DLPack, without another copy. Each batch has memory of its own, which
-stays valid for as long as its tensor lives, also after the stream is closed (DALI's default executor allocates outputs
-anew). Frames stay uint8 up to the device.
+A batch is a pure function of its index. So a stream can begin at any step, ranks need not talk to each other, and
+the next batches are known. A batch is requested from the disk, the network or the decoder `read_ahead` batches
+before DALI takes it, and DALI takes it `prefetch` batches before the caller does. DALI copies it out of the page
+cache once. The tensors given out are DALI's memory, by DLPack, without another copy. Each batch has its own memory,
+which stays valid as long as its tensor lives, also after the stream is closed (DALI's default executor allocates
+each output anew). Frames stay uint8 up to the device.
 """
 
 import weakref
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo
 
 Batch = list[Frames] | tuple[list[Frames], NDArray[np.int32]]
-"""Clips, uint8 [T, H, W, C] each; or views of any length and the frames of them that make each clip, [N, T]."""
+"""Clips, uint8 [T, H, W, C] each; or views of any length, with indices [N, T] of the frames that make each clip."""
 RequestBatch = Callable[[int], Callable[[], Batch]]
-"""From the index of a batch, from 0, on: begins to read it and returns what waits for it."""
+"""Takes the index of a batch, from 0 on, and begins to read the batch. Returns a function that waits for it and
+returns it."""
 
 READ_AHEAD = 4
-"""Batches asked of the disk, the network or the decoder beyond those that DALI prefetches."""
+"""How many batches are requested from the disk, the network or the decoder, beyond those that DALI prefetches."""
 
 COPY_THREADS = 2
 """DALI's threads that copy clips, beside the one that calls."""
@@ -202,7 +203,7 @@ class ClipStream:
         self._begin()
 
     def close(self) -> None:
-        """Stop prefetching and let go of all threads and files; batches given out stay valid."""
+        """Stop prefetching, end all threads and close all files. Batches given out stay valid."""
         self._frames.close()
         if self._own_reader is not None:
             self._own_reader.close()
@@ -373,7 +374,7 @@ class _FrameStream:
 
 
 class _Requests:
-    """Batches that are being read, `read_ahead` of them beyond the one that is taken."""
+    """Batches that are being read: the next one, and `read_ahead` more."""
 
     def __init__(self, request_batch: RequestBatch, num_batches: int | None, read_ahead: int) -> None:
         self._request_batch, self._num_batches, self._read_ahead = request_batch, num_batches, read_ahead

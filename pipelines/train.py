@@ -96,8 +96,8 @@ def train_run(
 
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
     (without `resume`) or something else, that another process trains in, or whose run differs in a setting or in its
-    store, and when memory does not suffice. The precision `auto` is settled here and recorded. The log
-    says where frames are kept, and why, which is settled when the model is in its place.
+    store, and when memory does not suffice. The precision `auto` is decided here and recorded. Where frames are kept
+    is decided after the model is on its device; the log says what was decided, and why.
     """
     if resume:
         read_record(run)

@@ -1,8 +1,8 @@
 """Arrays of other programs as frames of a store, uint8 [T, H, W, C].
 
-They come as [T, H, W], [T, C, H, W] or [T, H, W, C]; which axis holds the channels is told by its length. Nothing is
-resized. Pictures that are narrower than high can get columns of zeros on both sides: what silhouettes of 64 x 44
-pixels lost when they were cut out of 64 x 64.
+They come as [T, H, W], [T, C, H, W] or [T, H, W, C]; the axis of the channels is found by its length. Nothing is
+resized. Images that are narrower than high can get columns of zeros on both sides: silhouettes of 64 x 44 were cut
+out of 64 x 64, and become 64 x 64 again.
 """
 
 from typing import Any, ClassVar

@@ -1,10 +1,10 @@
 """CASIA-B: finds the sequences in its folders of frames and silhouettes, or of silhouettes alone.
 
 Pictures are laid out as the owners' silhouettes are, subject/walk/view/subject-walk-view-frame.png:
-`001/bg-01/000/001-bg-01-000-001.png`; jpg, jpeg and bmp will do. Frames may as well be the owners' videos,
-`001-bg-01-000.avi` (or mp4, mkv, mov), anywhere in the folder of frames. Frames and silhouettes belong together by the
-frame number, which starts at 1. Unpacking can nest a folder in itself (`113/113/...`), which is looked through; names
-with `bkgrd` show the background alone and are passed over.
+`001/bg-01/000/001-bg-01-000-001.png`; jpg, jpeg and bmp are read, too. Frames can also be the owners' videos,
+`001-bg-01-000.avi` (or mp4, mkv, mov), anywhere below the folder of frames. Frames and silhouettes belong together
+by the frame number, which starts at 1. Unpacking sometimes nests a folder in itself (`113/113/...`); the inner
+folder is searched, too. Names with `bkgrd` show only the background and are ignored.
 """
 
 import os

@@ -7,8 +7,8 @@ Each holds `data`, uint8 [T, 64, 64, 3], and says more in attributes of the root
     00001_4XPn5Z28.h5   GREW: subject, sequence; there are no views, which is written 000
     4XPn5Z28.h5         GREW's probes: sequence; nobody knows the subject, which is written unknown
 
-Beside each folder of them lies a file with their list, which is passed over. Pictures are stored in the order of
-channels in which the published program kept them: red, green, blue for the flow that it computed itself.
+Beside each such folder is a file that lists them. It is ignored. Pictures are stored in the order of channels in
+which the published program kept them: red, green, blue for the flow that it computed itself.
 """
 
 import importlib.util
@@ -132,7 +132,7 @@ def sequence_name(stem: str) -> tuple[str, str, str] | None:
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """The array `data` of a file. What h5py stumbles over while it is used is an Hdf5Error as well."""
+    """The array `data` of a file. Errors of h5py while it is used become Hdf5Error, too."""
     import h5py
 
     try:

@@ -1,4 +1,4 @@
-"""NumPy arrays out of pickles that nobody vouches for: nothing in such a file is ever run.
+"""Reads NumPy arrays from pickles that are not trusted: nothing in such a file is executed.
 
 A pickle is a program that may call any function it can name. An array's pickle names five things, whichever protocol
 (2 to 5) and NumPy (1 or 2) wrote it. They are replaced by functions of our own that note shape, dtype and bytes, and
@@ -23,8 +23,8 @@ from attengait.datasets.arrays import FileError
 from attengait.store.skipped import Reason
 
 _SKIPPED_BYTES = 1 << 16
-"""Whoever wants a header only gets zeros for larger pieces, which are not read. Protocols 4 and 5 keep the smaller ones
-in frames together with the header."""
+"""If only the header is wanted, larger pieces are not read, and zeros stand for them. Protocols 4 and 5 store
+smaller pieces together with the header."""
 
 
 class PickleError(FileError):
@@ -95,7 +95,7 @@ class _Array:
 
 
 class _Function:
-    """A function that a file may call; a file can change neither it nor what the next file gets."""
+    """A function that a file may call. A file cannot change it, neither for itself nor for the next file."""
 
     __slots__ = ("_call",)
 
@@ -150,7 +150,7 @@ class _Unpickler(pickle._Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name that the file uses; raises RefusedPickleError for others."""
+        """Our function for a name that the file uses. Raises RefusedPickleError for other names."""
         if (module, name) == ("numpy", "ndarray"):
             return "numpy.ndarray"
         if (module, name) not in _FUNCTIONS:

@@ -1,8 +1,8 @@
 """The video of a sequence, and grey pictures from it: every coded frame, once, in order, by the FFmpeg within OpenCV.
 
 FFmpeg hides damage: it invents what it cannot decode, or leaves whole frames out, so that all later ones would get
-wrong numbers. It only complains about it on standard error, which is therefore read (and kept off the user's screen): a
-video counts up to the first complaint. Codecs without checks (Huffyuv, VP9) do not complain.
+wrong numbers. FFmpeg reports damage only on standard error. So standard error is read here, and not shown to the
+user. A video is used up to the first such message. Codecs without checks (Huffyuv, VP9) give no message.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Recognition measured: distances between embeddings, protocols, their tables. Needs NumPy, not torch."""
+"""Measures recognition: distances between embeddings, protocols and their tables. It needs NumPy, but not torch."""
 
 from attengait.evaluation.distances import DISTANCES, distance
 from attengait.evaluation.embeddings import Embeddings, embed_store, load_embeddings, save_embeddings

@@ -1,13 +1,13 @@
-"""The CASIA-B protocol (test subjects only; which those are is the caller's choice).
+"""The CASIA-B protocol. The caller chooses the test subjects and gives only those.
 
 Gallery: walks nm-01 to nm-04. Probes: NM nm-05, nm-06; BG bg-01, bg-02; CL cl-01, cl-02. For each condition and probe
 view v, for each gallery view u other than v: rank-1 of all probes of view v against the gallery of view u only. The
 mean over the gallery views is the cell (condition, v), the mean over the views is the condition, the mean over the
 conditions is the headline figure.
 
-Where data are missing: a cell without probes, or without a gallery at any other view, is None. A mean is over what is
-present. A probe whose subject has no gallery item at view u still counts there, and cannot be right, as in the original
-and in OpenGait.
+If data are missing: a cell without probes, or without a gallery at any other view, is None. Means are over the cells
+that are not None. If a probe's subject has no gallery item at view u, the probe still counts there, as a wrong
+answer; so do the original and OpenGait.
 """
 
 from collections.abc import Sequence

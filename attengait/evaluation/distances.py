@@ -1,8 +1,8 @@
 """Distances between probe and gallery embeddings, by name.
 
-Computed in float64: the nearest gallery item must be the right one, and |a|^2 + |b|^2 - 2ab in float32 loses it when
-embeddings share a large offset. Worked through in blocks, so that, beside the result, temporaries stay near
-`BLOCK_BYTES` for each of a block of probes, a block of gallery items and a few tables between the two.
+They are computed in float64: in float32, |a|^2 + |b|^2 - 2ab can give a wrong nearest item when embeddings share a
+large offset. They are computed block by block. So the memory beside the result stays near `BLOCK_BYTES` for each of:
+a block of probes, a block of gallery items, and a few tables between the two.
 
 Shapes: n probes, m gallery items, P parts (62), D features per part; in a block, b probes and g gallery items.
 """

@@ -1,8 +1,8 @@
 """A store as OpenGait's pickles: `subject/walk/view/view.pkl`, one uint8 array for each sequence.
 
 OpenGait reads [T, H, W] where there is one channel and [T, C, H, W] where there are several: its transforms cut the
-last axis (64 columns to 44, which it does itself) and its models move the second one to the front. A sequence's folder
-must hold nothing else, as OpenGait reads whatever lies there.
+last axis (64 columns to 44, which it does itself) and its models move the second one to the front. A sequence's
+folder must hold nothing else, because OpenGait reads every file in it.
 
 Everything is made in a folder beside the one asked for, which is renamed when it is complete. Files there are whole or
 absent, so a run that was killed is continued by the same call.

@@ -1,11 +1,11 @@
-"""Attention as AttenGait means it: one trainable scalar per patch (or part), then a LayerNorm over features.
+"""AttenGait's attention: one trainable scalar for each patch (or part), then a LayerNorm over features.
 
 Attention a is near 1 / (number of patches), so a * x is tiny and the eps of the LayerNorm matters:
 
     LayerNorm(a x) = a (x - mean) / sqrt(a^2 var + eps) * gain + bias
 
-with the mean and variance of x itself. In that form nothing of the size of a * x is made, half precision is safe
-(statistics and scalars are float32) and the gradient is finite at a = 0, which attention dropout makes.
+with the mean and variance of x itself. In this form the tiny product a * x is never computed. So half precision is
+safe (statistics and scalars are float32), and the gradient is finite at a = 0, which attention dropout sets.
 
 M maps (frames), H x W pixels, N clips, P parts, C features.
 """

@@ -1,6 +1,6 @@
-"""What an AttenGait network is made of, as one small value that travels with its weights.
+"""The settings of an AttenGait network, as one small value that is stored with its weights.
 
-Sizes are entries of a table. Nothing here is inferred from a number of classes.
+Sizes are entries of a table. Nothing is inferred from the number of classes.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Weights in files: our own safetensors (state + configuration), and the published Keras files.
 
-A weights file holds the plain `state_dict` and, in its metadata, the configuration as JSON, so that a file says by
-itself which network it fits. What does not fit is refused with the tensor and both shapes named; nothing is skipped.
+A weights file holds the plain `state_dict` and, in its metadata, the configuration as JSON, so a file says which
+network it belongs to. If a tensor does not fit, the file is refused, and the error names the tensor and both shapes.
+No tensor is skipped.
 """
 
 import json
@@ -61,7 +62,7 @@ def save_weights(model: AttenGait, path: Path) -> None:
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The configuration and the state in a run folder or weights file, not yet compared with each other."""
+    """The configuration and the state in a run folder or weights file. They are not compared with each other here."""
     path = Path(path)
     if path.is_dir():
         path = path / WEIGHTS_NAME

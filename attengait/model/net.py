@@ -2,8 +2,8 @@
 
     uint8 [N, T, 64, 64, C] -> backbone -> [N, T, 16, 16, w3] -> pyramids -> [N, 62, w3] -> head -> [N, 62, D]
 
-The backbone sees frames one by one, so frames of many sequences run together and only the pyramids need to know where a
-sequence ends: that is how sequences of different lengths are embedded (`embed_ragged`).
+The backbone takes each frame by itself, so frames of many sequences go through it together. Only the pyramids need
+to know where a sequence ends. So sequences of different lengths can be embedded at once (`embed_ragged`).
 
 N clips or sequences, T frames, C channels, P = 62 parts, D features per part, K classes, M = frames of all clips.
 """
@@ -83,7 +83,8 @@ class Backbone(nn.Module):
 
 
 class AttenGait(nn.Module):
-    """The whole network, freshly initialised from torch's random state. `attengait.load_model` reads a trained one.
+    """The whole network. A new one draws its weights from torch's random state. `attengait.load_model` reads a
+    trained one.
 
     Raises ParameterError for a configuration out of range.
 
@@ -212,7 +213,8 @@ class AttenGait(nn.Module):
 
 
 def normalise(frames: Tensor) -> Tensor:
-    """uint8 frames to float32 in [-1, 1]; floating frames are in [-1, 1] already and pass."""
+    """From uint8 frames to float32 in [-1, 1]. Floating-point frames must be in [-1, 1] already and are returned as
+    they are."""
     return frames if frames.is_floating_point() else frames.float().mul_(2 / 255).sub_(1)
 
 

@@ -4,8 +4,9 @@
     s = 1 / sqrt(a^2 var + eps)
 
 Mean and variance are those of x over its C features. Written out by hand because these maps are most of the network's
-memory traffic: autograd would keep some eight float32 maps and pass over all of them from main memory; this keeps z
-alone, in the precision of the network, and works on a few frames at a time, in float32, within the processor's cache.
+memory traffic: autograd would keep some eight float32 maps and pass over all of them from main memory; this code
+keeps only z, in the precision of the network. It works in float32 on a few frames at a time, so that they stay in
+the processor's cache.
 
 Backward, for the gradient d of y, with G = gain * a * d (per pixel, means over features):
 
@@ -138,7 +139,8 @@ def _averaging(features: int) -> Tensor:
 
 
 def _is_narrow(x: Tensor) -> bool:
-    """Whether means are kept once per feature: on a CPU, full-size passes then beat broadcasts of short rows."""
+    """Whether each mean is stored once for each feature. On a CPU with few features this is faster than broadcasting
+    short rows."""
     features = x.shape[-1]
     return x.device.type == "cpu" and features < NARROW and NARROW % features == 0
 

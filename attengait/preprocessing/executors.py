@@ -23,7 +23,7 @@ class Executor(Protocol):
         ...
 
     def versions(self, sequences: Sequence[SourceSequence]) -> dict[str, str]:
-        """Versions of what has a hand in the bytes beside the libraries that are always recorded."""
+        """Versions of further packages that may change the bytes, beside the libraries that are always recorded."""
         ...
 
     def run(self, recipe: Recipe, tasks: list[ShardTask], on_poll: Callable[[], None]) -> None:

@@ -145,8 +145,9 @@ class FlowRecipe:
     def make(self, sequence: SourceSequence) -> MadeSequence:
         """See Recipe.
 
-        A frame that cannot be read, or that has another size than most, is dropped like a missing number. A silhouette
-        of that kind costs the flow image of its own frame only. A sequence with too few flow images gives none.
+        A frame that cannot be read, or that has another size than most, is dropped like a missing number. If a
+        silhouette has such a fault, only the flow image of its own frame is left out. A sequence with too few flow
+        images is left out.
         """
         backend = make_backend(self.flow, self.farneback)
 
@@ -244,7 +245,8 @@ class SilhouetteFlowRecipe(FlowRecipe):
 
 
 def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[int]:
-    """Return the numbers on one side only and, where a gap costs an image, those before a frame that are on neither."""
+    """Return the numbers that have only a frame or only a silhouette. If a gap costs an image, also the missing
+    number before it."""
     missing = frames ^ silhouettes
     if gap == "skip":
         both = sorted(frames & silhouettes)

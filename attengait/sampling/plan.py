@@ -1,12 +1,13 @@
 """Which clips make up each training batch: a pure function of (seed, step, rank, world size).
 
-A batch is P subjects x K clips, subject by subject. An epoch visits each subject once, in a permutation of its own; a
-last batch short of P subjects is filled from the start of that permutation. A clip is a random sequence of the subject,
-with replacement, and `clip_frames` consecutive frames of it from a random start; clip_rules.py has what else there is.
+A batch is P subjects x K clips, subject by subject. An epoch visits each subject once, in a random order. If the
+last batch has fewer than P subjects, it is filled from the start of that order. A clip is a random sequence of the
+subject, with replacement, and `clip_frames` consecutive frames of it from a random start; `ClipRules` has the
+other ways to draw clips.
 
-Nothing is drawn from a generator that runs on, so that any step can be planned at any time, on any rank, and a resumed
-run continues with the same clips. Only raw Philox words, stable sorting and remainders are used: plans do not change
-with the version of numpy. (A remainder of 64 random bits is biased by less than one part in 10^12 here.)
+No random generator keeps a state from step to step. So any step can be planned at any time and on any rank, and a
+resumed run continues with the same clips. Only raw Philox words, stable sorting and remainders are used: plans do
+not change with the version of numpy. (A remainder of 64 random bits is biased by less than one part in 10^12 here.)
 """
 
 import hashlib
@@ -42,8 +43,8 @@ class PlannedBatch:
     labels: NDArray[np.int64]
     """[N] indices into the plan's subjects."""
     frames: NDArray[np.int64] | None = None
-    """[N, T] absolute index of each frame of the clips; None when these are T consecutive ones. One plan has always
-    the one or always the other."""
+    """[N, T] absolute index of each frame of the clips; None when these are T consecutive ones. This is the same for
+    all batches of a plan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +195,8 @@ class BatchPlan:
         return PlannedBatch(step=step, sequences=sequences, starts=frames[:, 0].copy(), labels=labels, frames=frames)
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        """The order in which an epoch visits the subjects; the last one is kept, as sorting 20,000 takes a while."""
+        """The order in which an epoch visits the subjects. The last order is kept, because sorting 20,000 subjects
+        takes time."""
         last, permutation = self._last_permutation
         if last != epoch:
             permutation = argsort_stable(self._random_words(_EPOCH, epoch, len(self.subjects)))
@@ -217,7 +219,7 @@ def argsort_stable(words: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _what_there_is(sequences: "Sequences", subjects: Sequence[str], rules: ClipRules) -> str:
-    """What the subjects asked for have, where the rules choose among it; empty where they do not."""
+    """The end of an error: the views or walks that the chosen subjects have, if the rules select among them."""
     names, codes = distinct(sequences.subject)
     wanted = set(subjects)
     asked = np.isin(codes, np.flatnonzero([name in wanted for name in names.tolist()]))
@@ -239,7 +241,8 @@ def _remainder(words: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[
 
 
 def ragged_batches(lengths: ArrayLike, batch_frames: int) -> list[slice]:
-    """Consecutive sequences that together have at most `batch_frames` frames, or are one that alone has more.
+    """Groups of consecutive sequences with at most `batch_frames` frames together. A longer sequence is a group by
+    itself.
 
     `lengths` [n] in frames. Raises ParameterError when `batch_frames` is below 1.
     """

@@ -1,7 +1,7 @@
-"""What clips are made of: which sequences they may come from, how one is drawn, and which of its frames in which order.
+"""Rules for clips: which sequences are used, how a sequence is drawn, and which of its frames, in which order.
 
-The defaults are the published recipe. A sequence is first stretched where that is asked for, then the T frames of a
-clip are drawn from it. Random choices are made from random words given to this module, for all N clips at once.
+The defaults are the published recipe. If `repeat_short` is set, a short sequence is stretched first. Then the T
+frames of a clip are drawn from it. The random words for all N clips are given to this module.
 """
 
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ class ClipRules:
     """consecutive frames from a random start; a random subset of the frames (none twice) in order; shuffled: the same
     in random order."""
     balance: str = "none"
-    """How a subject's sequence is drawn. none: each alike; walks or views: first one of the kinds of walk (or of the
-    views) that the subject has, each alike, then one of its sequences."""
+    """How a subject's sequence is drawn. none: every sequence has the same chance. walks or views: first a kind of
+    walk (or a view) is drawn, all with the same chance, then one of its sequences."""
 
     def __post_init__(self) -> None:
         require(self.min_frames >= 0, "min_frames", self.min_frames, "at least 0")

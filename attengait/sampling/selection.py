@@ -1,7 +1,7 @@
 """Choosing subjects and views: "001-074", "00001-10305/2" (every second one), "100", or any name the data set has; and
 walks: nm-01, or all of their kind, nm.
 
-Where several stores are trained on together, a subject's name is the store's and its own: casia-b:001.
+If several stores are trained on together, a subject's name begins with the name of its store: casia-b:001.
 """
 
 import contextlib
@@ -30,8 +30,9 @@ def parse_subjects(spec: Sequence[str], available: Sequence[str]) -> list[str]:
 
     Each string holds one or more of these, separated by commas: a name as it stands in `available`; a number, which
     matches names made of digits by value ("5" is "005"); a range with both ends included, "/2" for every second number
-    counted from its beginning. A name that happens to look like a range is taken as a name. With several stores all
-    three begin with the store's, casia-b:001-074, which alone, casia-b:, asks for all of its subjects.
+    counted from its beginning. A name that looks like a range is taken as a name. With several stores, each piece
+    begins with the name of its store, casia-b:001-074. The store's name alone, casia-b:, asks for all of its
+    subjects.
 
     Raises ParameterError for a piece that is not understood or that matches no subject.
     """
@@ -39,7 +40,7 @@ def parse_subjects(spec: Sequence[str], available: Sequence[str]) -> list[str]:
 
 
 def subjects_among(spec: Iterable[str], available: Sequence[str]) -> set[str]:
-    """The subjects that `spec` asks for as far as there are any: a piece that matches nobody is no mistake."""
+    """The subjects that `spec` asks for. Here, a piece that matches nobody is not an error."""
     names = _Names("subjects", available)
     found: set[str] = set()
     for piece in _pieces(spec):
@@ -69,14 +70,15 @@ def parse_walks(spec: Sequence[str], available: Sequence[str], *, what: str = "t
 
 
 def walk_kinds(walks: Iterable[str]) -> list[str]:
-    """What each walk is one of: its name without the number, nm for nm-01; a name without one is its own kind."""
+    """The kind of each walk: its name without the number, nm for nm-01. A name without a number is its own kind."""
     return [match[1] if (match := _WALK.fullmatch(walk)) else walk for walk in walks]
 
 
 def distinct(column: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The distinct texts of a column [n] in order, and the index [n] of each entry's.
 
-    Sorting texts takes most of the time, so that only the first of equal neighbours is sorted: subjects come in runs.
+    Sorting texts takes most of the time. Equal texts are mostly neighbours, so only the first of equal neighbours is
+    sorted.
     """
     is_first = np.ones(len(column), bool)
     is_first[1:] = column[1:] != column[:-1]
@@ -107,7 +109,7 @@ class _Names:
                 self._by_value.setdefault(store, {}).setdefault(int(rest), []).append(name)
 
     def matching(self, piece: str) -> set[str]:
-        """The names that one piece asks for; ParameterError for a range that goes nowhere."""
+        """The names that one piece asks for. Raises ParameterError for an empty range."""
         if piece in self._known:
             return {piece}
         store, _, wanted = piece.rpartition(STORE_MARK)

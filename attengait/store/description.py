@@ -63,7 +63,7 @@ def describe(
     modality = modality or known.get("modality") or ("silhouette" if channels == 1 else None)
     if modality is None:
         raise ParameterError(
-            f"modality is missing: what frames of {channels} channels show must be said, one of {', '.join(MODALITIES)}"
+            f"modality is missing, but must be one of {', '.join(MODALITIES)} for images of {channels} channels"
         )
     if not is_as_exported:
         check_name(MODALITIES, modality, "modality")
@@ -127,7 +127,9 @@ def read_description(folder: Path) -> Description | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AttenGaitError(f"{path} is damaged ({error}): delete it and say what the pictures show instead") from None
+        raise AttenGaitError(
+            f"{path} is damaged ({error}): delete it, and give modality and encoding instead"
+        ) from None
 
 
 def _kept(attributes: dict[str, Any]) -> dict[str, Any]:

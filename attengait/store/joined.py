@@ -1,8 +1,8 @@
-"""Several stores as one, to train on all of their people together, such as CASIA-B's and one's own.
+"""Several stores as one, to train on all of their people together.
 
-People of different stores are different people: each store's subjects are named after it, casia-b:001 for subject 001
-of casia-b.zarr. Stores are ordered by name, so that the order in which they are given says nothing. Their frames are
-counted on from one to the next, including the unused tails of shards.
+People of different stores are different people: the name of a subject begins with its store's, casia-b:001 for
+subject 001 of casia-b.zarr. Stores are ordered by name, so the order in which they are given does not matter. Frame
+indices of a store follow those of the store before it, including the unused tails of shards.
 """
 
 from collections.abc import Sequence
@@ -53,15 +53,15 @@ def join_stores(stores: Sequence[Store]) -> JoinedStores:
             raise AttenGaitError(f"{one.location} is given twice: name each store once")
         if (name := store_name(one.location)) == store_name(other.location):
             raise AttenGaitError(
-                f"{one.location} and {other.location} are both named {name!r}, after which their subjects would be "
-                "called: give one another name"
+                f"{one.location} and {other.location} have the same name, {name!r}, but names of subjects begin "
+                "with it: rename one of them"
             )
     for store in ordered:
         name = store_name(store.location)
         if not name or "," in name or STORE_MARK in name:
             raise AttenGaitError(
-                f"{store.location} cannot be joined with other stores, as subjects are called after their store and "
-                f"its name is {name!r}: it needs one without a comma and a colon"
+                f"{store.location} cannot be joined with other stores: its name is {name!r}, but must have no "
+                f"comma and no colon, because names of subjects begin with it"
             )
     first = stores[0]
     for store in stores[1:]:
@@ -74,7 +74,7 @@ def join_stores(stores: Sequence[Store]) -> JoinedStores:
 
 
 def store_name(location: Location) -> str:
-    """What the subjects of a store are called after: casia-b for s3://bucket/casia-b.zarr."""
+    """The name of a store, with which its subjects' names begin: casia-b for s3://bucket/casia-b.zarr."""
     whole = location.name if location.path is None else location.path.resolve().name
     return whole.removesuffix(".zarr").strip()
 

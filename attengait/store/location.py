@@ -157,7 +157,7 @@ class Location:
         return [bool(last) for last in lasts]
 
     def lacks_bucket(self) -> bool:
-        """Whether the server knows no such bucket; a missing object alone does not tell."""
+        """Whether the bucket does not exist. A missing object alone does not say that."""
         spec = self.kvstore()
         if "bucket" not in spec:
             return False
@@ -169,12 +169,12 @@ class Location:
         return False
 
     def check_writable(self) -> None:
-        """Raise AttenGaitError where nothing can be written by the nature of the URL."""
+        """Raise AttenGaitError if a URL of this kind can only be read."""
         if self.is_remote and self.kvstore()["driver"] == "http":
             raise AttenGaitError(f"{self} can only be read: write to a folder, an s3:// or a gs:// URL")
 
     def write(self, key: str, data: bytes) -> None:
-        """Put a whole object in its place behind a URL, where a reader sees all of it or none.
+        """Write an object behind a URL. A reader sees all of it or nothing.
 
         Raises AttenGaitError, naming the object, when that fails.
         """
@@ -234,7 +234,7 @@ def use_tensorstore() -> Any:
         _used_by = os.getpid()
     elif _used_by != os.getpid():
         raise AttenGaitError(
-            "this process was forked from one that had read stores through TensorStore, as remote ones are, which does "
+            "this process was forked from one that had used TensorStore, which reads remote stores and does "
             'not survive that: start workers by spawning (DataLoader(..., multiprocessing_context="spawn"))'
         )
     import tensorstore
@@ -243,7 +243,7 @@ def use_tensorstore() -> Any:
 
 
 _used_by: int | None = None
-"""The process that used tensorstore, handed down to those that are forked from it."""
+"""The process that used tensorstore; processes forked from it inherit this."""
 
 
 def _read_file(path: Path, part: Range | None) -> bytes | None:
@@ -278,9 +278,9 @@ def _s3() -> dict[str, Any]:
 
 
 def _may_have_credentials() -> bool:
-    """Whether there is a place where AWS's chain of credentials would find some: files, a role of the machine.
+    """Whether AWS's tools could find credentials here: in files, or as a role of the machine.
 
-    Without this the chain asks for the machine's role over the network, and complains, on every other machine.
+    If there are none, they must not be asked: they would ask for a role over the network, and print a warning.
     """
     roles = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_ROLE_ARN")
     files = {"AWS_SHARED_CREDENTIALS_FILE": "credentials", "AWS_CONFIG_FILE": "config"}

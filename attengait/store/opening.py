@@ -1,4 +1,4 @@
-"""Opening a finished store, with one sentence for everything that may be wrong with it."""
+"""Opens a finished store. Everything that may be wrong with it has its own one-sentence error."""
 
 import json
 from pathlib import Path
@@ -92,7 +92,7 @@ def _own_columns(location: Location, attributes: dict[str, Any]) -> list[str]:
 
 
 def _nothing_there(location: Location) -> AttenGaitError:
-    """What to say where there is no zarr.json."""
+    """The error for a place without a zarr.json."""
     progress = progress_of(location)
     if progress is not None:
         return AttenGaitError(

@@ -1,7 +1,8 @@
 """The plan of a store: which sequence goes into which shard, decided before any frame is computed.
 
-All of it is pure: the same sequences and parameters give the same plan, whoever computes it. A sequence's number of
-frames is only bounded from above then (frames are dropped later), so each shard ends in an unused tail.
+All of it is pure: the same sequences and parameters give the same plan, whoever computes it. At that time only an
+upper bound of each sequence's frames is known, because frames are dropped later. So each shard ends in an unused
+tail.
 """
 
 import hashlib
@@ -36,7 +37,8 @@ class PlannedSequence:
     content_digest: str
     """Of the input; the same for a copy elsewhere. It goes into the finished store."""
     scan_digest: str
-    """The same with what tells a file that was written again, such as its time of change; for resuming only."""
+    """As content_digest, but it also changes when a file was written again (by its time of change). For resuming
+    only."""
     columns: dict[str, str | int | float] = field(default_factory=dict)
     """The data set's own, such as camera; all sequences of a plan have the same ones."""
 
@@ -165,8 +167,9 @@ class StorePlan:
 def choose_shard_frames(lengths: Sequence[int], chunk_frames: int) -> int:
     """Frames per shard, for consecutive sequences of at most `lengths` frames.
 
-    Between the length that gives 32 shards (or holds the longest sequence) and twice that, at most 4096 unless the
-    longest sequence needs more, it is the multiple of `chunk_frames` that wastes least; of equals the smallest.
+    It is a multiple of `chunk_frames`. It lies between the length that gives 32 shards (or holds the longest
+    sequence) and twice that length, and is at most 4096, unless the longest sequence needs more. Of these, the one
+    that wastes the fewest frames is taken; of several, the smallest.
     """
     longest = -(-max(lengths, default=0) // chunk_frames)
     least = max(1, longest, -(-sum(lengths) // (MIN_SHARDS * chunk_frames)))

@@ -1,4 +1,5 @@
-"""The columns of a store: whose walk lies where in `frames`. One Zarr array per column in the group `sequences`.
+"""The columns of a store: for each sequence, who walks, and where its images are in `frames`. One Zarr array per
+column in the group `sequences`.
 
 The six columns of `DTYPES` are in every store. A data set may add its own, such as camera, clothing or date. The
 attribute `columns` of the store names them.
@@ -158,7 +159,7 @@ def write_column(group: zarr.Group, name: str, column: NDArray[Any]) -> None:
 def read_sequences(location: Location, extra: Sequence[str] = ()) -> Sequences:
     """Read the columns of a store and those that the data set added, `extra`.
 
-    Their files are asked for all at once: two of each column, however many sequences there are. Raises AttenGaitError,
+    All files are requested at once: two for each column, whatever the number of sequences. Raises AttenGaitError,
     naming the column that is missing or damaged.
     """
     wanted: dict[str, tuple[Any, ...]] = {name: (dtype,) for name, dtype in DTYPES.items()}
@@ -192,7 +193,7 @@ def read_column(location: Location, files: Mapping[str, bytes], path: str, dtype
 
 
 def read_files(location: Location, keys: Sequence[str]) -> dict[str, bytes]:
-    """Those of some files of a store that are there, by key."""
+    """The contents of files of a store, by key, without those that do not exist."""
     found = zip(keys, location.read_all([(key, None) for key in keys]), strict=True)
     return {key: data for key, data in found if data is not None}
 

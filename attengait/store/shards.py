@@ -57,10 +57,11 @@ class ShardTask:
 
 
 RunShards = Callable[[list[ShardTask], Callable[[], None]], None]
-"""Makes and commits all of some shards, calling its second argument a few times a second meanwhile.
+"""Makes and commits the given shards.
 
-Whoever does it, and in however many processes: the bytes of a shard are a function of its task. An exception, also a
-KeyboardInterrupt, leaves no process or thread behind."""
+Meanwhile it calls its second argument a few times a second. The bytes of a shard depend on its task only, not on
+which process makes it or on how many there are. An exception, also a KeyboardInterrupt, leaves no process or thread
+behind."""
 
 
 class OpenShard:

@@ -1,4 +1,4 @@
-"""Rot and tampering in a finished store, found by its checksums: shard indexes, compressed chunks, sequences."""
+"""Finds damage in a finished store by its checksums: those of shard indexes, compressed chunks and sequences."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

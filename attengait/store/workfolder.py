@@ -60,7 +60,7 @@ class WorkFolder:
         return self.path / "progress"
 
     def is_foreign(self) -> bool:
-        """Whether the folder holds something, but nothing that a run left there."""
+        """Whether the folder holds something that no run wrote."""
         if not self.path.is_dir():
             return self.path.exists()
         return not self.plan_file.is_file() and any(
@@ -88,7 +88,7 @@ class WorkFolder:
         write_atomically(self.plan_file, plan.to_json())
 
     def is_of_another(self, store: Location) -> bool:
-        """Whether the run that the folder was left by makes another store, of the same name."""
+        """Whether the folder belongs to a run that makes another store of the same name."""
         try:
             target = (self.path / "target").read_text()
         except OSError:
@@ -146,7 +146,8 @@ class WorkFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remove(self) -> None:
-        """Delete the folder: the plan late, as it says whose folder it is, the lock last, as it keeps others out."""
+        """Delete the folder. The plan is deleted late, because it says whose folder this is; the lock is last,
+        because it keeps others out."""
         last = ("plan.json", "target", "lock")
         for entry in [entry for entry in self.path.iterdir() if entry.name not in last]:
             if entry.is_dir():
@@ -161,7 +162,8 @@ class WorkFolder:
 
 @contextmanager
 def locked(work: WorkFolder) -> Iterator[None]:
-    """Hold the folder's lock, creating the folder where there is none; AttenGaitError when another run holds it."""
+    """Hold the folder's lock; make the folder if it does not exist. Raises AttenGaitError when another run holds the
+    lock."""
     busy = AttenGaitError(f"another run is at work on {work.path.with_suffix('')} (it holds {work.path / 'lock'})")
     try:
         work.path.mkdir(exist_ok=True)

@@ -1,9 +1,9 @@
 """Writing a store: shards made by other processes, committed one by one, and put together at the end.
 
-A shard is the unit of work, of resume and of commit. Who makes it has zarr-python write it in the run's temporary
-folder, renames it into the store (or uploads it), and writes its record. When all records are there, the columns and
-metadata follow in the same way; the root zarr.json comes last and marks the store finished. A run killed at any instant
-is continued by the same call; the bytes depend neither on the number of processes nor on kills.
+A shard is the unit of work, of resume and of commit. A process writes it in the run's temporary folder, renames it
+into the store (or uploads it), and then writes its record. When all records are there, columns and metadata follow
+in the same way. The root zarr.json is written last and marks the store as finished. A run that was killed is
+continued by the same call. The bytes depend neither on the number of processes nor on how often the run was killed.
 """
 
 import json
@@ -59,7 +59,7 @@ class StoreJob:
     """A folder, or an s3:// or gs:// URL."""
     plan: StorePlan
     inputs: Sequence[Any]
-    """For each planned sequence, what describes its input to `run_shards`."""
+    """For each planned sequence, the description of its input that `run_shards` takes."""
     run_shards: RunShards
     """Makes the shards."""
     skipped: Sequence[Skipped] = ()
@@ -82,7 +82,7 @@ class StoreJob:
 
 
 def check_path(store: Where) -> None:
-    """Raise AttenGaitError when the path or URL is neither free, nor a finished store, nor begun by a former run."""
+    """Raise AttenGaitError unless the path or URL is free, a finished store, or a store that an earlier run began."""
     location = Location.parse(store)
     work, path = WorkFolder(work_path(location)), location.path
     location.check_writable()
@@ -92,9 +92,9 @@ def check_path(store: Where) -> None:
             f"{location / 'w.zarr'}"
         )
     if path is not None and not path.parent.is_dir():
-        raise AttenGaitError(f"{path.parent}, the folder to make {path.name} in, does not exist")
+        raise AttenGaitError(f"{path.parent} does not exist: make this folder first, for {path.name}")
     if work.is_foreign():
-        raise AttenGaitError(f"{work.path} is in the way: no interrupted run left it there")
+        raise AttenGaitError(f"{work.path} exists, but is not the folder of an unfinished store: remove or rename it")
     if work.is_of_another(location):
         raise AttenGaitError(f"{work.path} belongs to another unfinished store, not to {location}: finish that first")
     if is_finished(location) or work.plan_file.is_file():
@@ -113,8 +113,8 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     """Write the store, continue one that was begun, or do nothing when it is finished.
 
     Raises ParameterError when the path was made or begun with other parameters; AttenGaitError when the input or the
-    versions changed since, when the path is something else, when another run is at work on it, when nothing comes out,
-    and when writing fails. A KeyboardInterrupt is passed on with a sentence that says what is kept.
+    versions changed, when the path is something else, when another run is writing it, when no image is made, and
+    when writing fails. A KeyboardInterrupt is raised again, with a sentence that says what is kept.
     """
     started = time.monotonic()
     path, plan, work = job.location, job.plan, job.work
@@ -235,7 +235,7 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
     theirs, ours = store.attributes.get("source"), plan.source
     if theirs != ours:
         raise AttenGaitError(
-            f"the input is not what {path} was made from: {_describe(theirs)} then, {_describe(ours)} now, "
+            f"{path} was made from another input: {_describe(theirs)} then, {_describe(ours)} now, "
             "and names or sizes of files differ; choose another path"
         )
     place = report_location(path)
@@ -243,7 +243,9 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
         lines = (place.parent.read(place.name) or b"").decode().splitlines()
         skipped = [Skipped.from_dict(json.loads(line)) for line in lines]
     except (KeyError, TypeError, ValueError) as error:
-        raise AttenGaitError(f"{place} cannot be read ({error}): the store needs no report, delete it") from None
+        raise AttenGaitError(
+            f"{place} cannot be read ({error}): delete it, the store does not need this report"
+        ) from None
     return WriteSummary(
         num_sequences=len(store.sequences),
         num_frames=store.num_frames,

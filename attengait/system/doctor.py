@@ -1,6 +1,6 @@
 """What this machine has for the work: GPUs, libraries, compilers, cores, memory, disk, and which flow can be computed.
 
-Nothing here is required: what is missing or broken is said in its place, and the rest goes on. torch is not loaded.
+Nothing here is required. If something is missing or broken, the report says so, and goes on. torch is not loaded.
 """
 
 import os
@@ -56,7 +56,7 @@ def examine(folder: Path) -> Report:
 
 
 def _safely(find: Callable[[], Any]) -> Any:
-    """What `find` returns, or its failure: a broken library may raise anything at all."""
+    """The result of `find`, or its error: a broken library may raise any exception."""
     try:
         return find()
     except Exception as error:

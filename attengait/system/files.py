@@ -32,7 +32,7 @@ def lock(file: IO[bytes], busy: AttenGaitError) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Raise AttenGaitError where no file can be at `path`: said before the work, not after it."""
+    """Raise AttenGaitError if no file can be written at `path`. Called before long work begins."""
     if not path.name or path.is_dir():
         raise AttenGaitError(f"{path} cannot be written: it is a folder, name a file in it")
     if not path.parent.is_dir():

@@ -1,8 +1,8 @@
 """Keep the memory of one batch, and of one training step, for the next.
 
 By default glibc gives large blocks back to the system when they are freed, so that a batch is copied into, and a step
-on the CPU computes in, memory that is mapped and zeroed again each time. And each thread that allocates gets a heap of
-its own of at most 64 MB, in which batches do not last either.
+on the CPU computes in, memory that is mapped and zeroed again each time. And each thread that allocates memory gets
+its own heap of at most 64 MB, which is too small to keep batches.
 """
 
 import ctypes

@@ -1,11 +1,11 @@
-"""How far a long job is: one object that library calls report to, in the place of a callback for each kind of news.
+"""How far a long job is: library calls report to one object.
 
-What is worth a sentence (a warning, where frames are kept) goes to `logging`, to the logger of the module's name.
+Sentences (a warning, or where frames are kept) go to `logging` instead, to the logger with the module's name.
 """
 
 
 class Progress:
-    """Hears how far a job is and does nothing with it; a subclass shows it.
+    """Receives how far a job is. This class ignores it; a subclass can show it.
 
     One job may consist of several tasks, one after the other, such as loading and training.
     """
@@ -18,7 +18,7 @@ class Progress:
             done: units done so far, those of earlier runs included.
             total: units to do in all.
             unit: what is counted, in the plural, such as frames.
-            detail: what else there is to say; `str(detail)` is one short line, such as losses and rates of training.
+            detail: more about the state; `str(detail)` is one short line, such as the losses of a training.
         """
 
 

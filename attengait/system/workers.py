@@ -1,9 +1,9 @@
-"""Tasks on worker processes that never outlive the parent and never print a traceback for a Ctrl-C.
+"""Runs tasks in worker processes. They end when the parent ends, and print no traceback on Ctrl-C.
 
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
-once. Workers do not hear SIGINT and SIGTERM, which a terminal or a batch system sends to the whole group: the parent
-decides.
+once. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all processes: the parent
+decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
 there, for any function that a process calls for another one.

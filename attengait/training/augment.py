@@ -2,8 +2,8 @@
 
 Both draw lambda per clip uniformly on (0, 1) (the original's Beta draw uses shape 1 whatever its alpha is) and a
 partner by one permutation of the batch. Targets of the cross entropy mix with lambda; the triplet loss keeps the clip's
-own label. Both treat every value alike, whatever the encoding. Nothing is mirrored, as published; who adds that turns u
-round in the encodings that have it (`attengait.kernels.pictures.encode`).
+own label. Both treat every value alike, whatever the encoding. Nothing is mirrored, as published. Mirroring would
+also have to replace u by 256 - u in the encodings uv and uvm (`attengait.kernels.pictures.encode`).
 
 Shapes: N clips, T frames, H x W pixels, C channels, K classes.
 """

@@ -56,8 +56,8 @@ def save_checkpoint(
 ) -> None:
     """Write the state after `step` steps.
 
-    Each file is the former or the new one, whole. The weights come first: a run killed in between repeats the steps
-    since the former checkpoint and writes the same weights again.
+    Each file is either the old or the new one, never a part. The weights are written first: a run that is killed in
+    between repeats the steps since the old checkpoint, and writes the same weights again.
     """
     save_weights(model, run / "model.safetensors")
     buffer = io.BytesIO()

@@ -115,7 +115,7 @@ class OptimiserSettings:
     epochs: int = 8000
     """Epochs with both losses; an epoch visits each subject once."""
     epochs_without_cross_entropy: int = 1000
-    """Epochs after those, with the triplet loss and the L2 penalty only."""
+    """Epochs that follow, with the triplet loss and the L2 penalty only."""
     learning_rate: float = 5e-4
     """The largest learning rate of Adam (betas 0.9, 0.999; eps 1e-7 added after the bias correction, as torch does)."""
     warmup_epochs: int = 20
@@ -131,9 +131,9 @@ class OptimiserSettings:
     l2_penalty: float = 1e-5
     """Weight of the sum of squared convolution, pyramid, part-linear and attention weights."""
     mixup_probability: float = 0.25
-    """Chance that a batch is mixed with a permutation of itself."""
+    """Probability that each clip is mixed with another clip of the batch."""
     cutmix_probability: float = 0.25
-    """Chance that a batch gets a square from a permutation of itself."""
+    """Probability that a square of each clip is replaced by that of another clip of the batch."""
 
     def __post_init__(self) -> None:
         _require_at_least(self, 1, "epochs")
@@ -156,7 +156,8 @@ class RunSettings:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     cache: str = "auto"
-    """Keep all frames in the memory of the host or the gpu, or none; auto decides by what fits, and says so."""
+    """Where all frames are kept: host, gpu or none (they are read from the store). auto decides by what fits, and
+    says what it decided."""
     precision: str = "auto"
     """fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the device computes in it, else fp32."""
     seed: int = 0

@@ -43,7 +43,7 @@
 #define __launch_bounds__(threads)
 // One block runs at a time, so its shared memory may be that of the whole program.
 #define __shared__ static
-// The order of threads and blocks must not matter; BACKWARDS is how the tests find out.
+// The order of threads and blocks must not matter. The tests check this with `backwards`.
 #define PHASE for (unsigned turn = 0; (threadIdx.x = backwards ? THREADS - 1 - turn : turn, turn < THREADS); ++turn)
 #define LAUNCH(kernel)                                                                                        \
     extern "C" int launch_##kernel(const unsigned* grid, int reverse, int num_arguments, const size_t* sizes, \

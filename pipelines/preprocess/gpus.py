@@ -1,8 +1,8 @@
 """Preprocessing on GPUs: one process for each, all taking shards from the same list until none is left.
 
-A process takes a shard by making a file that must not exist yet in the run's temporary folder, so a faster one takes
-more. What a process then does is in `attengait.pipelines.preprocess.shards`. The bytes of a shard depend neither on who
-makes it nor on how many do.
+To take a shard, a process makes a file in the run's temporary folder that must not exist yet. So a faster process
+takes more shards. What a process then does is in `attengait.pipelines.preprocess.shards`. The bytes of a shard
+depend neither on who makes it nor on how many do.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""A function called by threads, each of which has a process of its own do it.
+"""Threads call a function, and each thread has its own process that executes it.
 
 For functions that cannot run twice at a time in one process, however many threads call them. A pool of processes would
 do, but for one thing: where a process dies while it sends a large result, the pool waits for the rest for ever. Here
@@ -48,7 +48,7 @@ class InOwnProcess(Generic[Argument, Result]):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End all processes, each after what it is at; no thread may be calling any more."""
+        """End all processes, each after its present call. No thread may call the function any more."""
         for connection, _ in self._started:
             connection.close()
         for _, process in self._started:

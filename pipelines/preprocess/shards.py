@@ -1,9 +1,9 @@
 """Shards made on one device, in one process: reading, computing and writing overlap.
 
-Threads read and decode whole sequences ahead, in order. The calling thread has all those that are ready computed
-together, so that a device gets many pairs of frames at once, and fills the shards. One more thread compresses, writes
-and commits a shard while the next is filled. What is held is bounded: with R sequences read ahead, at most 2 R
-sequences, and 2 shards.
+Threads read and decode whole sequences ahead, in order. The calling thread takes all sequences that are ready and
+computes them together, so that a device gets many pairs of frames at once. Then it fills the shards. One more thread
+compresses, writes and commits a shard while the next is filled. What is held is bounded: with R sequences read
+ahead, at most 2 R sequences, and 2 shards.
 """
 
 from collections import deque
@@ -29,7 +29,7 @@ from attengait.store.shards import MadeSequence, OpenShard, ShardTask
 SEQUENCES_PER_READER = 2
 """Sequences read ahead for each thread: one that it reads, and one that waits."""
 READ_AHEAD_BYTES = 2 << 30
-"""Grey pictures read ahead; the one sequence that exceeds it is still begun."""
+"""Limit for grey pictures read ahead. The sequence that exceeds it is still read."""
 
 _FIRST_FRAME_BYTES = 2 * 1920 * 1080
 """A frame and its silhouette, until the first sequence shows how large they are."""
@@ -184,7 +184,7 @@ def _compute_all(ahead: ReadAhead, recipe: FlowRecipe, backend: FlowBackend) -> 
 
 @contextmanager
 def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that are gone afterwards; what they have not begun is dropped."""
+    """Threads that end afterwards. Tasks that they have not begun are dropped."""
     pool = ThreadPoolExecutor(count)
     try:
         yield pool

@@ -1,7 +1,7 @@
 """What every reader of clips has: [T, H, W, C] uint8, T consecutive frames of one shard; the hot path of training.
 
-Whoever knows what will be read next asks for it early. Between `request_clips` and the call of what it returns, the
-disk or the network and the decoder are at work.
+If you know what will be read next, request it early: `request_clips` starts the disk, the network and the decoder,
+and the function that it returns waits for the clips.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,8 @@ class ClipReader(Protocol):
         ...
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
-        """Begin to read clips that will be needed soon; damage is an error of the returned function.
+        """Begin to read clips that will be needed soon. Returns a function that waits for them; damage is raised by
+        that function.
 
         Raises ParameterError like `read_clips`, AttenGaitError for a reader that is closed.
         """

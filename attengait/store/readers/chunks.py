@@ -57,7 +57,8 @@ class ChunkFiles:
         self._begin()
 
     def _begin(self) -> None:
-        """Make what a forked process must make anew, as it has neither the threads nor whoever held the lock."""
+        """Make threads and lock again in a forked process: threads do not survive a fork, and the lock may have been
+        held."""
         self._process = os.getpid()
         self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="attengait-unpack")
         self._lock = Lock()
@@ -73,7 +74,7 @@ class ChunkFiles:
         return partial(_gather, shares, reads)
 
     def close(self) -> None:
-        """Finish what is being read and let go of all files; what was requested and not begun is given up."""
+        """Finish what is being read, and close all files. Requests that have not begun are dropped."""
         if self._process == os.getpid():
             self._threads.shutdown(cancel_futures=True)
             self._begin()
@@ -182,7 +183,7 @@ class _Shard:
                 os.posix_fadvise(self._file, *place, os.POSIX_FADV_WILLNEED)
 
     def read(self, chunk: int) -> bytes | None:
-        """A chunk as it is packed, its checksum looked at; None for one that the shard leaves out."""
+        """A chunk as it is compressed, after its checksum was checked. None for a chunk that the shard leaves out."""
         place = self._place(chunk)
         if place is None:
             return None

@@ -8,7 +8,7 @@ last array that shows a part of it is gone.
 
 Reading a map beyond the end of its file kills the process (SIGBUS). So a shard is mapped only when its size and its own
 index say that its chunks lie back to back from its first byte, and its size is looked at again about once a second
-while it is used; whoever truncates a store between two looks still does harm.
+while it is used; if a file is truncated between two such checks, the process still dies.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from attengait.store.readers.base import Frames, Indices, Reader, TakeClips, loc
 from attengait.store.readers.remote import TensorStoreReader
 
 RECHECK_SECONDS = 1.0
-"""How long the size of a shard's file is taken to be what it was."""
+"""How long the size of a shard's file is trusted before it is checked again."""
 
 PROBES = 3
 """Clips of each request that are looked up in the page cache, to find out whether the disk must be asked ahead."""
 COLD_REQUESTS = 64
-"""Requests that are asked ahead after one of which a part was not in memory."""
+"""After a request that was not fully in memory, so many more requests are read ahead."""
 
 _NEW, _MAPPED, _OTHER = 0, 1, 2
 _MADV_POPULATE_READ = 22
@@ -92,8 +92,8 @@ class MappedFrames:
     def will_need(self, shards: NDArray[np.int64], firsts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
         """Have the kernel read clips of mapped shards, by their first frames there, without waiting for the disk.
 
-        Asking for what is in memory already costs time. So some clips are looked up, and nothing is asked while all
-        that were looked up lately were in memory.
+        Reading ahead costs time even if the data are in memory. So a few clips are checked, and nothing is read
+        ahead while all checked clips were in memory.
         """
         frame_bytes, page = self._layout.frame_bytes, mmap.PAGESIZE
         first_bytes = (shards * self._stride + firsts * frame_bytes) // page * page
@@ -155,7 +155,7 @@ class MappedFrames:
 class MappedReader(Reader):
     """Clips as read-only views of memory-mapped shards (attengait.store.readers.mapped).
 
-    Sound shards that cannot be mapped are read by tensorstore.
+    Shards that are not damaged but cannot be mapped are read by tensorstore.
     """
 
     def __init__(self, location: Location, layout: FrameLayout) -> None:
