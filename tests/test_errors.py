@@ -9,8 +9,21 @@ import pytest
 from attengait.errors import ParameterError, require
 
 ROOT = Path(__file__).parents[1]
+ROOMS_OF_THE_LIBRARY = (
+    "datasets",
+    "evaluation",
+    "export",
+    "model",
+    "preprocessing",
+    "report",
+    "sampling",
+    "store",
+    "synth",
+    "system",
+    "training",
+)
 ROOMS = (
-    *(f"attengait/{room}" for room in ("evaluation", "model", "report", "sampling", "synth", "system", "training")),
+    *(f"attengait/{room}" for room in ROOMS_OF_THE_LIBRARY),
     *("benchmarks", "cli", "kernels", "pipelines"),
 )
 

@@ -30,7 +30,7 @@ class Adapter:
             value = getattr(folders, field)
             if value is not None and field not in self.takes:
                 takes = " and ".join(self.takes)
-                raise ParameterError(f"{field} is {str(value)!r}, but {name} takes {takes} only: leave it out")
+                raise ParameterError(f"{field} is {str(value)!r}, but must be left out: {name} takes {takes} only")
 
 
 DATASETS: dict[str, Adapter] = {

@@ -50,7 +50,7 @@ def scan(folders: Folders) -> Scan:
     or that holds no sequence at all.
     """
     if folders.silhouettes is None:
-        raise ParameterError("silhouettes is missing: CASIA-B needs the folder of the silhouettes")
+        raise ParameterError("silhouettes is missing, but must be given: CASIA-B needs the folder of the silhouettes")
     skipped: list[Skipped] = []
     sides: dict[str, dict[Name, _Side]] = {}
     if folders.frames is not None:

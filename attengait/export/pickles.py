@@ -82,7 +82,7 @@ def export_pickles(
     if workers < 1:
         raise ParameterError(f"workers is {workers}, but must be at least 1")
     if (place := Location.parse(out)).is_remote:
-        raise ParameterError(f"out is {place}, but pickles are written to a folder on this machine")
+        raise ParameterError(f"out is {place}, but must be a folder on this machine")
     out = Path(out)
     started = time.monotonic()
     store = open_store(where)

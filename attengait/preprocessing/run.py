@@ -52,10 +52,12 @@ class PreprocessConfig:
         for part in ("frames", "silhouettes"):
             given, modality = getattr(self.folders, part), self.recipe.modality
             if part in self.recipe.needs and given is None:
-                raise ParameterError(f"{part} is missing: the modality {modality} needs the folder of the {part}")
+                raise ParameterError(
+                    f"{part} is missing, but must be given: the modality {modality} needs the folder of the {part}"
+                )
             if part not in self.recipe.needs and given is not None:
                 raise ParameterError(
-                    f"{part} is {str(given)!r}, but the modality {modality} takes no {part}: leave it out"
+                    f"{part} is {str(given)!r}, but must be left out: the modality {modality} takes no {part}"
                 )
 
 

@@ -68,7 +68,7 @@ def describe(
     if not is_as_exported:
         check_name(MODALITIES, modality, "modality")
     if encoding is not None and modality not in _OF_FLOW and not is_as_exported:
-        raise ParameterError(f"encoding is {encoding!r}, but only flow takes it, not {modality}")
+        raise ParameterError(f"encoding is {encoding!r}, but must be left out: only flow takes it, not {modality}")
     attributes: dict[str, Any] = {}
     expected = MODALITIES.get(modality)
     if is_as_exported:
@@ -84,7 +84,7 @@ def describe(
     expected = len(names) or expected
     if expected not in (None, channels):
         raise ParameterError(
-            f"modality {modality}, encoding {encoding} has {expected} channels, but the files have {channels}"
+            f"channels of the files is {channels}, but must be {expected} for modality {modality}, encoding {encoding}"
         )
     if not is_as_exported and modality == "silhouette+flow":
         attributes["channels"] = names

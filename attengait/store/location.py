@@ -67,7 +67,7 @@ class Location:
             return cls(str(Path(where)))
         scheme, slashes, rest = match[1].lower(), match[2], match[3]
         if slashes == "/":
-            raise ParameterError(f"{where} is a URL that became a path: give it as a str")
+            raise ParameterError(f"{where} is a path, but must be a str, because it is a URL")
         known = f"{', '.join(DRIVERS)} (a path has none)"
         check_name(DRIVERS, scheme, f"the scheme of {where}", known_in_words=known)
         query = login = ""
@@ -77,7 +77,8 @@ class Location:
                 login, rest = found[0], rest[found.end() :]
         rest = rest.rstrip("/")
         if not rest or rest.startswith("/"):
-            raise ParameterError(f"{where} names no {'host' if DRIVERS[scheme] == 'http' else 'bucket'}")
+            what = "host" if DRIVERS[scheme] == "http" else "bucket"
+            raise ParameterError(f"the URL is {scheme}://{rest}, but must name a {what}")
         return cls(f"{scheme}://{rest}", True, query, login)
 
     def __str__(self) -> str:

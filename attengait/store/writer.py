@@ -268,7 +268,9 @@ def _refuse_other_settings(path: Location, theirs: dict[str, Any], plan: StorePl
     difference = first_difference(theirs, json.loads(json.dumps(plan.settings)))
     if difference:
         name, old, new = difference
-        raise ParameterError(f"{path} was begun with {name} {old!r}, but {name} is now {new!r}: choose another path")
+        raise ParameterError(
+            f"{name} is {new!r}, but must be {old!r}, as when {path} was begun: use this or choose another path"
+        )
 
 
 def _refuse_other_circumstances(path: Location, begun: StorePlan, plan: StorePlan) -> None:

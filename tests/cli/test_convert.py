@@ -47,7 +47,7 @@ def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> No
     assert "nothing was done" in out
     status, _, err = attengait(*words, "--no-pad")
     assert (status, len(err.splitlines())) == (2, 1)
-    assert "begun with recipe.pad 'square', but recipe.pad is now 'none'" in err
+    assert "recipe.pad is 'none', but must be 'square', as when" in err
     status, out, _ = attengait("export", "pickles", "s.zarr", "--out", "out", "--workers", 1, "--dry-run")
     assert (status, (tmp_path / "out").exists()) == (0, False)
     status, out, _ = attengait("export", "pickles", "s.zarr", "--out", "out", "--workers", 1)
@@ -59,7 +59,7 @@ def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> No
 def test_pickles_are_not_written_behind_a_url(attengait: Command, tmp_path: Path) -> None:
     status, _, err = attengait("export", "pickles", "s.zarr", "--out", "s3://bucket/out")
     assert (status, list(tmp_path.iterdir())) == (2, [])
-    assert err == "attengait: out is s3://bucket/out, but pickles are written to a folder on this machine\n"
+    assert err == "attengait: out is s3://bucket/out, but must be a folder on this machine\n"
 
 
 def test_frames_that_no_model_takes_come_in_and_are_refused_for_training(attengait: Command, tmp_path: Path) -> None:

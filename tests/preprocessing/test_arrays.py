@@ -177,7 +177,7 @@ def test_a_folder_in_which_every_file_is_broken_is_an_error_that_says_why(tmp_pa
     ("options", "part"),
     [
         ({"source": "csv"}, "dataset .*csv"),
-        ({"source": "h5", "file": "x"}, "pattern is 'x', but h5 takes files only"),
+        ({"source": "h5", "file": "x"}, "pattern is 'x', but must be left out: h5 takes files only"),
         ({"codec": "rar"}, "codec"),
         ({"chunk_frames": 0}, "chunk_frames"),
         ({"workers": 0}, "workers"),
@@ -224,13 +224,13 @@ def test_a_store_says_what_was_exported_or_told(channels: int, told: Any, expect
 @pytest.mark.parametrize(
     ("channels", "told", "part"),
     [
-        (3, {}, "modality is missing: what frames of 3 channels show must be said"),
+        (3, {}, "modality is missing, but must be one of flow, .* for images of 3 channels"),
         (1, {"modality": "depth"}, "modality .*depth"),
-        (2, {"modality": "flow"}, "modality flow, encoding colour has 3 channels, but the files have 2"),
-        (3, {"modality": "silhouette"}, "has 1 channels"),
+        (2, {"modality": "flow"}, "channels of the files is 2, but must be 3 for modality flow, encoding colour"),
+        (3, {"modality": "silhouette"}, "but must be 1 for modality silhouette"),
         (3, {"modality": "flow", "encoding": "hsv"}, "encoding .*hsv"),
         (3, {"modality": "rgb", "encoding": "uv"}, "only flow takes it"),
-        (1, {"exported": EXPORTED}, "encoding uvm has 3 channels, but the files have 1"),
+        (1, {"exported": EXPORTED}, "channels of the files is 1, but must be 3 for .* encoding uvm"),
     ],
 )
 def test_what_does_not_fit_the_files_is_refused(channels: int, told: Any, part: str) -> None:

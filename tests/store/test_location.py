@@ -55,11 +55,11 @@ def test_a_place_has_a_text_a_name_and_a_parent(where, shown, name, parent):
     [
         ("ftp://host/w.zarr", "^the scheme of ftp://host/w.zarr is 'ftp', but must be one of s3, gs, http"),
         ("file:///w.zarr", "is 'file', but must be one of .* .a path has none"),
-        ("s3://", "s3:// names no bucket"),
-        ("s3:///w.zarr", "s3:///w.zarr names no bucket"),
-        ("http:///w.zarr", "names no host"),
-        ("http://some:secret@/w.zarr", "names no host"),
-        (Path("s3://bucket/w.zarr"), "is a URL that became a path: give it as a str"),
+        ("s3://", "the URL is s3://, but must name a bucket"),
+        ("s3:///w.zarr", "the URL is s3:///w.zarr, but must name a bucket"),
+        ("http:///w.zarr", "but must name a host"),
+        ("http://some:secret@/w.zarr", "the URL is http:///w.zarr, but must name a host"),
+        (Path("s3://bucket/w.zarr"), "is a path, but must be a str, because it is a URL"),
     ],
 )
 def test_other_urls_are_refused(where, sentence):
