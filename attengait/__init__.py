@@ -10,7 +10,7 @@ Names are imported on first use: a spawned preprocessing worker must not pay for
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "AttenGait",
     "AttenGaitError",

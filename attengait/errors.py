@@ -5,13 +5,23 @@ Every ParameterError has one form: `NAME is VALUE, but must be WHAT`.
 
 
 class AttenGaitError(Exception):
-    """Input that is missing, damaged or does not fit together (exit status 1)."""
+    """Input that is missing, damaged or does not fit together (exit status 1).
+
+    >>> attengait.open_store("nowhere.zarr")
+    Traceback (most recent call last):
+    attengait.errors.AttenGaitError: nowhere.zarr does not exist
+    """
 
     exit_status = 1
 
 
 class ParameterError(AttenGaitError, ValueError):
-    """A parameter outside what is accepted: names it, its value and what would be accepted (exit status 2)."""
+    """A parameter outside what is accepted: names it, its value and what would be accepted (exit status 2).
+
+    >>> attengait.FlowRecipe(gap="x")
+    Traceback (most recent call last):
+    attengait.errors.ParameterError: gap is 'x', but must be skip or bridge
+    """
 
     exit_status = 2
 

@@ -1,4 +1,4 @@
-"""The DALI graphs, one function each. Importing this module needs DALI; see `attengait.pipelines.stream`."""
+"""The DALI graphs, one function each. Importing this module needs DALI; see `attengait.pipelines.batches`."""
 
 from collections.abc import Callable
 from typing import Any

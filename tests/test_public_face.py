@@ -117,6 +117,23 @@ def test_a_selection_is_trained_on_and_its_rest_is_recognised(chain: dict[str, A
     assert attengait.train(some, tmp_path / "run", settings={"stop_after_steps": 2}, resume=True).steps == 2
 
 
+def test_a_selection_trains_the_same_model_as_its_subjects_of_the_whole_store_wherever_frames_are_kept(
+    chain: dict[str, Any], tmp_path: Path
+) -> None:
+    store = chain["store"]
+    settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "stop_after_steps": 2, "precision": "fp32"}
+    weights = []
+    for name, stores, changes in (
+        ("whole", store, {"train_walks": ["cl"]}),
+        ("some", store.select(walks="cl"), {"cache": "none"}),
+        ("kept", store.select(walks="cl"), {"cache": "host"}),
+    ):
+        trained = attengait.train(stores, tmp_path / name, preset="demo", settings={**settings, **changes})
+        weights.append(attengait.load_model(trained).state_dict())
+    for other in weights[1:]:
+        assert all(tensor.equal(other[name]) for name, tensor in weights[0].items())
+
+
 def test_evaluation_says_what_it_needs(chain: dict[str, Any], folder: Path, tmp_path: Path) -> None:
     from attengait.evaluation import save_embeddings
 
@@ -139,7 +156,7 @@ def test_embedding_leaves_a_network_in_its_mode(chain: dict[str, Any]) -> None:
     np.testing.assert_array_equal(found.features, chain["embeddings"].features)
 
 
-@pytest.mark.parametrize("name", [name for name in attengait.__all__ if not name.endswith("Error")])
+@pytest.mark.parametrize("name", attengait.__all__)
 def test_the_examples_of_a_docstring_run(
     name: str, chain: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,10 +184,12 @@ class AttenGait(nn.Module):
         return self._head(torch.cat(parts)).float()
 
     def _tensor(self, images: Images) -> Tensor:
-        """Images as a tensor on the network's device."""
+        """Images as a tensor on the network's device; raises ParameterError for an array of another type than uint8."""
         if isinstance(images, np.ndarray):
-            # torch warns of arrays that must not be written.
-            images = torch.from_numpy(images if images.flags.writeable else images.copy())
+            if images.dtype != np.uint8:
+                raise self._refusal(images)
+            # torch takes no array that is mirrored, and warns of one that must not be written: these are copied.
+            images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
         return torch.as_tensor(images, device=next(self.parameters()).device)
 
     def _pyramids(self, maps: Tensor) -> Tensor:
@@ -205,11 +207,14 @@ class AttenGait(nn.Module):
     def _check(self, frames: Tensor, lengths: list[int]) -> None:
         shape = (FRAME_PIXELS, FRAME_PIXELS, self.config.channels)
         if frames.dim() != 4 or tuple(frames.shape[1:]) != shape or frames.dtype != torch.uint8:
-            wanted = f"uint8 [M, {', '.join(map(str, shape))}]"
-            dtype = str(frames.dtype).removeprefix("torch.")
-            raise ParameterError(f"frames is {dtype} {list(frames.shape)}, but must be {wanted}")
+            raise self._refusal(frames)
         is_accepted = bool(lengths) and min(lengths) >= 1 and sum(lengths) == len(frames)
         require(is_accepted, "lengths", lengths, f"at least 1 each and add up to the {len(frames)} frames")
+
+    def _refusal(self, frames: Images) -> ParameterError:
+        wanted = f"uint8 [M, {FRAME_PIXELS}, {FRAME_PIXELS}, {self.config.channels}]"
+        dtype = str(frames.dtype).removeprefix("torch.")
+        return ParameterError(f"frames is {dtype} {list(frames.shape)}, but must be {wanted}")
 
 
 def normalise(frames: Tensor) -> Tensor:

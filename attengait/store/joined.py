@@ -60,8 +60,8 @@ def join_stores(stores: Sequence[Store]) -> JoinedStores:
         name = store_name(store.location)
         if not name or "," in name or STORE_MARK in name:
             raise AttenGaitError(
-                f"{store.location} cannot be joined with other stores: its name is {name!r}, but must have no "
-                f"comma and no colon, because names of subjects begin with it"
+                f"{store.location} cannot be joined with other stores: its name is {name!r}, but must not "
+                "be empty or have a comma or a colon, because names of subjects begin with it"
             )
     first = stores[0]
     for store in stores[1:]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.layout import FORMAT, VERSION, frame_layout
 from attengait.store.location import Location, Where
 from attengait.store.sequences import array_in, read_files, read_sequences
@@ -50,7 +50,7 @@ def open_store(where: AnyStore) -> Store:
     Raises:
         AttenGaitError: there is no store, it is not finished, of another version, not ours, or damaged in its metadata
             or columns, or a server cannot be reached.
-        ParameterError: a URL of another scheme.
+        ParameterError: a URL of another scheme, or something that is no place.
 
     >>> store = attengait.open_store("walkers.zarr")
     >>> store.sequences.name(0)
@@ -58,7 +58,12 @@ def open_store(where: AnyStore) -> Store:
     """
     if isinstance(where, Store):
         return where
-    location = Location.parse(where if isinstance(where, (str, Path, Location)) else where.location)
+    place = where if isinstance(where, (str, Path, Location)) else getattr(where, "location", None)
+    if not isinstance(place, (str, Path, Location)):
+        raise ParameterError(
+            f"store is {where!r}, but must be a path, a URL, an open store, or what attengait.preprocess returned"
+        )
+    location = Location.parse(place)
     head = read_files(location, ["zarr.json", "frames/zarr.json"])
     if "zarr.json" not in head:
         raise _nothing_there(location)

@@ -178,7 +178,8 @@ class Store:
         return None if times is None or np.isnan(times).any() else times
 
     def reader(self) -> ClipReader:
-        """The fastest reader for this store; close it after use."""
+        """The fastest reader for this store; close it after use. Raises AttenGaitError for a store that is closed."""
+        self._check_open()
         return open_reader(self.location, self.layout)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,39 @@ def test_frames_of_another_shape_or_type_are_refused(model: AttenGait, shape: tu
     sentence = f"frames is {kind} {[16, *pixels]}, but must be uint8 [M, 64, 64, 3]"
     with pytest.raises(ParameterError, match=f"^{re.escape(sentence)}$"):
         model.embed(torch.zeros(shape, dtype=dtype))
+
+
+def test_one_sequence_a_list_and_a_batch_are_embedded_alike(model: AttenGait, clip: Tensor) -> None:
+    whole = clip[0]
+    expected = model.embed(clip)
+    assert torch.equal(model.embed(whole), expected[0])
+    several = model.embed([whole, whole[:20].numpy(), whole[:3]])
+    assert several.dtype == torch.float32
+    for one, length in zip(several, (47, 20, 3), strict=True):
+        torch.testing.assert_close(one, model.embed(whole[:length]), rtol=1e-5, atol=1e-5)
+
+
+def test_arrays_that_are_read_only_or_mirrored_are_embedded_as_tensors_are(model: AttenGait, clip: Tensor) -> None:
+    array = clip[0].numpy().copy()
+    assert torch.equal(model.embed(array[:, :, ::-1]), model.embed(clip[0].flip(2)))
+    array.flags.writeable = False
+    assert torch.equal(model.embed(array), model.embed(clip[0]))
+
+
+@pytest.mark.parametrize(
+    ("frames", "sentence"),
+    [
+        ([], r"frames is \[\], but must be at least one sequence"),
+        (np.zeros((64, 64, 3), np.uint8), r"frames is \[64, 64, 3\], but must be \[T, 64, 64, 3\] or \[N, T, "),
+        (np.zeros((9, 64, 64, 3), ">u2"), r"frames is >u2 \[9, 64, 64, 3\], but must be uint8 \[M, 64, 64, 3\]"),
+        (np.zeros((9, 64, 64, 3), object), r"frames is object \[9, 64, 64, 3\], but must be uint8"),
+        ([np.zeros((9, 64, 64, 3), np.uint8), np.zeros((9, 64, 64, 1), np.uint8)], r"frames is uint8 \[9, 64, 64, 1\]"),
+        (np.zeros((0, 64, 64, 3), np.uint8), r"lengths is \[0\], but must be at least 1 each"),
+    ],
+)
+def test_what_is_no_sequence_is_refused(model: AttenGait, frames: Any, sentence: str) -> None:
+    with pytest.raises(ParameterError, match=f"^{sentence}"):
+        model.embed(frames)
 
 
 def test_lengths_that_do_not_add_up_are_refused(model: AttenGait, clip: Tensor) -> None:

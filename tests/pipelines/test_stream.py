@@ -227,6 +227,16 @@ def test_a_state_of_another_plan_or_beyond_the_stream_is_refused_and_changes_not
         stream.load_state_dict(state)
 
 
+def test_a_closed_stream_does_not_start_again(store: Store) -> None:
+    with store.reader() as reader:
+        stream = ClipStream(reader, make_plan(store), num_steps=3)
+        state = stream.state_dict()
+        stream.close()
+        with pytest.raises(AttenGaitError, match=r"^the stream was closed: make another$"):
+            stream.load_state_dict(state)
+        assert list(stream) == []
+
+
 def test_a_stream_is_made_from_a_store_alone(store: Store) -> None:
     settings: dict[str, Any] = {"subjects_per_batch": 4, "clips_per_subject": 2, "clip_frames": CLIP_FRAMES, "seed": 3}
     with ClipStream.from_store(store.path, **settings, epochs=3) as stream:

@@ -131,7 +131,7 @@ def test_a_closed_store_is_said_and_its_arrays_stay(tmp_path: Path) -> None:
         part = store[1, 3:5]
     assert len(images) == 20
     assert len(part) == 2
-    for read in (lambda: store[0], lambda: store[0, 3:3], lambda: store.frame_numbers(0)):
+    for read in (lambda: store[0], lambda: store[0, 3:3], lambda: store.frame_numbers(0), store.reader):
         with pytest.raises(AttenGaitError, match=r"s.zarr was closed: open the store again"):
             read()
 
@@ -140,6 +140,9 @@ def test_what_is_open_is_taken_as_it_is(tmp_path: Path) -> None:
     some = make_store(tmp_path / "s.zarr", lengths=LENGTHS)[1:3]
     assert open_store(some) is some
     assert len(open_store(SimpleNamespace(location=some.location))) == 4
+    for wrong in (None, 7, ["a.zarr"], SimpleNamespace(location=None)):
+        with pytest.raises(ParameterError, match=r"^store is .*, but must be a path, a URL, an open store"):
+            open_store(wrong)  # type: ignore[arg-type]
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -240,8 +240,8 @@ def make_file_for_a_work_folder(path):
         (make_file, "exists already and is a file"),
         (make_folder, "exists already and is a folder that is not an AttenGait store"),
         (make_foreign_zarr, "exists already and is a folder that is not an AttenGait store"),
-        (make_foreign_work_folder, r"s\.zarr\.work is in the way"),
-        (make_file_for_a_work_folder, r"s\.zarr\.work is in the way"),
+        (make_foreign_work_folder, r"s\.zarr\.work exists, but is not the folder of an unfinished store"),
+        (make_file_for_a_work_folder, r"s\.zarr\.work exists, but is not the folder of an unfinished store"),
     ],
 )
 def test_what_is_not_ours_is_refused_and_not_touched(tmp_path, make, sentence):
@@ -253,7 +253,7 @@ def test_what_is_not_ours_is_refused_and_not_touched(tmp_path, make, sentence):
 
 
 def test_a_missing_parent_folder_is_named(tmp_path):
-    with pytest.raises(AttenGaitError, match=r"missing, the folder to make s\.zarr in, does not exist"):
+    with pytest.raises(AttenGaitError, match=r"missing does not exist: make this folder first, for s\.zarr"):
         write_store(fakes.job_of(tmp_path / "missing" / "s.zarr"))
     assert not list(tmp_path.iterdir())
 

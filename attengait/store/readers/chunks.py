@@ -215,7 +215,13 @@ class ChunkReader(Reader):
         self.check_open()
         starts, lengths, shards = locate(starts, lengths, self._layout)
         firsts = starts - shards * self._layout.shard_frames
-        return self._files.request(list(zip(shards.tolist(), firsts.tolist(), lengths.tolist(), strict=True)))
+        take = self._files.request(list(zip(shards.tolist(), firsts.tolist(), lengths.tolist(), strict=True)))
+
+        def take_if_open() -> list[Frames]:
+            self.check_open()
+            return take()
+
+        return take_if_open
 
     def close(self) -> None:
         """See ClipReader."""

@@ -31,6 +31,7 @@ class TensorStoreReader(Reader):
             reads = [self._array[start:stop].read(batch=batch) for start, stop in bounds]
 
         def take() -> list[Frames]:
+            self.check_open()
             clips = []
             for i, read in enumerate(reads):
                 try:

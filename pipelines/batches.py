@@ -1,0 +1,145 @@
+"""Batches by DALI, requested ahead: from a function that reads batch `index` to tensors on a device.
+
+A batch is requested from the disk, the network or the decoder `read_ahead` batches before DALI takes it, and DALI takes
+it `prefetch` batches before the caller does. DALI copies it out of the page cache once. The tensors given out are
+DALI's memory, by DLPack, without another copy. Each batch has its own memory, which stays valid as long as its tensor
+lives, also after the stream is closed (DALI's default executor allocates each output anew). Frames stay uint8 up to the
+device.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.dlpack import from_dlpack
+
+from attengait.errors import AttenGaitError, ParameterError, how_to_install, require
+from attengait.store.readers.base import Frames
+
+if TYPE_CHECKING:
+    from nvidia.dali.types import BatchInfo
+
+Batch = list[Frames] | tuple[list[Frames], NDArray[np.int32]]
+"""Clips, uint8 [T, H, W, C] each; or views of any length, with indices [N, T] of the frames that make each clip."""
+RequestBatch = Callable[[int], Callable[[], Batch]]
+"""Takes the index of a batch, from 0 on, and begins to read the batch. Returns a function that waits for it and
+returns it."""
+
+COPY_THREADS = 2
+"""DALI's threads that copy clips, beside the one that calls."""
+
+DALI_MISSING = f"NVIDIA DALI is not installed: {how_to_install('cpu', 'cuda12', 'cuda13')}"
+
+
+class BatchStream:
+    """A running DALI pipeline over `request_batch`, called with 0, 1, ... `num_batches` - 1 (None: no end)."""
+
+    def __init__(
+        self,
+        request_batch: RequestBatch,
+        *,
+        num_batches: int | None,
+        batch_size: int,
+        device: str,
+        prefetch: int,
+        read_ahead: int,
+        ordered: bool = False,
+    ) -> None:
+        require(prefetch >= 1, "prefetch", prefetch, "at least 1")
+        require(read_ahead >= 0, "read_ahead", read_ahead, "at least 0")
+        self._gpu = _gpu_index(device)
+        try:
+            from attengait.pipelines.graphs import frames_pipeline, ordered_frames_pipeline
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("nvidia"):
+                raise
+            raise AttenGaitError(DALI_MISSING) from None
+
+        self._requests = _Requests(request_batch, num_batches, read_ahead)
+        self._in_use = deque[Batch]()  # views that DALI may still copy from
+        # DALI's graph refers to itself, and would keep a reader and its files until the next garbage collection.
+        this = weakref.ref(self)
+
+        def source(info: "BatchInfo") -> Batch:
+            stream = this()
+            if stream is None:
+                raise StopIteration
+            batch = stream._requests.take(info.iteration)
+            stream._in_use.append(batch)
+            return batch
+
+        self._pipeline: Any = (ordered_frames_pipeline if ordered else frames_pipeline)(
+            source,
+            on_gpu=self._gpu is not None,
+            batch_size=batch_size,
+            num_threads=COPY_THREADS,
+            device_id=self._gpu,
+            prefetch_queue_depth=prefetch,
+        )
+        self._pipeline.build()
+
+    def next_batch(self) -> Any:
+        """The next DALI TensorList; raises StopIteration after the last and when closed."""
+        if self._pipeline is None:
+            raise StopIteration
+        # Bound to torch's stream, the batch is ready for what torch runs next, and freed only after that.
+        stream = None if self._gpu is None else torch.cuda.current_stream(self._gpu)
+        try:
+            (frames,) = self._pipeline.run(stream)
+        except AttenGaitError as error:
+            # The traceback would keep the pipeline alive, with its threads, and says nothing to a user.
+            raise error.with_traceback(None) from error.__cause__
+        self._in_use.popleft()
+        return frames
+
+    def close(self) -> None:
+        """Dropping the pipeline ends its threads."""
+        self._pipeline = None
+        self._requests.forget()
+        self._in_use.clear()
+
+
+class _Requests:
+    """Batches that are being read: the next one, and `read_ahead` more."""
+
+    def __init__(self, request_batch: RequestBatch, num_batches: int | None, read_ahead: int) -> None:
+        self._request_batch, self._num_batches, self._read_ahead = request_batch, num_batches, read_ahead
+        self._under_way = deque[Callable[[], Batch]]()
+        self._num_requested = 0
+
+    def take(self, index: int) -> Batch:
+        """Batch `index`, which must be the next one; raises StopIteration after the last."""
+        end = index + self._read_ahead + 1
+        if self._num_batches is not None:
+            end = min(end, self._num_batches)
+        for following in range(self._num_requested, end):
+            self._under_way.append(self._request_batch(following))
+            self._num_requested += 1
+        if not self._under_way:
+            raise StopIteration
+        return self._under_way.popleft()()
+
+    def forget(self) -> None:
+        """Let go of what was requested."""
+        self._under_way.clear()
+
+
+def _gpu_index(device: str) -> int | None:
+    """The GPU named by `device`, None for the CPU."""
+    kind, _, index = device.partition(":")
+    if device != "cpu" and not (kind == "cuda" and (index.isdecimal() or device == "cuda")):
+        raise ParameterError(f"device is {device!r}, but must be cpu, cuda or cuda:INDEX")
+    if device == "cpu":
+        return None
+    if not torch.cuda.is_available():
+        raise AttenGaitError(f"device is {device}, but there is no NVIDIA GPU that torch can use here")
+    return int(index) if index else torch.cuda.current_device()
+
+
+def as_torch(tensor: Any) -> torch.Tensor:
+    """A DALI tensor as torch's, in the same memory."""
+    return from_dlpack(tensor)
