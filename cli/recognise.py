@@ -24,7 +24,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def embed(
     run: ModelArgument,
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="NPZ file to write: features [n, parts, D], subjects, views, sequences.")],
+    out: Annotated[Path, typer.Option(help="NPZ file to write: features (n x parts x D), subjects, views, sequences.")],
     subjects: SubjectsOption = None,
     device: DeviceOption = "auto",
 ) -> None:

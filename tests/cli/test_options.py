@@ -62,6 +62,17 @@ def test_arguments_options_and_commands_below_others_are_seen() -> None:
     ]
 
 
+def test_no_help_of_an_option_has_square_brackets_which_the_terminal_takes_for_a_style() -> None:
+    def helps(command: Any) -> Iterator[str]:
+        yield from (parameter.help or "" for parameter in command.params)
+        for below in getattr(command, "commands", {}).values():
+            yield from helps(below)
+
+    texts = list(helps(typer.main.get_command(app)))
+    assert len(texts) > 100
+    assert [text for text in texts if "[" in text] == []
+
+
 if __name__ == "__main__":
     LIST.write_text(command_line(app))
     print(f"{LIST}: written")
