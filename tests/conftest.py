@@ -1,6 +1,7 @@
 """Fixtures and rules shared by all tests."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,11 @@ import pytest
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("ATTENGAIT_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+# A command that a shell starts in the background ignores SIGINT, and so would all programs that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
