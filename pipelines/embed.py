@@ -1,8 +1,6 @@
 """A store and a model put together: sequences become embeddings, as with `attengait embed` and `evaluate`."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,7 @@ from attengait.model.net import AttenGait
 from attengait.pipelines.channels import channels_for, take_channels
 from attengait.pipelines.runs import memory_errors, subjects_of, unseen_subjects
 from attengait.pipelines.stream import SequenceStream
-from attengait.sampling.selection import parse_subjects
+from attengait.sampling.selection import Spec, parse_subjects
 from attengait.store import Store, open_store
 from attengait.store.joined import describe_kind, picture_kind
 from attengait.store.opening import AnyStore
@@ -36,7 +34,7 @@ def embed(
     model: Model,
     store: AnyStore,
     *,
-    subjects: str | Sequence[str] | None = None,
+    subjects: Spec | None = None,
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> Embeddings:
@@ -68,8 +66,8 @@ def embed(
         network = model
         place = str(next(network.parameters()).device) if device == "auto" else device
     else:
+        network, place = load_model(model), device
         run = Path(model)
-        network, place = load_model(run), device
     resolved, _ = resolve_device(place, "fp32")
     network.to(resolved)
     channels = channels_for(network.config, opened)
@@ -77,12 +75,11 @@ def embed(
     if subjects is None and run is not None and run.is_dir():
         names = unseen_subjects(run, opened)
     else:
-        names = parse_subjects([subjects] if isinstance(subjects, str) else (subjects or []), subjects_of(opened))
+        names = parse_subjects(() if subjects is None else subjects, subjects_of(opened))
     chosen = set(names)
     indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
     with (
         memory_errors("choose another device"),
-        _evaluation_mode(network),
         opened.reader() as reader,
         SequenceStream(
             reader, opened.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
@@ -90,18 +87,6 @@ def embed(
     ):
         batches = ((rows, take_channels(frames, channels), lengths) for rows, frames, lengths in stream)
         return embed_store(network, batches, opened.sequences, num_sequences=len(indices), progress=progress)
-
-
-@contextmanager
-def _evaluation_mode(model: AttenGait) -> Iterator[None]:
-    """Without dropout; afterwards every layer has its mode again."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:

@@ -1,7 +1,6 @@
 """A model, a store and a protocol put together: how well people are recognised, as with `attengait evaluate`."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from attengait.errors import ParameterError
 from attengait.evaluation import Embeddings, EvaluationResult, check_names, evaluate_embeddings, load_embeddings
-from attengait.sampling.selection import parse_subjects
+from attengait.sampling.selection import Spec, parse_subjects
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def evaluate(
     *,
     protocol: str = "casia-b",
     distance: str = "l2",
-    subjects: str | Sequence[str] | None = None,
+    subjects: Spec | None = None,
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> EvaluationResult:
@@ -65,7 +64,6 @@ def evaluate(
     else:
         raise ParameterError("store is None, but must be given with a model (embeddings are an .npz file)")
     if subjects is not None:
-        wanted = [subjects] if isinstance(subjects, str) else list(subjects)
-        names = parse_subjects(wanted, sorted(set(embeddings.subjects.tolist())))
+        names = parse_subjects(subjects, sorted(set(embeddings.subjects.tolist())))
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
     return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)

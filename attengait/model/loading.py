@@ -31,6 +31,7 @@ def load_model(path: str | os.PathLike[str]) -> AttenGait:
     """The network in a run folder, a .safetensors file or a Keras .hdf5 file, in evaluation mode on the CPU.
 
     Raises:
+        ParameterError: something that is no path.
         AttenGaitError: nothing there, not weights of this network, damaged, or tensors that do not fit.
 
     >>> model = attengait.load_model("run")
@@ -63,7 +64,11 @@ def save_weights(model: AttenGait, path: Path) -> None:
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """The configuration and the state in a run folder or weights file. They are not compared with each other here."""
-    path = Path(path)
+    try:
+        path = Path(path)
+    except TypeError:
+        kind = type(path).__name__
+        raise ParameterError(f"model is of type {kind}, but must be a path, or what attengait.train returned") from None
     if path.is_dir():
         path = path / WEIGHTS_NAME
         if not path.exists():

@@ -9,6 +9,7 @@ N clips or sequences, T frames, C channels, P = 62 parts, D features per part, K
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class AttenGait(nn.Module):
 
     @torch.no_grad()
     def embed(self, frames: Images | Iterable[Images]) -> Tensor:
-        """Embeddings of whole sequences, float32, on the device where the network is.
+        """Embeddings of whole sequences, float32, on the device where the network is, without dropout in any mode.
 
         A sequence shorter than 16 images is repeated from its start until it has 16. Many sequences of a store are
         embedded faster by `attengait.embed`.
@@ -157,6 +158,8 @@ class AttenGait(nn.Module):
                 return self.embed_ragged(images.flatten(0, 1), [images.shape[1]] * images.shape[0])
             sequence = f"T, {FRAME_PIXELS}, {FRAME_PIXELS}, {self.config.channels}]"
             raise ParameterError(f"frames is {list(images.shape)}, but must be [{sequence} or [N, {sequence}")
+        if not isinstance(frames, Iterable):
+            raise _not_images(frames)
         embeddings = [self.embed_ragged(images, [len(images)])[0] for images in map(self._tensor, frames)]
         require(bool(embeddings), "frames", [], "at least one sequence")
         return torch.stack(embeddings)
@@ -165,7 +168,7 @@ class AttenGait(nn.Module):
     def embed_ragged(
         self, frames: Tensor, lengths: Tensor | Sequence[int], *, chunk_frames: int = CHUNK_FRAMES
     ) -> Tensor:
-        """Embeddings float32 [n, 62, D] of n sequences of any lengths, equal to embedding each alone.
+        """Embeddings float32 [n, 62, D] of n sequences of any lengths, equal to embedding each alone, without dropout.
 
         A sequence shorter than 16 frames is repeated from its start until it has 16.
 
@@ -179,12 +182,15 @@ class AttenGait(nn.Module):
         """
         lengths = [int(length) for length in lengths]
         self._check(frames, lengths)
-        maps = torch.cat([self.backbone(normalise(chunk)) for chunk in torch.split(frames, chunk_frames)])
-        parts = [self._pyramids(sequences) for sequences in _split(maps, lengths)]
-        return self._head(torch.cat(parts)).float()
+        with _evaluation_mode(self):
+            maps = torch.cat([self.backbone(normalise(chunk)) for chunk in torch.split(frames, chunk_frames)])
+            parts = [self._pyramids(sequences) for sequences in _split(maps, lengths)]
+            return self._head(torch.cat(parts)).float()
 
     def _tensor(self, images: Images) -> Tensor:
         """Images as a tensor on the network's device; raises ParameterError for an array of another type than uint8."""
+        if not isinstance(images, (Tensor, np.ndarray)):
+            raise _not_images(images)
         if isinstance(images, np.ndarray):
             if images.dtype != np.uint8:
                 raise self._refusal(images)
@@ -215,6 +221,23 @@ class AttenGait(nn.Module):
         wanted = f"uint8 [M, {FRAME_PIXELS}, {FRAME_PIXELS}, {self.config.channels}]"
         dtype = str(frames.dtype).removeprefix("torch.")
         return ParameterError(f"frames is {dtype} {list(frames.shape)}, but must be {wanted}")
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards every layer has its mode again."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _not_images(value: object) -> ParameterError:
+    kind = type(value).__name__
+    return ParameterError(f"frames is of type {kind}, but must be NumPy arrays or torch tensors, one or several")
 
 
 def normalise(frames: Tensor) -> Tensor:

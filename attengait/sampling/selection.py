@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from attengait.errors import ParameterError
 from attengait.system.lookup import check_name
 
+Spec = str | int | Iterable[str | int]
+"""What asks for subjects, views or walks: a text, a number, or several, such as "001-074", 5 or range(75, 125)."""
+
 STORE_MARK = ":"
 """Between the name of a store and that of a subject in it."""
 
@@ -25,32 +28,32 @@ _NUM_EXAMPLES = 5
 _NUM_CHOICES = 20
 
 
-def parse_subjects(spec: Sequence[str], available: Sequence[str]) -> list[str]:
+def parse_subjects(spec: Spec, available: Sequence[str]) -> list[str]:
     """The subjects that `spec` asks for, each once, in the order of `available`; an empty `spec` asks for all.
 
-    Each string holds one or more of these, separated by commas: a name as it stands in `available`; a number, which
+    Each text holds one or more of these, separated by commas: a name as it stands in `available`; a number, which
     matches names made of digits by value ("5" is "005"); a range with both ends included, "/2" for every second number
     counted from its beginning. A name that looks like a range is taken as a name. With several stores, each piece
     begins with the name of its store, casia-b:001-074. The store's name alone, casia-b:, asks for all of its
-    subjects.
+    subjects. A number of Python is the same as its text.
 
     Raises ParameterError for a piece that is not understood or that matches no subject.
     """
     return _chosen("subjects", spec, available)
 
 
-def subjects_among(spec: Iterable[str], available: Sequence[str]) -> set[str]:
+def subjects_among(spec: Spec, available: Sequence[str]) -> set[str]:
     """The subjects that `spec` asks for. Here, a piece that matches nobody is not an error."""
     names = _Names("subjects", available)
     found: set[str] = set()
-    for piece in _pieces(spec):
+    for piece in _pieces("subjects", spec):
         # A name there may look like a range that goes nowhere here.
         with contextlib.suppress(ParameterError):
             found |= names.matching(piece)
     return found
 
 
-def parse_views(spec: Sequence[str], available: Sequence[str], *, what: str = "train_views") -> list[str]:
+def parse_views(spec: Spec, available: Sequence[str], *, what: str = "train_views") -> list[str]:
     """The views that `spec` asks for: names, numbers and ranges, as for subjects (90, 090, 000-090).
 
     Raises ParameterError for a piece that is not understood or that matches no view.
@@ -58,14 +61,17 @@ def parse_views(spec: Sequence[str], available: Sequence[str], *, what: str = "t
     return _chosen(what, spec, available)
 
 
-def parse_walks(spec: Sequence[str], available: Sequence[str], *, what: str = "train_walks") -> list[str]:
-    """The walks that `spec` asks for, by name or kind. Raises ParameterError for a piece that matches no walk."""
+def parse_walks(spec: Spec, available: Sequence[str], *, what: str = "train_walks") -> list[str]:
+    """The walks that `spec` asks for, by name or kind; an empty `spec` asks for none.
+
+    Raises ParameterError for a piece that matches no walk.
+    """
     names = list(dict.fromkeys(available))
     kinds = walk_kinds(names)
     known = list(dict.fromkeys([*kinds, *names]))
-    for piece in _pieces(spec):
+    pieces = _pieces(what, spec)
+    for piece in pieces:
         check_name(known, piece, what, known_in_words=some_of(known, _NUM_CHOICES))
-    pieces = set(_pieces(spec))
     return [name for name, kind in zip(names, kinds, strict=True) if name in pieces or kind in pieces]
 
 
@@ -147,12 +153,13 @@ class _Names:
         )
 
 
-def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[str]:
+def _chosen(what: str, spec: Spec, available: Sequence[str]) -> list[str]:
     names = _Names(what, available)
-    if not spec:
+    pieces = _pieces(what, spec)
+    if not pieces:
         return names.names
     chosen: set[str] = set()
-    for piece in _pieces(spec):
+    for piece in pieces:
         found = names.matching(piece)
         if not found:
             names.refuse(piece)
@@ -160,5 +167,11 @@ def _chosen(what: str, spec: Sequence[str], available: Sequence[str]) -> list[st
     return [name for name in names.names if name in chosen]
 
 
-def _pieces(spec: Iterable[str]) -> list[str]:
-    return [piece.strip() for text in spec for piece in text.split(",")]
+def _pieces(what: str, spec: Spec) -> list[str]:
+    texts = spec if isinstance(spec, Iterable) and not isinstance(spec, (str, bytes)) else [spec]
+    pieces: list[str] = []
+    for text in texts:
+        if isinstance(text, bool) or not isinstance(text, (str, int, np.integer)):
+            raise ParameterError(f"{what} is {text!r}, but must be a text or a number, such as '001-074', or several")
+        pieces += [piece.strip() for piece in str(text).split(",")]
+    return pieces

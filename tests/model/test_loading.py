@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 import attengait
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.config import ModelConfig
 from attengait.model.loading import load_model, load_weights, read_weights, save_weights
 from attengait.model.net import AttenGait
@@ -37,6 +37,12 @@ def test_equal_networks_give_equal_files(saved: Path) -> None:
     for attempt in range(5):
         save_weights(load_model(saved), saved / f"{attempt}.safetensors")
         assert (saved / f"{attempt}.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
+def test_what_is_no_path_is_refused(saved: Path) -> None:
+    for value in (7, None, load_model(saved)):
+        with pytest.raises(ParameterError, match=r"^model is of type \w+, but must be a path, or"):
+            load_model(value)  # type: ignore[arg-type]
 
 
 def test_saved_weights_come_back_from_file_and_run_folder(tmp_path: Path) -> None:

@@ -144,8 +144,14 @@ def test_a_step_with_most_attention_dropped_is_finite() -> None:
 
 
 def test_embedding_keeps_no_graph_and_leaves_the_mode_alone(model: AttenGait, clip: Tensor) -> None:
-    assert not model.embed(clip[:, :16]).requires_grad
+    expected = model.embed(clip[:, :16])
+    assert not expected.requires_grad
     assert not model.training
+    model.train()
+    model.backbone.eval()
+    before = {name: module.training for name, module in model.named_modules()}
+    assert torch.equal(model.embed(clip[:, :16]), expected)  # without dropout
+    assert {name: module.training for name, module in model.named_modules()} == before
 
 
 @pytest.mark.parametrize(
@@ -185,6 +191,9 @@ def test_arrays_that_are_read_only_or_mirrored_are_embedded_as_tensors_are(model
         (np.zeros((9, 64, 64, 3), object), r"frames is object \[9, 64, 64, 3\], but must be uint8"),
         ([np.zeros((9, 64, 64, 3), np.uint8), np.zeros((9, 64, 64, 1), np.uint8)], r"frames is uint8 \[9, 64, 64, 1\]"),
         (np.zeros((0, 64, 64, 3), np.uint8), r"lengths is \[0\], but must be at least 1 each"),
+        (7, "frames is of type int, but must be NumPy arrays or torch tensors, one or several"),
+        ([1, 2], "frames is of type int, but must be NumPy arrays"),
+        ("walkers.zarr", "frames is of type str, but must be NumPy arrays"),
     ],
 )
 def test_what_is_no_sequence_is_refused(model: AttenGait, frames: Any, sentence: str) -> None:

@@ -30,6 +30,22 @@ def test_numbers_match_by_value():
     assert parse_subjects(["5"], CASIA_B) == ["005"]
 
 
+def test_texts_numbers_and_columns_of_a_store_are_taken_alone_or_together():
+    column = np.array(["003", "001", "003"], np.dtypes.StringDType())
+    for spec in ("1,3", [1, "003"], (number for number in (3, 1)), np.array([1, 3]), column, range(1, 4, 2)):
+        assert parse_subjects(spec, CASIA_B) == ["001", "003"]
+    assert parse_subjects(5, CASIA_B) == ["005"]
+    assert parse_subjects(range(0), CASIA_B) == CASIA_B
+    assert parse_views(90, ["000", "090"]) == ["090"]
+    assert parse_walks("nm", ["nm-01", "bg-01"]) == ["nm-01"]
+
+
+@pytest.mark.parametrize("spec", [None, 1.5, True, ["001", None], b"1"])
+def test_what_is_no_text_and_no_number_is_refused(spec: object):
+    with pytest.raises(ParameterError, match=r"^subjects is \S+, but must be a text or a number, such as '001-074'"):
+        parse_subjects(spec, CASIA_B)
+
+
 def test_overlapping_pieces_give_each_subject_once():
     assert parse_subjects(["001-003", "002-004"], CASIA_B) == CASIA_B[:4]
 
