@@ -14,12 +14,15 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "AttenGait",
     "AttenGaitError",
+    "ClipBatch",
+    "ClipRules",
     "ClipStream",
     "Embeddings",
     "EvaluationResult",
     "FlowRecipe",
     "ParameterError",
     "PreprocessSummary",
+    "Progress",
     "SilhouetteFlowRecipe",
     "SilhouetteRecipe",
     "Store",
@@ -48,18 +51,24 @@ if TYPE_CHECKING:
     from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.silhouette import SilhouetteRecipe
     from attengait.preprocessing.summary import PreprocessSummary
+    from attengait.sampling.plan import ClipBatch
+    from attengait.sampling.rules import ClipRules
     from attengait.store import Store, open_store
+    from attengait.system.progress import Progress
     from attengait.training.trainer import TrainingResult
 
 _HOMES = {
     "AttenGait": "attengait.model.net",
     "AttenGaitError": "attengait.errors",
+    "ClipBatch": "attengait.sampling.plan",
+    "ClipRules": "attengait.sampling.rules",
     "ClipStream": "attengait.pipelines.stream",
     "Embeddings": "attengait.evaluation.embeddings",
     "EvaluationResult": "attengait.evaluation.result",
     "FlowRecipe": "attengait.preprocessing.flow",
     "ParameterError": "attengait.errors",
     "PreprocessSummary": "attengait.preprocessing.summary",
+    "Progress": "attengait.system.progress",
     "SilhouetteFlowRecipe": "attengait.preprocessing.flow",
     "SilhouetteRecipe": "attengait.preprocessing.silhouette",
     "Store": "attengait.store",

@@ -5,7 +5,7 @@ next batches are known. How they are read ahead is in `attengait.pipelines.batch
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +17,7 @@ from attengait.pipelines.batches import Batch, BatchStream, as_torch
 from attengait.pipelines.runs import subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.sampling.rules import ClipRules
-from attengait.sampling.selection import parse_subjects
+from attengait.sampling.selection import Spec, parse_subjects
 from attengait.store.opening import AnyStore, open_store
 from attengait.store.readers.base import ClipReader
 from attengait.store.sequences import Sequences
@@ -34,8 +34,9 @@ class ClipStream:
     """The batches of a training plan from `start_step` on: an iterator of ClipBatch and a context manager.
 
     A batch has `clips`, uint8 [N, T, H, W, C], and `labels`, int64 [N], on `device`; also `step`, and `sequences`, the
-    position of each clip's sequence in the store. `len` is the number of batches. `state_dict` and `load_state_dict`
-    continue a stream at the very next batch, also in another process.
+    position of each clip's sequence in the store. A loop gives `len(stream)` batches. The next loop goes on with the
+    steps that follow, so that a stream of one epoch gives another epoch in each loop. A loop that was left early is
+    continued. `state_dict` and `load_state_dict` continue a stream at the very next batch, also in another process.
 
     Most users call `ClipStream.from_store`, which makes the plan. On a CPU a stream is faster after
     `attengait.system.memory.keep_freed_memory()`, which changes malloc for the whole process; the command line calls
@@ -45,7 +46,7 @@ class ClipStream:
         store_or_reader: a store, which the stream opens and closes, or a reader, which it leaves open.
         plan: which clips make each batch.
         start_step: the first batch, counted from 0 over all epochs.
-        num_steps: how many batches; None never ends.
+        num_steps: how many batches a loop gives; None never ends.
         device: cpu, cuda or cuda:INDEX.
         rank: which of the `world_size` processes this is; it gets its slice of each batch.
         world_size: processes that share each batch.
@@ -54,7 +55,7 @@ class ClipStream:
 
     Raises:
         ParameterError: a parameter that is out of range.
-        AttenGaitError: DALI is not installed, or a shard is damaged.
+        AttenGaitError: DALI is not installed, a shard is damaged, or a loop begins over a stream that is closed.
 
     >>> settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16}
     >>> with attengait.ClipStream.from_store(store, **settings) as stream:
@@ -81,8 +82,8 @@ class ClipStream:
         require(start_step >= 0, "start_step", start_step, "at least 0")
         require(num_steps is None or num_steps >= 0, "num_steps", num_steps, "at least 0")
         self._plan, self._num_steps = plan, num_steps
-        self._start_step, self._next_step = start_step, start_step
-        self._is_closed = False
+        self._start_step, self._next_step = start_step, start_step  # of this loop, and of the next batch
+        self._is_over = self._is_closed = False
         self._rank, self._world_size = rank, world_size
         self._settings: dict[str, Any] = {"device": device, "prefetch": prefetch, "read_ahead": read_ahead}
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
@@ -96,7 +97,7 @@ class ClipStream:
         cls,
         store: AnyStore,
         *,
-        subjects: str | Sequence[str] = (),
+        subjects: Spec = (),
         subjects_per_batch: int = _DEFAULTS.subjects_per_batch,
         clips_per_subject: int = _DEFAULTS.clips_per_subject,
         clip_frames: int = _DEFAULTS.clip_frames,
@@ -118,7 +119,7 @@ class ClipStream:
             clip_frames: images of each clip; shorter sequences are not used, unless the rules say so.
             rules: which sequences are used and how clips are drawn from them.
             seed: what the random choices depend on, beside the step.
-            epochs: how often each subject is visited; None never ends.
+            epochs: how often a loop visits each subject; None never ends.
             start_step: the first batch, counted from 0 over all epochs.
             device: cpu, cuda or cuda:INDEX.
             rank: which of the `world_size` processes this is; it gets its slice of each batch.
@@ -130,7 +131,7 @@ class ClipStream:
         """
         require(epochs is None or epochs >= 0, "epochs", epochs, "at least 0")
         opened = open_store(store)
-        names = parse_subjects([subjects] if isinstance(subjects, str) else subjects, subjects_of(opened))
+        names = parse_subjects(subjects, subjects_of(opened))
         plan = BatchPlan(
             opened.sequences,
             names,
@@ -157,16 +158,26 @@ class ClipStream:
         return self._plan
 
     def __len__(self) -> int:
-        """Batches from the first to the last. Raises TypeError for a stream that never ends."""
+        """Batches that a loop gives. Raises TypeError for a stream that never ends."""
         if self._num_steps is None:
             raise TypeError("the stream has no length: num_steps is None, so it never ends")
         return self._num_steps
 
     def __iter__(self) -> Self:
+        self._check_open()
+        if self._is_over:
+            self._restart(self._next_step, self._next_step)
         return self
 
     def __next__(self) -> ClipBatch:
-        clips = as_torch(self._frames.next_batch().as_tensor())
+        if self._is_over:
+            raise StopIteration
+        try:
+            frames = self._frames.next_batch()
+        except StopIteration:
+            self._is_over = True
+            raise
+        clips = as_torch(frames.as_tensor())
         planned = self._ahead.popleft()
         self._next_step = planned.step + 1
         return ClipBatch(
@@ -177,27 +188,29 @@ class ClipStream:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what continues this stream: the step of the next batch, and what the plan depends on."""
-        return {"step": self._next_step, "plan": self._plan.state()}
+        """Return what continues this stream: the step of the next batch, the first of its loop, and what the plan
+        depends on.
+
+        A state that was taken within a loop continues this loop. One that was taken after a loop begins the next.
+        """
+        first = self._next_step if self._is_over else self._start_step
+        return {"first_step": first, "step": self._next_step, "plan": self._plan.state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue at the step of a state that `state_dict` returned; the last batch stays the same.
+        """Continue where a state was taken that `state_dict` returned.
 
-        Raises ParameterError for the state of another plan, and for a step that this stream does not have,
+        Raises ParameterError for the state of another plan, and for a step that a loop of this stream does not have,
         AttenGaitError for a stream that is closed.
         """
-        if self._is_closed:
-            raise AttenGaitError("the stream was closed: make another")
+        self._check_open()
         here, there = self._plan.state(), dict(state["plan"])
         for name in here:
             require(there.get(name) == here[name], name, here[name], f"{there.get(name)!r} as in the state")
-        step, first = int(state["step"]), self._start_step
+        first, step = int(state["first_step"]), int(state["step"])
         last = None if self._num_steps is None else first + self._num_steps
         known = f"at least {first}" if last is None else f"from {first} to {last}"
         require(first <= step and (last is None or step <= last), "step", step, known)
-        self._frames.close()
-        self._next_step = step
-        self._begin()
+        self._restart(first, step)
 
     def close(self) -> None:
         """Stop prefetching, end all threads and close all files. Batches given out stay valid."""
@@ -211,6 +224,16 @@ class ClipStream:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise AttenGaitError("the stream was closed: make another")
+
+    def _restart(self, first: int, step: int) -> None:
+        """Read from `step` on, in a loop that began at `first`."""
+        self._frames.close()
+        self._start_step, self._next_step, self._is_over = first, step, False
+        self._begin()
 
     def _begin(self) -> None:
         """Start to read at the next step."""

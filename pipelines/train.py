@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -118,20 +118,16 @@ def train_run(
     record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
     if not resume and run.exists() and not _is_begun(run):
         raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
-    run.mkdir(parents=True, exist_ok=True)
     data = config.data
     batch = f"{data.subjects_per_batch} x {data.clips_per_subject} clips of {data.clip_frames} frames"
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
-    with (run / ".lock").open("wb") as file, memory_errors(advice):
-        lock(file, AttenGaitError(f"{run} is being trained in by another process"))
+    with _locked_folder(run), memory_errors(advice):
         if resume:
             _check_same(run, read_record(run), record)
         elif (run / "checkpoint.pt").exists():
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
             )
-        else:
-            write_record(run, record)
         with store.reader() as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
@@ -147,6 +143,8 @@ def train_run(
                     device=device,
                     progress=progress,
                 )
+                if not resume:
+                    write_record(run, record)  # only now, so that a run that is interrupted before leaves nothing
                 return only_channels(clips, channels)
 
             trainer = Trainer(
@@ -200,6 +198,22 @@ def _check_size(store: Store) -> None:
             f"{store.location} has frames of {height} x {width} pixels, but the model takes {FRAME_PIXELS} x "
             f"{FRAME_PIXELS}"
         )
+
+
+@contextmanager
+def _locked_folder(run: Path) -> Iterator[None]:
+    """Make the folder of a run and hold its lock. A new folder that stays empty because of an error is removed."""
+    is_new = not run.exists()
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / ".lock").open("wb") as file:
+        lock(file, AttenGaitError(f"{run} is being trained in by another process"))
+        try:
+            yield
+        except BaseException:
+            if is_new and [entry.name for entry in run.iterdir()] == [".lock"]:
+                (run / ".lock").unlink()
+                run.rmdir()
+            raise
 
 
 def _is_begun(run: Path) -> bool:

@@ -49,7 +49,13 @@ class PlannedBatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipBatch:
-    """The N clips of one step on one rank, read."""
+    """The N clips of one step on one rank, read.
+
+    >>> with attengait.ClipStream.from_store(store, subjects_per_batch=2, clips_per_subject=3, clip_frames=9) as stream:
+    ...     batch = next(stream)
+    >>> batch.clips.shape[:2], batch.labels.shape
+    (torch.Size([6, 9]), torch.Size([6]))
+    """
 
     step: int
     clips: "torch.Tensor"

@@ -24,7 +24,14 @@ BALANCES = ("none", "walks", "views")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipRules:
-    """Which clips a plan draws; ParameterError for a value out of range."""
+    """Which clips a plan draws; ParameterError for a value out of range.
+
+    >>> rules = attengait.ClipRules(train_walks=("nm",), frame_order="shuffled")
+    >>> settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16}
+    >>> with attengait.ClipStream.from_store(store, rules=rules, **settings) as stream:
+    ...     sorted({str(store.sequences.walk[row]) for batch in stream for row in batch.sequences})
+    ['nm-01', 'nm-05']
+    """
 
     train_views: tuple[str, ...] = ()
     """Views used, as names, numbers or ranges (090, 000-090); empty: all."""

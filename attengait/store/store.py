@@ -1,7 +1,7 @@
 """A finished store in memory: what it holds, where, and how its sequences are read."""
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.sampling.selection import distinct, parse_subjects, parse_views, parse_walks, some_of
+from attengait.sampling.selection import Spec, distinct, parse_subjects, parse_views, parse_walks, some_of
 from attengait.store.frame_columns import NUMBERS, TIMES, read_frame_column
 from attengait.store.layout import FrameLayout
 from attengait.store.location import Location
@@ -23,11 +23,10 @@ from attengait.system.lookup import check_name
 Name = tuple[str, str, str]
 """Subject, walk and view, such as ("075", "nm-01", "090")."""
 Rows = slice | list[int] | NDArray[Any]
-Spec = str | Sequence[str]
 
 
 class _Opened:
-    """What a store opens when it is first needed."""
+    """What a store opens when it is first needed; shared by all selections of its sequences."""
 
     def __init__(self) -> None:
         self.reader: ClipReader | None = None
@@ -139,10 +138,10 @@ class Store:
             (walks, self.sequences.walk, "walks"),
             (views, self.sequences.view, "views"),
         ):
-            pieces = [spec] if isinstance(spec, str) else list(spec)
-            if pieces:
+            # An empty list asks for all; an array or a number has a length of its own, or none.
+            if not (isinstance(spec, Sized) and len(spec) == 0):
                 names, codes = distinct(column)
-                chosen = set(_PARSERS[what](pieces, names.tolist()))
+                chosen = set(_PARSERS[what](spec, names.tolist()))
                 keep &= np.array([name in chosen for name in names.tolist()], bool)[codes]
         return self._selected(np.flatnonzero(keep))
 
@@ -183,7 +182,11 @@ class Store:
         return open_reader(self.location, self.layout)
 
     def close(self) -> None:
-        """Let go of all files; arrays that were read stay valid. The store cannot be read any more."""
+        """Let go of all files; arrays that were read stay valid.
+
+        The store cannot be read any more, nor can the stores of some of its sequences, or the one that it was selected
+        from: they share their open files.
+        """
         self._opened.is_closed = True
         self._opened.columns.clear()
         if self._opened.reader is not None:
@@ -236,13 +239,15 @@ class Store:
         return _rebuild, (self.location, self.attributes, self.layout, self.sequences, self.whole)
 
     def _selected(self, rows: NDArray[np.int64]) -> Self:
-        return type(self)(
+        selected = type(self)(
             location=self.location,
             attributes=self.attributes,
             layout=self.layout,
             sequences=self.sequences.select(rows),
             whole=self.sequences if self.whole is None else self.whole,
         )
+        object.__setattr__(selected, "_opened", self._opened)
+        return selected
 
     def _read(self, row: int, part: slice) -> Frames:
         start, stop, step = part.indices(int(self.sequences.length[row]))
@@ -271,7 +276,7 @@ class Store:
             raise AttenGaitError(f"{self.location} was closed: open the store again to read from it")
 
 
-_PARSERS: dict[str, Callable[[Sequence[str], Sequence[str]], list[str]]] = {
+_PARSERS: dict[str, Callable[[Spec, Sequence[str]], list[str]]] = {
     "subjects": parse_subjects,
     "walks": lambda spec, names: parse_walks(spec, names, what="walks"),
     "views": lambda spec, names: parse_views(spec, names, what="views"),

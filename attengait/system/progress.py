@@ -8,6 +8,12 @@ class Progress:
     """Receives how far a job is. This class ignores it; a subclass can show it.
 
     One job may consist of several tasks, one after the other, such as loading and training.
+
+    >>> class Counts(attengait.Progress):
+    ...     def update(self, task, done, total, *, unit, detail=None):
+    ...         print(task, done, "of", total, unit)
+    >>> embeddings = attengait.embed(model, store[:3], progress=Counts())
+    Embedding 3 of 3 sequences
     """
 
     def update(self, task: str, done: int, total: int, *, unit: str, detail: object = None) -> None:

@@ -106,13 +106,13 @@ class Trainer:
         """
         config = self.config
         device, precision = resolve_device(config.run.device, config.run.precision)
-        # The caller's random state stays as it is; of the devices, only the one that is trained on has one to keep.
+        # The caller's random state stays as it is. Only this device and the CPU are seeded.
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             return self._train(device, precision, resume=resume)
 
     def _train(self, device: torch.device, precision: str, *, resume: bool) -> TrainingResult:
         config = self.config
-        torch.manual_seed(config.run.seed)
+        _seed(config.run.seed, device)
         network = config.model.network(
             channels=self.channels, num_subjects=len(self.plan.subjects), input_channels=self.input_channels
         )
@@ -127,8 +127,8 @@ class Trainer:
         step = first_step
         if step < last_step:  # else a finished run is resumed: nothing is opened, and nothing loaded
             with (
-                closing(_open_scalars(self.run, first_step)) as scalars,
                 self.open_stream(first_step, last_step - first_step) as stream,
+                closing(_open_scalars(self.run, first_step)) as scalars,  # later, as loading may be interrupted
                 self.stop.hearing(),
             ):
                 batches = iter(stream)
@@ -169,7 +169,7 @@ class Trainer:
         """Do one optimiser step and return its losses."""
         config = self.config
         seed = step_seed(config.run.seed, batch.step)
-        torch.manual_seed(seed)  # dropout
+        _seed(seed, device)  # dropout
         generator = torch.Generator().manual_seed(seed)
         clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
         targets = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
@@ -253,6 +253,14 @@ def step_seed(seed: int, step: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return (z ^ (z >> 31)) >> 1
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed torch's random numbers on the CPU and on one device; torch.manual_seed would seed every GPU."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -53,15 +55,18 @@ def test_a_signal_that_is_ignored_stays_ignored(handlers: None) -> None:
         assert (stop.signal, signal.getsignal(signal.SIGINT)) == (None, signal.SIG_IGN)
 
 
-def test_loading_frames_into_memory_ends_with_the_first_signal(handlers: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_loading_frames_into_memory_ends_with_the_first_signal(
+    handlers: None, tmp_path: Path, number: signal.Signals
+) -> None:
     store = make_store(tmp_path / "s.zarr", "lz4", lengths=(18,) * 6, shard_frames=32, frame_shape=(64, 64, 3))
     small = {"size": "tiny", "subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16, "epochs": 1}
     settings = {**small, "epochs_without_cross_entropy": 0, "precision": "fp32", "device": "cpu", "cache": "host"}
-    loading = Heard(lambda done: os.kill(os.getpid(), signal.SIGINT))
+    loading = Heard(lambda done: os.kill(os.getpid(), number))
     with stop_signals() as stop, pytest.raises(KeyboardInterrupt):
         train_run(store.path, tmp_path / "run", make_config(settings), progress=loading, stop=stop)
     assert len(loading.counts) == 1
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not (tmp_path / "run").exists()
     # The same command trains, and a finished run that is resumed loads nothing.
     heard = Heard()
     result = train_run(store.path, tmp_path / "run", make_config(settings), progress=heard)
@@ -70,3 +75,34 @@ def test_loading_frames_into_memory_ends_with_the_first_signal(handlers: None, t
     again = Heard()
     train_run(store.path, tmp_path / "run", make_config(settings), resume=True, progress=again)
     assert again.tasks == []
+
+
+INTERRUPTED = """
+import os, sys
+from attengait.cli.main import main
+from attengait.cli.progress import ProgressLine
+
+number = int(sys.argv[1])
+
+def interrupt(line, task, *counts, **details):
+    assert task == "Loading", task
+    os.kill(os.getpid(), number)
+
+ProgressLine.update = interrupt
+sys.argv = ["attengait", "train", *sys.argv[2:]]
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_that_loads_ends_with_the_usual_exit_status(
+    tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    store = make_store(tmp_path / "s.zarr", "lz4", lengths=(18,) * 6, shard_frames=32, frame_shape=(64, 64, 3))
+    words = [str(store.path), "--out", str(tmp_path / "run"), "--preset", "demo", "--cache", "host"]
+    for setting in ("device=cpu", "subjects_per_batch=2", "clips_per_subject=2", "clip_frames=16"):
+        words += ["--set", setting]
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, str(int(number)), *words], capture_output=True, text=True)
+    assert done.returncode == status, done.stderr
+    assert done.stderr.splitlines()[-1] == "attengait: stopped"
+    assert not (tmp_path / "run").exists()

@@ -170,16 +170,33 @@ def test_a_stream_without_an_end_goes_on_and_one_with_an_end_stays_at_it(store: 
         assert [next(stream).step for _ in range(20)] == list(range(20))
     with ClipStream(store, make_plan(store), num_steps=3, prefetch=2) as stream:
         assert len(list(stream)) == 3
-        assert list(stream) == []
+        assert next(stream, None) is next(stream, None) is None
     assert read(store, 0) == []
 
 
-def test_a_closed_stream_ends(store: Store) -> None:
+def test_the_next_loop_goes_on_with_the_steps_that_follow(store: Store) -> None:
+    whole = read(store, 9)
+    with ClipStream(store, make_plan(store), num_steps=3) as stream:
+        assert_same([batch for _ in range(3) for batch in stream], whole)
+    with ClipStream(store, make_plan(store), num_steps=0) as stream:
+        assert [list(stream) for _ in range(2)] == [[], []]
+
+
+def test_a_loop_that_was_left_is_continued(store: Store) -> None:
+    whole = read(store, 8)
+    with ClipStream(store, make_plan(store), num_steps=4) as stream:
+        assert_same(list(islice(stream, 3)), whole[:3])
+        assert_same(list(stream), whole[3:4])
+        assert_same(list(stream), whole[4:])
+
+
+def test_a_closed_stream_ends_its_loop_and_refuses_another(store: Store) -> None:
     stream = ClipStream(store, make_plan(store))
-    next(stream)
-    stream.close()
-    stream.close()
-    assert list(stream) == []
+    for _ in stream:
+        stream.close()
+        stream.close()
+    with pytest.raises(AttenGaitError, match=r"^the stream was closed: make another$"):
+        iter(stream)
 
 
 def test_a_stream_has_a_length_unless_it_never_ends(store: Store) -> None:
@@ -209,6 +226,22 @@ def test_a_stream_continues_from_the_state_of_another(store: Store, done: int) -
         assert_same(list(stream), whole[done:])
 
 
+@pytest.mark.parametrize("done", [4, 6])
+def test_a_state_keeps_the_loop_that_it_was_taken_in(store: Store, done: int) -> None:
+    with ClipStream(store, make_plan(store), num_steps=3) as stream:
+        list(stream)
+        after_a_loop = stream.state_dict()
+        list(islice(stream, done - 3))
+        within_a_loop = stream.state_dict()
+    whole = read(store, 9)
+    with ClipStream(store, make_plan(store), num_steps=3) as stream:
+        stream.load_state_dict(within_a_loop)
+        assert_same(list(stream), whole[done:6])
+        assert_same(list(stream), whole[6:])
+        stream.load_state_dict(after_a_loop)
+        assert_same(list(stream), whole[3:6])
+
+
 def test_a_state_of_another_plan_or_beyond_the_stream_is_refused_and_changes_nothing(store: Store) -> None:
     other = make_plan(store)
     other.seed = 4
@@ -234,7 +267,7 @@ def test_a_closed_stream_does_not_start_again(store: Store) -> None:
         stream.close()
         with pytest.raises(AttenGaitError, match=r"^the stream was closed: make another$"):
             stream.load_state_dict(state)
-        assert list(stream) == []
+        assert next(stream, None) is None
 
 
 def test_a_stream_is_made_from_a_store_alone(store: Store) -> None:

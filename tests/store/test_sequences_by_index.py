@@ -99,11 +99,29 @@ def test_sequences_are_selected_as_for_training(tmp_path: Path) -> None:
     view, walk = str(store.sequences.view[0]), str(store.sequences.walk[0])
     both = store.select(walks=walk.partition("-")[0], views=[view])
     assert [both.sequences.name(i) for i in range(len(both))] == [n for n in names if n.endswith(f"/{view}")]
-    assert len(store.select()) == 8
+    assert len(store.select()) == len(store.select(subjects=range(0))) == 8
+    assert len(store.select(subjects=int(subject), views=90)) == len(found)
+    assert len(store.select(subjects=store.sequences.subject[:3])) == len(store.select(subjects=range(1, 3))) == 4
     for chosen in ({"subjects": "099"}, {"walks": "xx"}, {"views": "999"}):
         (what,) = chosen
         with pytest.raises(ParameterError, match=f"^{what} is '[0-9a-z]+', but must be"):
             store.select(**chosen)
+
+
+def test_a_selection_shares_what_its_store_has_opened_and_is_closed_with_it(tmp_path: Path) -> None:
+    make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+
+    def num_maps() -> int:
+        return Path("/proc/self/maps").read_text().count(f"{tmp_path}/s.zarr/frames/c/0/")
+
+    with open_store(tmp_path / "s.zarr") as store:
+        some = store[1:3]
+        images = [store[0], some[0], some[:1][0]]
+        assert num_maps() == 1
+    with pytest.raises(AttenGaitError, match="was closed: open the store again"):
+        some[0]
+    assert num_maps() == 0
+    assert [len(each) for each in images] == [LENGTHS[0], LENGTHS[1], LENGTHS[1]]
 
 
 def test_a_selection_is_pickled(tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ def test_the_caller_s_random_state_stays_as_it_is(trainer: Open) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_only_the_device_that_is_trained_on_is_seeded(trainer: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeds.append)
+    trainer(stop_after_steps=2).train()
+    assert seeds == []
+
+
 def test_nan_stops_with_step_sequences_and_rate_and_keeps_the_checkpoint(trainer: Open, tmp_path: Path) -> None:
     trainer(stop_after_steps=2).train()
     before = weights(tmp_path / "run")
