@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
 from attengait.evaluation.embeddings import Embeddings, embed_store
@@ -61,32 +62,51 @@ def embed(
     True
     """
     opened = open_store(store)
-    run: Path | None = None
+    return embed_sequences(model, opened, chosen_sequences(model, opened, subjects), device=device, progress=progress)
+
+
+def chosen_sequences(model: Model, store: Store, subjects: Spec | None) -> NDArray[np.int64]:
+    """Which sequences of a store `embed` embeds. Raises ParameterError and AttenGaitError as it does."""
+    run = _folder_of_run(model)
+    if subjects is None and run is not None and run.is_dir():
+        names = unseen_subjects(run, store)
+    else:
+        names = parse_subjects(() if subjects is None else subjects, subjects_of(store))
+    chosen = set(names)
+    return np.flatnonzero([subject in chosen for subject in store.sequences.subject.tolist()])
+
+
+def embed_sequences(
+    model: Model,
+    store: Store,
+    indices: NDArray[np.int64],
+    *,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Embeddings:
+    """Embed the sequences of a store at `indices` [n]. Raises ParameterError and AttenGaitError as `embed` does."""
     if isinstance(model, AttenGait):
         network = model
         place = str(next(network.parameters()).device) if device == "auto" else device
     else:
         network, place = load_model(model), device
-        run = Path(model)
     resolved, _ = resolve_device(place, "fp32")
     network.to(resolved)
-    channels = channels_for(network.config, opened)
-    _check_pictures(network.config, run, opened)
-    if subjects is None and run is not None and run.is_dir():
-        names = unseen_subjects(run, opened)
-    else:
-        names = parse_subjects(() if subjects is None else subjects, subjects_of(opened))
-    chosen = set(names)
-    indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
+    channels = channels_for(network.config, store)
+    _check_pictures(network.config, _folder_of_run(model), store)
     with (
         memory_errors("choose another device"),
-        opened.reader() as reader,
+        store.reader() as reader,
         SequenceStream(
-            reader, opened.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
+            reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
         ) as stream,
     ):
         batches = ((rows, take_channels(frames, channels), lengths) for rows, frames, lengths in stream)
-        return embed_store(network, batches, opened.sequences, num_sequences=len(indices), progress=progress)
+        return embed_store(network, batches, store.sequences, num_sequences=len(indices), progress=progress)
+
+
+def _folder_of_run(model: Model) -> Path | None:
+    return None if isinstance(model, AttenGait) else Path(model)
 
 
 def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:

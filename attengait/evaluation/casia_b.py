@@ -76,7 +76,8 @@ class _Found:
     @property
     def is_unmatched(self) -> NDArray[np.bool_]:
         """Which are compared, but have no gallery item of their subject at any of the views."""
-        return (self._num_compared > 0) & (self._num_matched == 0)
+        is_unmatched: NDArray[np.bool_] = (self._num_compared > 0) & (self._num_matched == 0)
+        return is_unmatched
 
     def rank1(self, probes: NDArray[np.bool_], gallery: NDArray[np.bool_]) -> float | None:
         """The share of the masked `probes` whose nearest masked `gallery` item is of their subject, in expectation."""

@@ -59,7 +59,7 @@ def _missing_of(
     """Which walks, views and subjects are not there at all, and then which single sequences."""
     if not present:
         return [f"no {what} at all ({', '.join(walks)})"]
-    there = [{name[i] for name in present} for i in range(3)]
+    there = tuple({name[i] for name in present} for i in range(3))
     phrases = [
         f"no {what} {preposition} {_counted(kind, absent)}"
         for kind, preposition, i, expected in (
@@ -69,7 +69,7 @@ def _missing_of(
         )
         if (absent := [name for name in expected if name not in there[i]])
     ]
-    holes = sorted(set(product(*there)) - present)
+    holes = sorted(set(product(there[0], there[1], there[2])) - present)
     if holes:
         plural = "s are" if len(holes) > 1 else " is"
         phrases.append(f"{len(holes)} {what} sequence{plural} missing: {some_names(holes)}")

@@ -17,9 +17,7 @@ from attengait.evaluation.result import EvaluationResult, Figures
 from attengait.evaluation.retrieval import retrieval_metrics
 from attengait.evaluation.roles import Roles
 
-CROSS_VIEW = Roles(
-    gallery=("nm-02", "bg-02", "cl-02"), probes={"nm": ("nm-01",), "bg": ("bg-01",), "cl": ("cl-01",)}
-)
+CROSS_VIEW = Roles(gallery=("nm-02", "bg-02", "cl-02"), probes={"nm": ("nm-01",), "bg": ("bg-01",), "cl": ("cl-01",)})
 
 
 def evaluate_cross_view(embeddings: Embeddings, distance_name: str) -> EvaluationResult:

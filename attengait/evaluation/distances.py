@@ -5,9 +5,9 @@ large offset. They are computed block by block. So the memory beside the result,
 embeddings, stays near `BLOCK_BYTES` for each of: a block of probes, a block of gallery items, and a few tables between
 the two.
 
-The last bits of a matrix product depend on where a row stands in it. Here each different embedding is computed once, in
-an order that its values give. So the same embedding has the same distances wherever it stands, and the order of the rows
-changes no bit of the result.
+The last bits of a matrix product depend on where a row stands in it. Here each different embedding is computed once,
+in an order that depends on the values alone. So the same embedding has the same distances wherever it stands, and the
+order of the rows changes no bit of the result.
 
 Shapes: n probes, m gallery items, P parts (62), D features per part; in a block, b probes and g gallery items.
 """
@@ -79,7 +79,8 @@ def _centre(gallery: NDArray[np.floating]) -> Float64:
     spread = gallery.std(axis=0, dtype=np.float64)
     _, exponent = np.frexp(spread)
     step = np.ldexp(0.5, exponent)
-    return np.where(spread > 0, np.round(mean / step) * step, gallery[0])
+    centre: Float64 = np.where(spread > 0, np.round(mean / step) * step, gallery[0])
+    return centre
 
 
 def _l2(probes: Float64, gallery: Float64) -> Float64:

@@ -18,6 +18,8 @@ from attengait.evaluation.roles import Roles
 from attengait.sampling.selection import some_of
 from attengait.system.lookup import look_up
 
+_NUM_NAMES = 12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Protocol:
@@ -53,15 +55,13 @@ def check_fit(protocol: str, walks: NDArray[Any], views: NDArray[Any], *, where:
         return
     fitting = [name for name, other in PROTOCOLS.items() if other.roles.fit(texts, names)]
     found = (
-        f"but its {len(texts)} sequences have the walks {some_of(np.unique(texts).tolist(), 12)} and the views "
-        f"{some_of(np.unique(names).tolist(), 12)}"
-        if len(texts)
-        else "but there is no sequence"
+        f"the {len(texts)} sequences there have the walks {some_of(np.unique(texts).tolist(), _NUM_NAMES)} and the "
+        f"views {some_of(np.unique(names).tolist(), _NUM_NAMES)}"
     )
     raise AttenGaitError(
         f"protocol {protocol} fits no sequence of {where}: it compares probes {', '.join(roles.probe_walks)} with the "
-        f"gallery {', '.join(roles.gallery)} at other views, {found}; "
-        f"{'of the protocols, ' + ', '.join(fitting) if fitting else 'none of the protocols ' + ', '.join(PROTOCOLS)} fits"
+        f"gallery {', '.join(roles.gallery)} at other views, but {found if len(texts) else 'there are no sequences'}; "
+        f"{', '.join(fitting) or 'none of ' + ', '.join(PROTOCOLS)} fits"
     )
 
 

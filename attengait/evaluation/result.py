@@ -103,7 +103,7 @@ class EvaluationResult:
         return "\n".join([self.title, "", *table, "", *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary for `json.dumps`: protocol, distance, rank1 by condition (views, mean), mean, counts, missing."""
+        """A dictionary for `json.dumps`: figures by condition (views, mean), mean, counts, missing, remarks."""
         result: dict[str, Any] = {
             "protocol": self.protocol,
             "distance": self.distance,

@@ -37,7 +37,9 @@ class RetrievalMetrics:
     @property
     def rank1_of_all(self) -> float:
         """Rank-1 over all probes. Those that are left out of the other means count as wrong."""
-        return self.rank1 * self.num_probes / (self.num_probes + self.num_unmatched) if self.num_unmatched else self.rank1
+        return (
+            self.rank1 * self.num_probes / (self.num_probes + self.num_unmatched) if self.num_unmatched else self.rank1
+        )
 
 
 def expected_rank1(
@@ -105,11 +107,12 @@ class _Ranked:
         self.before: Int64 = np.maximum.accumulate(np.where(is_first, index, 0), axis=1)
         last: Int64 = np.minimum.accumulate(np.where(is_last, index, num_items)[:, ::-1], axis=1)[:, ::-1]
         self.size = last - self.before + 1
-        so_far = np.cumsum(is_match, axis=1)
-        self.found = np.take_along_axis(so_far - is_match, self.before, axis=1)
-        self.matches = np.take_along_axis(so_far, last, axis=1) - self.found
+        so_far: Int64 = np.cumsum(is_match, axis=1)
+        self.found: Int64 = np.take_along_axis(so_far - is_match, self.before, axis=1)
+        self.matches: Int64 = np.take_along_axis(so_far, last, axis=1) - self.found
         self.num_matches: Int64 = so_far[:, -1]
-        self.is_tied: NDArray[np.bool_] = ((self.matches > 0) & (self.matches < self.size)).any(axis=1)
+        is_mixed = (self.matches > 0) & (self.matches < self.size)
+        self.is_tied: NDArray[np.bool_] = np.any(is_mixed, axis=1)
         self._index = index
 
     def found_within(self, places: int) -> Float64:

@@ -48,7 +48,7 @@ def test_a_missing_file_is_named(tmp_path: Path):
 
 
 def test_a_folder_is_refused(tmp_path: Path):
-    with pytest.raises(AttenGaitError, match=r"cannot read embeddings .*: Is a directory"):
+    with pytest.raises(AttenGaitError, match=r"cannot read embeddings .*: it is a folder, not a file"):
         load_embeddings(tmp_path)
 
 

@@ -1,6 +1,6 @@
 """Ties: every figure is the mean over all orders of the tied items, found here by trying all orders."""
 
-from itertools import permutations
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def mean_over_orders(distances: list[int], is_match: list[bool]) -> list[float]:
     orders = [
         order
         for order in permutations(range(len(distances)))
-        if all(distances[a] <= distances[b] for a, b in zip(order, order[1:], strict=False))
+        if all(distances[a] <= distances[b] for a, b in pairwise(order))
     ]
     figures = [figures_of_one_order([is_match[i] for i in order]) for order in orders]
     return [sum(column) / len(orders) for column in zip(*figures, strict=True)]
@@ -66,7 +66,6 @@ def test_every_figure_is_its_mean_over_all_orders_of_the_tied_items(data: st.Dat
 def test_ties_of_seven_of_which_three_match_give_the_figures_worked_out_by_hand():
     subjects = np.array(list("aaabbbb"))
     metrics = retrieval_metrics(np.ones((1, 7)), np.array(["a"]), subjects)
-    # Rank-5: of the 21 pairs that stay outside the first five, three leave out... no choice leaves out all three.
     expected = mean_over_orders([1] * 7, [True] * 3 + [False] * 4)
     np.testing.assert_allclose(as_list(metrics), expected, rtol=1e-12)
     assert expected[:2] == [pytest.approx(3 / 7), 1.0]
