@@ -7,6 +7,7 @@ is an NpzError.
 """
 
 import ast
+import errno
 import math
 import re
 import struct
@@ -64,7 +65,9 @@ def read_arrays(path: Path, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
                 if twice := [name for name, count in counts.items() if count > 1]:
                     raise NpzError(f"hold {twice[0]} twice")
                 return {name: _read(archive, name) for name, count in counts.items() if count}
-        except _DAMAGE as error:
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
+                raise
             raise NpzError(
                 "are damaged or not an .npz of plain arrays (numbers and text, no Python objects)"
             ) from error
