@@ -1,6 +1,7 @@
 """A store and a model put together: sequences become embeddings, as with `attengait embed` and `evaluate`."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -61,52 +62,57 @@ def embed(
     >>> embeddings.features.shape == (len(store), 62, model.config.embedding_size)
     True
     """
+    return prepare(model, store, subjects=subjects, device=device).embed(progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A network, and the sequences of a store that it is to embed. They fit together, and nothing is computed yet."""
+
+    network: AttenGait
+    """On the device."""
+    device: str
+    store: Store
+    indices: NDArray[np.int64]
+    """[n]: which sequences of the store."""
+    channels: list[int]
+    """Which channels of the store's images."""
+
+    def embed(self, progress: Progress = SILENT) -> Embeddings:
+        """Embed the sequences. Raises AttenGaitError for too little memory or damaged images."""
+        sequences = self.store.sequences
+        with (
+            memory_errors("choose another device"),
+            self.store.reader() as reader,
+            SequenceStream(
+                reader, sequences, self.indices, batch_frames=EMBED_BATCH_FRAMES, device=self.device
+            ) as stream,
+        ):
+            batches = ((rows, take_channels(frames, self.channels), lengths) for rows, frames, lengths in stream)
+            return embed_store(self.network, batches, sequences, num_sequences=len(self.indices), progress=progress)
+
+
+def prepare(model: Model, store: AnyStore, *, subjects: Spec | None = None, device: str = "auto") -> Prepared:
+    """Open and check what `embed` takes, and choose the sequences. Raises what `embed` raises before it computes."""
     opened = open_store(store)
-    return embed_sequences(model, opened, chosen_sequences(model, opened, subjects), device=device, progress=progress)
-
-
-def chosen_sequences(model: Model, store: Store, subjects: Spec | None) -> NDArray[np.int64]:
-    """Which sequences of a store `embed` embeds. Raises ParameterError and AttenGaitError as it does."""
-    run = _folder_of_run(model)
-    if subjects is None and run is not None and run.is_dir():
-        names = unseen_subjects(run, store)
-    else:
-        names = parse_subjects(() if subjects is None else subjects, subjects_of(store))
-    chosen = set(names)
-    return np.flatnonzero([subject in chosen for subject in store.sequences.subject.tolist()])
-
-
-def embed_sequences(
-    model: Model,
-    store: Store,
-    indices: NDArray[np.int64],
-    *,
-    device: str = "auto",
-    progress: Progress = SILENT,
-) -> Embeddings:
-    """Embed the sequences of a store at `indices` [n]. Raises ParameterError and AttenGaitError as `embed` does."""
+    run: Path | None = None
     if isinstance(model, AttenGait):
         network = model
         place = str(next(network.parameters()).device) if device == "auto" else device
     else:
         network, place = load_model(model), device
+        run = Path(model)
     resolved, _ = resolve_device(place, "fp32")
     network.to(resolved)
-    channels = channels_for(network.config, store)
-    _check_pictures(network.config, _folder_of_run(model), store)
-    with (
-        memory_errors("choose another device"),
-        store.reader() as reader,
-        SequenceStream(
-            reader, store.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
-        ) as stream,
-    ):
-        batches = ((rows, take_channels(frames, channels), lengths) for rows, frames, lengths in stream)
-        return embed_store(network, batches, store.sequences, num_sequences=len(indices), progress=progress)
-
-
-def _folder_of_run(model: Model) -> Path | None:
-    return None if isinstance(model, AttenGait) else Path(model)
+    channels = channels_for(network.config, opened)
+    _check_pictures(network.config, run, opened)
+    if subjects is None and run is not None and run.is_dir():
+        names = unseen_subjects(run, opened)
+    else:
+        names = parse_subjects(() if subjects is None else subjects, subjects_of(opened))
+    chosen = set(names)
+    indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
+    return Prepared(network=network, device=str(resolved), store=opened, indices=indices, channels=channels)
 
 
 def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:

@@ -61,9 +61,12 @@ def evaluate(
     if store is not None:
         if isinstance(what, Embeddings):
             raise ParameterError(f"store is {store}, but must be left out where there are embeddings")
-        return _evaluate_store(
-            what, store, protocol=protocol, distance=distance, subjects=subjects, device=device, progress=progress
-        )
+        from attengait.pipelines.embed import prepare
+
+        prepared = prepare(what, store, subjects=subjects, device=device)
+        sequences, rows = prepared.store.sequences, prepared.indices
+        check_fit(protocol, sequences.walk[rows], sequences.view[rows], where=str(prepared.store.location))
+        return evaluate_embeddings(prepared.embed(progress), protocol=protocol, distance=distance)
     if isinstance(what, Embeddings):
         embeddings, where = what, "the embeddings"
     elif isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".npz":
@@ -74,26 +77,4 @@ def evaluate(
         names = parse_subjects(subjects, sorted(set(embeddings.subjects.tolist())))
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
     check_fit(protocol, embeddings.sequences, embeddings.views, where=where)
-    return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)
-
-
-def _evaluate_store(
-    model: "Model",
-    store: "AnyStore",
-    *,
-    protocol: str,
-    distance: str,
-    subjects: Spec | None,
-    device: str,
-    progress: Progress,
-) -> EvaluationResult:
-    """Embed the sequences of a store and evaluate them, once it is known that the protocol fits some."""
-    from attengait.pipelines.embed import chosen_sequences, embed_sequences
-    from attengait.store import open_store
-
-    opened = open_store(store)
-    indices = chosen_sequences(model, opened, subjects)
-    names = opened.sequences
-    check_fit(protocol, names.walk[indices], names.view[indices], where=str(opened.location))
-    embeddings = embed_sequences(model, opened, indices, device=device, progress=progress)
     return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)

@@ -60,26 +60,31 @@ def distance(probes: NDArray[np.floating], gallery: NDArray[np.floating], name: 
 def _distinct_rows(features: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """The different rows of [n, P, D] in an order that depends on their values alone, and which of them each row is."""
     features = np.ascontiguousarray(features) + 0.0  # -0.0 becomes 0.0, so that equal values are equal bytes
-    as_bytes = features.reshape(len(features), -1).view(np.dtype((np.void, features[0].nbytes)))[:, 0]
-    order = np.argsort(as_bytes, kind="stable")
+    order = np.argsort(_as_bytes(features), kind="stable")
+    features = features[order]
+    as_bytes = _as_bytes(features)
     is_new = np.ones(len(order), bool)
-    is_new[1:] = as_bytes[order[1:]] != as_bytes[order[:-1]]
+    is_new[1:] = as_bytes[1:] != as_bytes[:-1]
     place = np.empty(len(order), np.int64)
     place[order] = np.cumsum(is_new) - 1
-    return features[order[is_new]], place
+    return features if is_new.all() else features[is_new], place
+
+
+def _as_bytes(features: NDArray[np.floating]) -> NDArray[np.void]:
+    """The bytes of each row [n] of contiguous features [n, P, D], to be sorted and compared as one value."""
+    return features.reshape(len(features), -1).view(np.dtype((np.void, features[0].nbytes)))[:, 0]
 
 
 def _centre(gallery: NDArray[np.floating]) -> Float64:
-    """About the mean [P, D]. A common offset changes no difference, but its square would swamp theirs.
+    """About the middle [P, D]. A common offset changes no difference, but its square would swamp theirs.
 
-    Each value is a multiple of the power of two below the spread there. So where the features are small whole numbers
-    or the like, the squares stay exact, and equal distances stay equal.
+    Each value is a multiple of a power of two below the spread there. So where the features are small whole numbers or
+    the like, the squares stay exact, and equal distances stay equal.
     """
-    mean = gallery.mean(axis=0, dtype=np.float64)
-    spread = gallery.std(axis=0, dtype=np.float64)
-    _, exponent = np.frexp(spread)
-    step = np.ldexp(0.5, exponent)
-    centre: Float64 = np.where(spread > 0, np.round(mean / step) * step, gallery[0])
+    lowest, highest = gallery.min(axis=0).astype(np.float64), gallery.max(axis=0).astype(np.float64)
+    _, exponent = np.frexp(highest - lowest)
+    step = np.ldexp(0.25, exponent)
+    centre: Float64 = np.where(lowest < highest, np.round((lowest + highest) / 2 / step) * step, lowest)
     return centre
 
 

@@ -48,7 +48,7 @@ def check_fit(protocol: str, walks: NDArray[Any], views: NDArray[Any], *, where:
     `walks` [n] and `views` [n] are those of the sequences, `where` says in the sentence where they are. The sentence
     names the protocols that fit.
     """
-    texts: Names = np.array(walks, dtype=np.str_)
+    texts: Names = np.array([str(walk) for walk in walks.tolist()], dtype=np.str_)
     names = one_name_for_each_view(views)
     roles = look_up(PROTOCOLS, protocol, "protocol").roles
     if roles.fit(texts, names):

@@ -421,7 +421,9 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
         "train": ["--cache", "--out", "--partition", "--preset", "--resume", "--set", "--show-settings"],
-        "evaluate": ["--device", "--distance", "--embeddings", "--json", "--protocol", "--subjects"],
+        "evaluate": [
+            *("--device", "--distance", "--embeddings", "--feature-order", "--json", "--protocol", "--subjects"),
+        ],
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
         "doctor": ["--folder", "--json"],
