@@ -10,8 +10,6 @@ that are not None. If a probe's subject has no gallery item at view u, the probe
 answer; so do the original and OpenGait. The result says how many such probes there are.
 """
 
-from math import fsum
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +17,7 @@ from attengait.evaluation.coverage import coverage, some_names
 from attengait.evaluation.distances import distance
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.result import EvaluationResult, Figures, mean_of_present
-from attengait.evaluation.retrieval import expected_rank1
+from attengait.evaluation.retrieval import exact_mean, expected_rank1
 from attengait.evaluation.roles import Roles
 
 CASIA_B = Roles(
@@ -36,10 +34,14 @@ def evaluate_casia_b(embeddings: Embeddings, distance_name: str) -> EvaluationRe
     found = _Found(embeddings, distance_name)
     rank1: Figures = {condition: {} for condition in CASIA_B.probes}
     for view in views:
+        at_view = embeddings.views == view
         galleries = [in_gallery & (embeddings.views == other) for other in views if other != view]
+        rights = [found.right(in_probes & at_view, gallery) for gallery in galleries if gallery.any()]
         for condition in CASIA_B.probes:
-            probes = CASIA_B.in_probes(embeddings.sequences, condition) & (embeddings.views == view)
-            rank1[condition][view] = mean_of_present(found.rank1(probes, gallery) for gallery in galleries)
+            probes = CASIA_B.in_probes(embeddings.sequences, condition) & at_view
+            rank1[condition][view] = mean_of_present(
+                exact_mean(right[probes]) if probes.any() else None for right in rights
+            )
     covered = coverage(embeddings, CASIA_B)
     gallery_views = np.unique(embeddings.views[in_gallery])
     alone = [f"no gallery at another view for probes of view {view}" for view in gallery_views[:1]]
@@ -79,17 +81,17 @@ class _Found:
         is_unmatched: NDArray[np.bool_] = (self._num_compared > 0) & (self._num_matched == 0)
         return is_unmatched
 
-    def rank1(self, probes: NDArray[np.bool_], gallery: NDArray[np.bool_]) -> float | None:
-        """The share of the masked `probes` whose nearest masked `gallery` item is of their subject, in expectation."""
-        if not probes.any() or not gallery.any():
-            return None
+    def right(self, probes: NDArray[np.bool_], gallery: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """[n]: for each masked probe the expected rank-1 against the masked gallery items, of which there are some."""
         features, subjects = self._embeddings.features, self._embeddings.subjects
         table = distance(features[probes], features[gallery], self._distance_name)
         right, is_tied = expected_rank1(table, subjects[probes], subjects[gallery])
         self.is_tied[probes] |= is_tied
         self._num_compared[probes] += 1
         self._num_matched[probes] += np.isin(subjects[probes], subjects[gallery])
-        return fsum(right) / len(right)
+        of_all = np.full(len(subjects), np.nan)
+        of_all[probes] = right
+        return of_all
 
     def remarks(self) -> list[str]:
         """Which probes count as wrong because the gallery lacks their subject, in words."""

@@ -205,7 +205,7 @@ def _names(values: NDArray[Any], array: str, *, numbers: bool) -> Names:
     if values.dtype.kind == "U":
         return values.astype(np.str_)  # of this machine's byte order
     if numbers and values.dtype.kind in "iu":
-        return np.char.zfill(values.astype(np.str_), 3)
+        return np.array([f"{value:03d}" for value in values.ravel().tolist()], dtype=np.str_).reshape(values.shape)
     raise AttenGaitError(f"{array} is {values.dtype}, but must be text{' or whole numbers' if numbers else ''}")
 
 

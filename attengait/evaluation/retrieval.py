@@ -78,18 +78,18 @@ def retrieval_metrics(
     is_tied = np.zeros(len(distances), bool)
     is_tied[is_valid] = ranked.is_tied
     return RetrievalMetrics(
-        rank1=_mean(ranked.found_within(1)),
-        rank5=_mean(ranked.found_within(5)),
-        rank10=_mean(ranked.found_within(10)),
-        mean_average_precision=_mean(ranked.average_precision()),
-        mean_inverse_negative_penalty=_mean(ranked.inverse_negative_penalty()),
+        rank1=exact_mean(ranked.found_within(1)),
+        rank5=exact_mean(ranked.found_within(5)),
+        rank10=exact_mean(ranked.found_within(10)),
+        mean_average_precision=exact_mean(ranked.average_precision()),
+        mean_inverse_negative_penalty=exact_mean(ranked.inverse_negative_penalty()),
         num_probes=int(is_valid.sum()),
         num_unmatched=int((~is_valid).sum()),
         is_tied=is_tied,
     )
 
 
-def _mean(values: Float64) -> float:
+def exact_mean(values: Float64) -> float:
     """The mean, rounded once: the order of the values changes no bit of it."""
     return fsum(values) / len(values)
 

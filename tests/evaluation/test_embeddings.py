@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes
+from hypothesis.extra.numpy import arrays as arrays_of
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation import Embeddings, distance, embed_store, load_embeddings, save_embeddings
@@ -183,6 +187,28 @@ def test_an_order_that_contradicts_the_file_or_is_unknown_is_refused(tmp_path: P
     np.savez(tmp_path / "other.npz", **ARRAYS, feature_axes=np.array(["sequence", "number", "part"]))
     with pytest.raises(AttenGaitError, match=r"other\.npz: feature_axes is \['sequence', 'number', 'part'\], but must"):
         load_embeddings(tmp_path / "other.npz")
+
+
+ANY_ARRAY = arrays_of(
+    dtype=st.sampled_from(["<f4", ">f8", "<f2", "<i8", "|u1", "|b1", "<U3", ">U2"]),
+    shape=array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=3),
+)
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(changes=st.dictionaries(st.sampled_from([*ARRAYS, "feature_axes"]), ANY_ARRAY, min_size=1))
+def test_arrays_of_any_kind_are_embeddings_or_one_error(changes: dict[str, Any], tmp_path: Path):
+    np.savez(tmp_path / "e.npz", **(ARRAYS | changes))
+    try:
+        loaded = load_embeddings(tmp_path / "e.npz")
+    except AttenGaitError:
+        return
+    assert loaded.features.shape == np.shape((ARRAYS | changes)["features"])
+    assert loaded.features.dtype == np.float32
+    assert {column.dtype.kind for column in (loaded.subjects, loaded.views, loaded.sequences)} == {"U"}
+    assert len({len(column) for column in (loaded, loaded.subjects, loaded.views, loaded.sequences)}) == 1
 
 
 def test_missing_arrays_are_named(tmp_path: Path):
