@@ -415,7 +415,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
-            *("--gpus", "--modality", "--out", "--silhouettes", "--workers"),
+            *("--gpus", "--like", "--modality", "--out", "--silhouettes", "--workers"),
         ],
         "info": ["--json"],
         "verify": [],
