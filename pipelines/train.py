@@ -123,7 +123,9 @@ def train_run(
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
     with _locked_folder(run), memory_errors(advice):
         if resume:
-            _check_same(run, read_record(run), record)
+            before = read_record(run)
+            _check_same(run, before, record)
+            record = before
         elif (run / "checkpoint.pt").exists():
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
@@ -153,6 +155,7 @@ def train_run(
                 plan=plan,
                 channels=len(channels),
                 input_channels=tuple(names[i] for i in channels) if config.data.channels else (),
+                record_sha256=record.sha256,
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,
