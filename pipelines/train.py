@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.config import FRAME_PIXELS
+from attengait.model.run_folder import RECORD_NAME
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
@@ -17,10 +18,10 @@ from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores
 from attengait.store.opening import AnyStore
-from attengait.system.files import lock
+from attengait.system.files import lock, remove_leftovers
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
-from attengait.training.checkpoint import RunRecord, read_record, write_record
+from attengait.training.checkpoint import RUN_FILES, RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, differences, load_preset, make_config, settings_of
 from attengait.training.trainer import Trainer, TrainingResult, resolve_device
 
@@ -210,6 +211,8 @@ def _locked_folder(run: Path) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("wb") as file:
         lock(file, AttenGaitError(f"{run} is being trained in by another process"))
+        for name in RUN_FILES:
+            remove_leftovers(run / name)
         try:
             yield
         except BaseException:
@@ -223,7 +226,8 @@ def _is_begun(run: Path) -> bool:
     """Whether a folder is empty or holds a run."""
     if not run.is_dir():
         return False
-    if all(entry.name == ".lock" for entry in run.iterdir()):
+    # The last is what a kill leaves while the record is written.
+    if all(entry.name == ".lock" or entry.name.startswith(f".{RECORD_NAME}.") for entry in run.iterdir()):
         return True
     try:
         read_record(run)

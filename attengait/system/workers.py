@@ -2,7 +2,7 @@
 
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
-once. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all processes: the parent
+once. Workers ignore SIGINT, SIGTERM and SIGHUP, which a terminal or a batch system sends to all processes: the parent
 decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
@@ -100,7 +100,7 @@ def run_in_workers(
     executor = ProcessPoolExecutor(num_workers, context, _begin_worker, (end_of_parent,))
     try:
         # The workers, started within submit, inherit the mask.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
         try:
             pending = {executor.submit(call, function, task) for task in tasks}
         finally:
