@@ -7,6 +7,7 @@ as under nohup or in the background of a script.
 """
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
@@ -67,8 +68,16 @@ class Signals:
 
         sys.unraisablehook = again
 
-    def ignore(self) -> None:
-        """From now on nothing is heard: Python is about to end, and its own handlers would write tracebacks."""
+    def finish(self) -> None:
+        """End a command that was stopped; of another one, ignore signals from now on.
+
+        To be called last of all. Python would write tracebacks for a signal that comes while it ends. And after a
+        KeyboardInterrupt that went through `exec`, as in the making of a dataclass, it kills itself with SIGINT.
+        """
+        if self.stopped_by is not None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+            os._exit(128 + self.stopped_by)
         _handle(signal.SIG_IGN)
 
     def say(self, text: str = "") -> None:

@@ -10,7 +10,7 @@ def main() -> None:
     signals = Signals()
     signals.end_at_once()
     signals.repeat_dropped()
-    atexit.register(signals.ignore)  # the first that is registered is the last that is called
+    atexit.register(signals.finish)  # the first that is registered is the last that is called
     from attengait.cli.main import run
 
     run(signals)
