@@ -4,9 +4,7 @@ Subcommands import what they use when they run, so that `attengait --help` is qu
 """
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +12,12 @@ import typer
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
 from attengait.cli.progress import show_log
+from attengait.cli.signals import Signals, number_of
 from attengait.errors import AttenGaitError
 from attengait.store.location import limit_waiting
 from attengait.system.memory import keep_freed_memory
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a batch system wants what Ctrl-C wants, and cleaning up after both is the same."""
+_signals = Signals()
 
 
 class _Commands(typer.core.TyperGroup):
@@ -30,9 +27,8 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print(f"attengait: {stop}" if str(stop) else "attengait: stopped", file=sys.stderr)
-            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-            raise typer.Exit(128 + number) from None
+            _signals.say(str(stop))
+            raise typer.Exit(128 + number_of(stop)) from None
 
 
 app = typer.Typer(
@@ -67,7 +63,28 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on standard error and exit status 1 or 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    run(Signals())
+
+
+def run(signals: Signals) -> None:
+    """As `main`, for a process that hears these signals."""
+    global _signals
+    _signals = signals
+    signals.interrupt()
+    try:
+        _run()
+    except BaseException:
+        if signals.stopped_by is None:
+            raise
+        # Whatever became of the interruption on its way here.
+        signals.say()
+        sys.exit(128 + signals.stopped_by)
+    finally:
+        if signals.stopped_by is None:
+            signals.end_at_once()
+
+
+def _run() -> None:
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -88,7 +105,3 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"attengait: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated

@@ -47,7 +47,8 @@ class ModelOptions:
         is_accepted = self.num_classes <= MAX_CLASSES
         require(is_accepted, "num_classes", self.num_classes, f"at most {MAX_CLASSES:,}")
         require(isinstance(self.attention_softmax, bool), "attention_softmax", self.attention_softmax, "true or false")
-        is_accepted = type(self.attention_dropout) in (int, float) and 0 <= self.attention_dropout < 1
+        dropout = self.attention_dropout
+        is_accepted = isinstance(dropout, (int, float)) and not isinstance(dropout, bool) and 0 <= dropout < 1
         require(is_accepted, "attention_dropout", self.attention_dropout, "at least 0 and below 1")
         check_name(SPATIAL_REDUCTIONS, self.spatial_reduction, "spatial_reduction")
 

@@ -54,7 +54,7 @@ def load_model(path: str | os.PathLike[str]) -> AttenGait:
     config, state = read_weights(path)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
         model = AttenGait(config)
-    fit_weights(model, state, Path(path))
+    fit_weights(model, state, weights_file(path))
     return model.eval()
 
 
@@ -64,7 +64,13 @@ def load_weights(model: AttenGait, path: str | Path) -> None:
     Raises:
         AttenGaitError: as `load_model`, and where the file's tensors differ from the network's in name or shape.
     """
-    fit_weights(model, read_weights(path)[1], Path(path))
+    fit_weights(model, read_weights(path)[1], weights_file(path))
+
+
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """The file that is read for a path: that in a run folder, or the path itself."""
+    path = Path(path)
+    return path / WEIGHTS_NAME if path.is_dir() else path
 
 
 def save_weights(model: AttenGait, path: Path, *, record_sha256: str | None = None) -> None:

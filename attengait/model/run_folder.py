@@ -61,7 +61,7 @@ def read_content(run: Path) -> RecordContent:
 
 
 def check_bound(path: Path, record_sha256: str, run: Path, now_sha256: str) -> None:
-    """Raise AttenGaitError unless a file of `run` that names `record_sha256` belongs to the record that is there now."""
+    """Raise AttenGaitError unless a file of `run` that names `record_sha256` belongs to the record that is there."""
     if record_sha256 != now_sha256:
         raise AttenGaitError(
             f"{path} belongs to another run than {run / RECORD_NAME}: one of the two was replaced or changed, so put "

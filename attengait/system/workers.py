@@ -2,7 +2,7 @@
 
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
-once. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all processes: the parent
+once. Workers ignore SIGINT, SIGTERM and SIGHUP, which a terminal or a batch system sends to all processes: the parent
 decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
@@ -16,11 +16,11 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attengait.errors import AttenGaitError, ParameterError
 
@@ -99,12 +99,7 @@ def run_in_workers(
     end_of_parent, held_by_parent = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(num_workers, context, _begin_worker, (end_of_parent,))
     try:
-        # The workers, started within submit, inherit the mask.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            pending = {executor.submit(call, function, task) for task in tasks}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        pending = _undisturbed(lambda: {executor.submit(call, function, task) for task in tasks})
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
@@ -120,6 +115,39 @@ def run_in_workers(
         executor.shutdown(cancel_futures=True)
         held_by_parent.close()
         end_of_parent.close()
+
+
+def _undisturbed(start: Callable[[], set[Future[Any]]]) -> set[Future[Any]]:
+    """Start the workers in another thread, where no handler of a signal runs. The workers inherit its mask.
+
+    An exception that a handler raises here is raised when they are started: a worker that its parent has not told what
+    to do would print a traceback.
+    """
+    begun: Future[set[Future[Any]]] = Future()
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        try:
+            begun.set_result(start())
+        except BaseException as error:
+            begun.set_exception(error)
+
+    interruption: BaseException | None = None
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except BaseException as error:
+        interruption = error
+    # Where the thread itself was not started, nothing comes.
+    patience_seconds = None if interruption is None else 5.0
+    while not begun.done():
+        try:
+            wait([begun], patience_seconds)
+            break
+        except BaseException as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
+    return begun.result()
 
 
 def _begin_worker(end_of_parent: Connection) -> None:
