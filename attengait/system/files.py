@@ -3,10 +3,37 @@
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import IO
 
 from attengait.errors import AttenGaitError
+
+
+def regular_file(path: Path) -> IO[bytes]:
+    """Open a file to read bytes. Raises OSError as `open` does, AttenGaitError where it is no regular file.
+
+    A FIFO is not waited for, and a device is not read: it may never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "something else")
+            raise AttenGaitError(f"{path} is {kind}, but must be a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 
 
 def sync_folder(folder: Path) -> None:
