@@ -12,7 +12,8 @@ here: for folders by plain files, for URLs by tensorstore's key-value stores, wh
                          and left out of messages
 
 A port where nobody listens, a lost connection, and a server that is busy or silent are tried again, `MAX_RETRIES`
-times. That a server is silent is noticed after `limit_waiting()` only.
+times. How long an answer may take is limited (attengait.store.waiting). After `limit_waiting()`, a server that says
+nothing is noticed earlier.
 """
 
 import json
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.waiting import Wait
 from attengait.system.files import regular_file
 from attengait.system.lookup import check_name
 
@@ -142,10 +144,10 @@ class Location:
             ]
         store = self._open()
         reads = [store.read(key, byte_range=slice(*part) if part else None) for key, part in wanted]
-        found = []
+        wait, found = self.wait(self), []
         for (key, part), read, max_bytes in zip(wanted, reads, most, strict=True):
             try:
-                result = read.result()
+                result = wait.result(read, self / key)
             except (ValueError, OSError, RuntimeError) as error:
                 if part is None or "OUT_OF_RANGE" not in str(error):
                     raise AttenGaitError(f"{self / key} {reason_of(error)}") from error
@@ -156,6 +158,12 @@ class Location:
                 _check_bytes(self / key, len(result.value), max_bytes)
                 found.append(bytes(result.value) if result.state == "value" else None)
         return found
+
+    def wait(self, place: object, *, expected_bytes: int = 0) -> Wait:
+        """A wait for requests to the server, of answers of so many bytes in all."""
+        # A cloud's own servers send what they are asked for.
+        is_trusted = not self.is_remote or self.kvstore()["driver"] != "http"
+        return Wait(place, expected_bytes=expected_bytes, is_trusted=is_trusted)
 
     def has(self, files: Sequence[tuple[str, int]]) -> list[bool]:
         """Whether each of some files is there in full, by its size in bytes: behind a URL, at least of that size."""
@@ -172,7 +180,7 @@ class Location:
             return False
         keys = use_tensorstore().KvStore.KeyRange("\0", "\1")
         try:
-            _open(json.dumps(spec | {"path": ""})).list(keys).result()
+            self.wait(self).result(_open(json.dumps(spec | {"path": ""})).list(keys))
         except (ValueError, OSError, RuntimeError) as error:
             return "no such bucket" in reason_of(error)
         return False
@@ -219,7 +227,8 @@ Where = str | Path | Location
 def limit_waiting() -> None:
     """Have this process and its children give up a server that says nothing for 15 seconds.
 
-    By default TensorStore waits for such a server for ever. It can be told only by environment variables
+    By default TensorStore waits for such a server until the request's deadline (attengait.store.waiting), and does not
+    try again. It can be told only by environment variables
     (TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS and others), read at its first use; those that are set already stay. The
     command line calls this at its start; call it in a program of your own that reads stores on servers.
     """

@@ -58,12 +58,12 @@ class CheckedReader(Reader):
         stops = starts + lengths
         firsts = np.searchsorted(self._reach, starts, side="right")
         lasts = np.maximum(firsts, np.searchsorted(self._starts, stops, side="left"))
-        touched = np.zeros(len(self._starts), bool)
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            touched[first:last] = True
-        rows = np.flatnonzero(touched & ~self._is_checked)
+        touched = [firsts + i for i in range(int((lasts - firsts).max(initial=0)))]
+        rows = np.concatenate([row[row < lasts] for row in touched]) if touched else firsts[:0]
+        rows = rows[~self._is_checked[rows]]
         if not len(rows):
             return self._reader.request_clips(starts, lengths)
+        rows = np.unique(rows)
         # In place of a clip, its sequence is read, and the clip is cut out of it.
         is_short = self._lengths[rows] <= PIECE_FRAMES
         wholes, long = rows[is_short], rows[~is_short].tolist()
