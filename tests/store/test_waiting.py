@@ -74,7 +74,8 @@ def test_a_server_that_is_slow_is_given_up(monkeypatch, answer):
     with (
         server_of(answer) as url,
         pytest.raises(
-            AttenGaitError, match=rf"^{url}/s\.zarr/zarr\.json cannot be reached: no whole answer came within 0.3 seconds"
+            AttenGaitError,
+            match=rf"^{url}/s\.zarr/zarr\.json cannot be reached: no whole answer came within 0.3 seconds",
         ),
     ):
         open_store(f"{url}/s.zarr")
