@@ -4,7 +4,7 @@ TensorStore has no deadline for a request, and keeps all that a server sends unt
 here. What is still under way then goes on in the background until the process ends.
 
     ATTENGAIT_REQUEST_SECONDS       how long an answer may take (60), beside what its bytes take at 250 kB/s
-    ATTENGAIT_REQUEST_SURPLUS_MB    by how much the memory of the process may grow during a wait (256), beside what
+    ATTENGAIT_REQUEST_SURPLUS_MB    by how much the memory of the process may grow during a wait (128), beside what
                                     was asked for; 0: it is not looked at
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from attengait.errors import AttenGaitError, ParameterError
 
 REQUEST_SECONDS = 60.0
-SURPLUS_MB = 256.0
+SURPLUS_MB = 128.0
 SLOWEST_BYTES_PER_SECOND = 250_000
 POLL_SECONDS = 0.02
 COPIES = 8

@@ -132,7 +132,7 @@ def replace_frames(store, **options):
             {"shape": (8, 6), "shards": (8, 6)},
             r"frames/zarr\.json: shape is \[8, 6\], but must be 4 whole numbers from 1 on",
         ),
-        ({"chunks": (4, 6, 5, 3)}, "the codecs of the chunks are"),
+        ({"chunks": (4, 6, 5, 3)}, r"codecs\[0\]\.configuration\.chunk_shape is None, but must be 4 whole numbers"),
         ({"chunks": (4, 3, 5, 3), "shards": (8, 6, 5, 3), "compressors": None}, "chunk_shape.* is 3, but must be 6"),
         (
             {"shape": (9, 6, 5, 3), "chunks": (4, 6, 5, 3), "shards": (8, 6, 5, 3)},

@@ -134,7 +134,7 @@ def test_the_commands_say_no_secret_of_a_url(http, tmp_path, capsys):
             find()
         print(caught.value)
     said = "".join(capsys.readouterr())
-    assert said.count(f"{http.url}/gait/lz4.zarr") == 6
+    assert said.count(f"{http.url}/gait/lz4.zarr") == 7
     assert "password" not in said
     assert "some-token" not in said
 
