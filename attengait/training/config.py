@@ -28,7 +28,7 @@ CACHES = ("auto", "none", "host", "gpu")
 RUNTIME_SETTINGS = frozenset({"cache", "check_frames", "checkpoint_every_steps", "device", "stop_after_steps"})
 
 _MAX_NUMBER = 2**63
-"""What the libraries that get a setting can hold; each setting has its own bounds beside this one."""
+"""Of whole numbers: what the libraries that get a setting can hold. Each setting has its own bounds beside this one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "amp": ("precision",),
@@ -252,7 +252,7 @@ def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
         else:
             fits = type(value) is expected
         require(fits, key, value, _in_words(expected))
-        if expected in (int, float):
+        if isinstance(value, int):
             require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
         checked[key] = tuple(value) if isinstance(value, list) else value
     return _build(TrainingConfig, checked)
