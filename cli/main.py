@@ -29,6 +29,12 @@ class _Commands(typer.core.TyperGroup):
         except KeyboardInterrupt as stop:
             _signals.say(str(stop))
             raise typer.Exit(128 + number_of(stop)) from None
+        except Exception:
+            # No import is interrupted, so a command may fail between a signal and its exception.
+            if _signals.stopped_by is None:
+                raise
+            _signals.say()
+            raise typer.Exit(128 + _signals.stopped_by) from None
 
 
 app = typer.Typer(

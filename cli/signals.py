@@ -1,8 +1,8 @@
 """What Ctrl-C, SIGTERM and SIGHUP do to a command: one sentence, and exit status 128 + the signal's number.
 
-While modules are imported, nothing is to be cleaned up, and the command ends at once. Later the first signal raises
-KeyboardInterrupt, or a subclass that names the signal. Further ones are heard only after a while: they must not disturb
-the cleaning up, and whoever waits too long can end it. A signal that was ignored when the command began stays ignored,
+While the command line is imported, nothing is to be cleaned up, and the command ends at once. Later the first signal
+raises KeyboardInterrupt, or a subclass that names the signal; where a module is being imported, when that is done.
+Further ones are heard only after a while: they must not disturb the cleaning up, and whoever waits too long can end it. A signal that was ignored when the command began stays ignored,
 as under nohup or in the background of a script.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SENTENCE = "attengait: stopped"
 
+_REPEAT_SECONDS = 0.05
 _PATIENCE_SECONDS = 1.0
 _LONGEST_STOP_SECONDS = 10.0
 
@@ -44,6 +45,7 @@ class Signals:
     def __init__(self) -> None:
         self.stopped_by: int | None = None
         """The first signal that was heard."""
+        self._is_raised = False
         self._is_said = False
         self._heard_seconds = 0.0
 
@@ -61,8 +63,7 @@ class Signals:
 
         def again(unraisable: Any) -> None:
             if self.stopped_by is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
-                number, self.stopped_by = self.stopped_by, None
-                signal.raise_signal(number)
+                self._is_raised = False
             else:
                 before(unraisable)
 
@@ -91,13 +92,20 @@ class Signals:
         if self.stopped_by is None:
             self.stopped_by, self._heard_seconds = number, now
             # Not a Thread: the lock of threading may be held by what is interrupted here.
-            _thread.start_new_thread(self._end_later, ())
-            raise _RAISED.get(number, KeyboardInterrupt)
-        if now - self._heard_seconds > _PATIENCE_SECONDS:
-            self._end(self.stopped_by)
+            _thread.start_new_thread(self._see_to_it, (_thread.get_ident(),))
+        if self._is_raised:
+            if now - self._heard_seconds > _PATIENCE_SECONDS:
+                self._end(self.stopped_by)
+        elif not _is_importing(frame):
+            self._is_raised = True
+            raise _RAISED.get(self.stopped_by, KeyboardInterrupt)
 
-    def _end_later(self) -> None:
-        time.sleep(_LONGEST_STOP_SECONDS)
+    def _see_to_it(self, main_thread: int) -> None:
+        """Send the signal again until it is raised; end the process if it takes too long to stop."""
+        while time.monotonic() - self._heard_seconds < _LONGEST_STOP_SECONDS:
+            time.sleep(_REPEAT_SECONDS)
+            if self.stopped_by is not None and not self._is_raised:
+                signal.pthread_kill(main_thread, self.stopped_by)
         if self.stopped_by is not None:
             self._end(self.stopped_by)
 
@@ -106,6 +114,15 @@ class Signals:
             self._is_said = True
             os.write(2, f"{SENTENCE}\n".encode())
         os._exit(128 + number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported. Libraries in C++ abort, or print tracebacks, where that is interrupted."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _handle(handler: Any) -> None:
