@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from types import FrameType
 from typing import Any
 
@@ -85,6 +86,7 @@ class Signals:
         """Say once that the command was stopped, and what is kept."""
         if not self._is_said:
             self._is_said = True
+            warnings.simplefilter("ignore")  # of what was left unfinished
             print(f"attengait: {text}" if text else SENTENCE, file=sys.stderr, flush=True)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

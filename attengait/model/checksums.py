@@ -28,3 +28,8 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: object) -> None:
     for name, tensor in tensors.items():
         if expected[name] != checksum(name, tensor):
             raise ValueError(f"the tensor {name} has another checksum than it was written with")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite as float32. A sum of float32 in float64 cannot overflow, and takes one pass."""
+    return bool(tensor.detach().float().sum(dtype=torch.float64).isfinite())

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError
-from attengait.model.checksums import check_tensors, checksums
+from attengait.model.checksums import check_tensors, checksums, is_finite
 from attengait.model.loading import WEIGHTS_NAME, fit_weights, save_weights
 from attengait.model.net import AttenGait
 from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, warn_unchecked
@@ -208,7 +208,7 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, saved: Any) -> None:
     for index, values in saved["state"].items():
         for name, value in values.items():
             shape = torch.Size() if name == "step" else parameters[index].shape
-            if not isinstance(value, Tensor) or value.shape != shape or not bool(value.isfinite().all()):
+            if not isinstance(value, Tensor) or value.shape != shape or not is_finite(value):
                 raise ValueError(f"{name} of parameter {index} is not {list(shape)} finite numbers")
 
 

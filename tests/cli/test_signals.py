@@ -1,79 +1,115 @@
-"""Ctrl-C, SIGTERM and SIGHUP while a command starts: one sentence, and the status of the first signal."""
+"""A command that is stopped while it starts says so in one sentence, with the status of its signal."""
 
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-INT, TERM, HUP = int(signal.SIGINT), int(signal.SIGTERM), int(signal.SIGHUP)
+from attengait.cli.signals import SENTENCE
 
-# Sends signals when a module is looked for: there, or in a destructor, where Python drops exceptions. `ignored` are
-# those that whoever started the command ignores.
-SCRIPT = """
-import os, signal, sys
-from attengait.cli import start
+STOPPED = """
+import os, signal, sys, time
 
-module, place, numbers, ignored = sys.argv[1:]
-sys.argv[1:] = ["show", "nowhere.zarr", "--out", "a.png"]
+module, how, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
 
 def send():
-    for number in eval(numbers):
-        os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
 
-class Destroyed:
+class Sends:
     def __del__(self):
         send()
 
-class Finder:
+class Importing:
     def find_spec(self, name, path, target=None):
-        if name == module:
-            sys.meta_path.remove(self)
-            send() if place == "import" else Destroyed()
+        if name != module:
+            return None
+        sys.meta_path.remove(self)
+        if how == "once":
+            send()
+        if how == "three times":
+            try:
+                send()
+            finally:
+                try:
+                    send()
+                finally:
+                    send()
+        if how == "twice, as in C++":
+            try:
+                send()
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                os.abort()
+        if how == "in a destructor":
+            Sends()
+        if how == "as another error":
+            try:
+                send()
+            except KeyboardInterrupt:
+                raise ImportError(name) from None
+        if how == "in a text that is executed":
+            exec("send()", globals())
 
-for number in (1, 2, 15):
-    kept = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-    signal.signal(number, signal.SIG_IGN if number in eval(ignored) else kept)
-sys.meta_path.insert(0, Finder())
-start.main()
+sys.meta_path.insert(0, Importing())
+sys.argv = ["attengait", *sys.argv[4:]]
+if sys.argv[1:] == ["wait"]:
+    from attengait.cli.main import app
+
+    @app.command("wait")
+    def wait():
+        import tabnanny
+        time.sleep(60)
+
+from attengait.cli.start import main
+main()
 """
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def run(cwd: Path, module: str, place: str, numbers: list[int], ignored: list[int]) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, module, place, str(numbers), str(ignored)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    return done.returncode, done.stderr
+def ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def hear_interrupts() -> None:
+    """Whatever the tests were started with."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def stopped(
+    *words: str, module: str, how: str, number: int, before: Callable[[], None] = hear_interrupts
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", STOPPED, module, how, str(int(number)), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=before)
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_while_the_command_line_is_imported(number: signal.Signals) -> None:
+    done = stopped("--help", module="typer", how="once", number=number)
+    assert (done.returncode, done.stderr) == (STATUS[number], f"{SENTENCE}\n")
 
 
 @pytest.mark.parametrize(
-    ("module", "place", "numbers", "status"),
+    ("how", "number"),
     [
-        ("attengait.cli.main", "import", [INT], 130),
-        ("attengait.cli.main", "import", [TERM, INT], 143),
-        ("attengait.store", "import", [INT, INT, INT], 130),
-        ("attengait.store", "import", [TERM, INT], 143),
-        ("attengait.store", "destructor", [INT], 130),
-        ("attengait.store", "import", [HUP], 129),
+        ("once", signal.SIGTERM),
+        ("three times", signal.SIGINT),
+        ("three times", signal.SIGTERM),
+        ("twice, as in C++", signal.SIGTERM),
+        ("in a destructor", signal.SIGINT),
+        ("as another error", signal.SIGTERM),
+        ("in a text that is executed", signal.SIGINT),
     ],
 )
-def test_a_signal_during_the_start_is_one_sentence_and_its_status(
-    tmp_path: Path, module: str, place: str, numbers: list[int], status: int
-) -> None:
-    assert run(tmp_path, module, place, numbers, []) == (status, "attengait: stopped\n")
+def test_while_a_command_imports_what_it_uses(how: str, number: signal.Signals) -> None:
+    done = stopped("wait", module="tabnanny", how=how, number=number)
+    assert (done.returncode, done.stderr) == (STATUS[number], f"{SENTENCE}\n")
 
 
-@pytest.mark.parametrize("module", ["attengait.cli.main", "attengait.store"])
-def test_a_signal_that_is_ignored_from_the_start_stays_ignored(tmp_path: Path, module: str) -> None:
-    """As under nohup, and of a command in the background of a script. SIGTERM stops it."""
-    status, said = run(tmp_path, module, "import", [INT, HUP], [INT, HUP])
-    assert (status, said) == (1, "attengait: nowhere.zarr does not exist\n")
-    assert run(tmp_path, module, "import", [INT, TERM], [INT]) == (143, "attengait: stopped\n")
+def test_what_was_ignored_from_the_start_stays_ignored() -> None:
+    """As under nohup, or in the background of a script; SIGTERM is how to stop it then."""
+    done = stopped("--help", module="typer", how="once", number=signal.SIGINT, before=ignore_interrupts)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = stopped("--help", module="typer", how="once", number=signal.SIGTERM, before=ignore_interrupts)
+    assert done.returncode == 143
