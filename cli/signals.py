@@ -2,8 +2,8 @@
 
 While the command line is imported, nothing is to be cleaned up, and the command ends at once. Later the first signal
 raises KeyboardInterrupt, or a subclass that names the signal; where a module is being imported, when that is done.
-Further ones are heard only after a while: they must not disturb the cleaning up, and whoever waits too long can end it. A signal that was ignored when the command began stays ignored,
-as under nohup or in the background of a script.
+Further ones are heard only after a while: they must not disturb the cleaning up, and whoever waits too long can end it.
+A signal that was ignored when the command began stays ignored, as under nohup or in the background of a script.
 """
 
 import _thread

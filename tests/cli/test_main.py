@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 import typer
 from servers import S3Server, Server
 from store_fakes import tree
@@ -284,7 +285,16 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
     record = json.loads((run / "config.json").read_text())
     record["config"]["size"] = "small"
     (run / "config.json").write_text(json.dumps(record))
-    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "checkpoint.pt does not fit", "[")
+    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "config.json was changed after")
+    # As of version 0.1.0: without checksums.
+    del record["sha256"]
+    (run / "config.json").write_text(json.dumps(record))
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    torch.save({name: state[name] for name in ("step", "model", "optimiser", "scaler")}, run / "checkpoint.pt")
+    done = attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey)
+    assert done.returncode == 1
+    assert "checkpoint.pt does not fit: the tensor" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("carries no checksums") == 2
 
 
 @pytest.mark.parametrize(

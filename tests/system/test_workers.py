@@ -1,6 +1,11 @@
 """Results and exceptions arrive from worker processes as what they are."""
 
+import contextlib
+import os
+import signal
+import threading
 from importlib import import_module
+from multiprocessing import util
 
 import pytest
 
@@ -63,3 +68,33 @@ def test_results_arrive_from_all_workers():
     results = []
     run_in_workers(tasks.failing_task, range(5), num_workers=2, on_result=results.append)
     assert sorted(results) == [0, 1, 2, 3, 4]
+
+
+def test_an_interruption_while_workers_start_leaves_no_traceback_of_theirs(monkeypatch, capfd):
+    """The signal comes between the start of a worker and the moment when it is told what to do."""
+    start, started = util.spawnv_passfds, []
+
+    def start_and_interrupt(*words):
+        started.append(start(*words))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[-1]
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    # As in a real process, where some thread always hears signals.
+    ended = threading.Event()
+    threading.Thread(target=ended.wait, daemon=True).start()
+    run_in_workers(abs, [-1], num_workers=1)  # the resource tracker is started
+    try:
+        monkeypatch.setattr(util, "spawnv_passfds", start_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run_in_workers(abs, [-1], num_workers=1)
+    finally:
+        ended.set()
+        signal.signal(signal.SIGINT, before)
+    for worker in started:
+        with contextlib.suppress(ChildProcessError):  # it was waited for
+            os.waitpid(worker, 0)
+    assert capfd.readouterr().err == ""
