@@ -33,6 +33,10 @@ class InstructionError(Exception):
     """What is wrong with a pickle, as the rest of a sentence about it."""
 
 
+class OtherContentError(InstructionError):
+    """A pickle of something else, as the rest of a sentence that begins with the file."""
+
+
 class RefusedInstructionError(InstructionError):
     """An instruction or name that no array needs."""
 
@@ -104,7 +108,7 @@ class _Machine:
 
     def _refuse_container(self, kind: str) -> None:
         if all(isinstance(each, _Mark) for each in self._stack):
-            raise InstructionError(f"it holds a {kind}, not one NumPy array")
+            raise OtherContentError(f"holds a {kind}, not one NumPy array")
         raise RefusedInstructionError(f"it makes a {kind}, which no array needs")
 
     def _pop(self) -> Any:

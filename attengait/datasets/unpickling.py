@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
-from attengait.datasets.pickle_reader import InstructionError, RefusedInstructionError, follow
+from attengait.datasets.pickle_reader import InstructionError, OtherContentError, RefusedInstructionError, follow
 from attengait.store.skipped import Reason
 from attengait.system.files import open_regular
 from attengait.system.printable import printable
@@ -162,7 +162,7 @@ def _numbers(name: str) -> np.dtype[Any]:
             return np.dtype(name)
         except TypeError:  # a machine that lacks it
             pass
-    raise InstructionError(f"it holds an array of {printable(repr(name), max_letters=40)}, not of numbers")
+    raise OtherContentError(f"holds an array of {printable(repr(name), max_letters=40)}, not of numbers")
 
 
 class _File:
@@ -214,6 +214,8 @@ def _load(path: str | Path, *, is_header_wanted: bool) -> _Array:
         raise PickleError(f"{path} cannot be read: {error.strerror or error}") from None
     except RefusedInstructionError as error:
         raise RefusedPickleError(f"{path} is refused, and nothing of it was run: {error}") from None
+    except OtherContentError as error:
+        raise PickleError(f"{path} {error}") from None
     except InstructionError as error:
         raise PickleError(f"{path} is damaged or no pickle of an array: {error}") from None
     except MemoryError:
