@@ -109,6 +109,15 @@ def preprocess(
             "the magnitude)."
         ),
     ] = "colour",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE",
+            help="Make images as those of another store: its modality, encoding, gap, flow back end and parameters. "
+            "For stores that must be equal on several machines.",
+            show_default="none",
+        ),
+    ] = None,
     codec: CodecOption = "none",
     gap: Annotated[
         Literal["skip", "bridge"],
@@ -140,15 +149,22 @@ def preprocess(
     from attengait.pipelines.preprocess.run import choose_executor
     from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
+    from attengait.preprocessing.like import recipe_like
     from attengait.preprocessing.run import PreprocessConfig
     from attengait.preprocessing.silhouette import SilhouetteRecipe
 
-    recipe: Recipe
-    if modality == "silhouette":
-        for name in ("flow", "farneback", "gap", "encoding", "gpus"):
+    def refuse_options(reason: str, *names: str) -> None:
+        for name in names:
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(f"--{name} is given, but must be left out for the modality silhouette")
+                raise ParameterError(f"--{name} is given, but must be left out {reason}")
+
+    recipe: Recipe
+    if like is not None:
+        refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
+        recipe = recipe_like(like)
+    elif modality == "silhouette":
+        refuse_options("for the modality silhouette", "flow", "farneback", "gap", "encoding", "gpus")
         recipe = SilhouetteRecipe()
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
