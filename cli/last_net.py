@@ -24,9 +24,10 @@ def explain(error: Exception) -> None:
     """Print one sentence about an unexpected error, and where its details are, if they can be kept anywhere."""
     if os.environ.get(DEBUG, "") not in ("", "0"):
         traceback.print_exception(error)
-    what = _what(error)
-    kept = keep_details(error)
-    complain(f"attengait: {what}" + (f"; the details are in {kept}" if kept is not None else ""))
+        kept = None
+    else:
+        kept = keep_details(error)
+    complain(f"attengait: {_what(error)}" + (f"; the details are in {kept}" if kept is not None else ""))
 
 
 def keep_details(error: Exception) -> Path | None:
