@@ -201,6 +201,7 @@ def info(
 ) -> None:
     """Say what a store holds and how it was made."""
     from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST
     from attengait.store.summary import summarise
 
     summary = summarise(open_store(store))
@@ -211,21 +212,27 @@ def info(
     for key, value in summary.items():
         table.add_row(cell(key.replace("_", " ")), _cell(value))
     Console().print(table)
+    if summary["digest"] is None:
+        say(NO_DIGEST)
 
 
 def verify(store: StoreArgument) -> None:
     """Check all checksums and index records of a store. Damage is listed, and the exit status is then 1."""
-    from attengait.store.location import Location
+    from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST, has_digest
     from attengait.store.verify import verify as find_damage
 
-    place = Location.parse(store)  # its text has no secrets, such as the query of a URL
+    opened = open_store(store)
+    place = opened.location  # its text has no secrets, such as the query of a URL
     with ProgressLine() as line:
-        findings = find_damage(place, progress=line)
+        findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
             say(finding)
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
     say(f"{place}: every checksum and every index record is right")
+    if not has_digest(opened.attributes):
+        say(f"But {NO_DIGEST}")
 
 
 def show(
