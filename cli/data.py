@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from attengait.cli.options import (
     CHUNK_FRAMES,
@@ -19,6 +20,7 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
+from attengait.cli.output import cell, cell_of_lines, say, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -65,7 +67,7 @@ def synth(
     total = config.num_frames
     with ProgressLine() as line:
         summary = write_walkers(out, config, progress=line)
-    print(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
+    say(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
 def preprocess(
@@ -186,11 +188,11 @@ def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
     from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
 
     if dry_run:
-        print(plan_preprocessing(config))
+        say_lines(plan_preprocessing(config))
         return
     with ProgressLine() as line:
         summary = run_preprocessing(config, line)
-    print(summary)
+    say_lines(summary)
 
 
 def info(
@@ -204,14 +206,14 @@ def info(
 
     summary = summarise(open_store(store))
     if as_json:
-        print(json.dumps(summary, indent=2))
+        say_lines(json.dumps(summary, indent=2))
         return
-    table = Table(title=summary["path"], show_header=False, title_justify="left")
+    table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
-        table.add_row(key.replace("_", " "), _plain(value))
+        table.add_row(cell(key.replace("_", " ")), _cell(value))
     Console().print(table)
     if summary["digest"] is None:
-        print(NO_DIGEST)
+        say(NO_DIGEST)
 
 
 def verify(store: StoreArgument) -> None:
@@ -226,11 +228,11 @@ def verify(store: StoreArgument) -> None:
         findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
-            print(finding)
+            say(finding)
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
-    print(f"{place}: every checksum and every index record is right")
+    say(f"{place}: every checksum and every index record is right")
     if not has_digest(opened.attributes):
-        print(f"But {NO_DIGEST}")
+        say(f"But {NO_DIGEST}")
 
 
 def show(
@@ -247,12 +249,18 @@ def show(
     check_target(out)
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
-    print(f"{out}: {len(shown)} sequences of {opened.location}")
+    say(f"{out}: {len(shown)} sequences of {opened.location}")
 
 
-def _plain(value: object, separator: str = "\n") -> str:
+def _cell(value: object) -> Text:
     if isinstance(value, dict):
-        return separator.join(f"{key}: {_plain(item, ', ')}" for key, item in value.items())
+        return cell_of_lines(f"{key}: {_plain(item)}" for key, item in value.items())
+    return cell(_plain(value))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if value is None:

@@ -1,9 +1,10 @@
 """What Ctrl-C, SIGTERM and SIGHUP do to a command: one sentence, and exit status 128 + the signal's number.
 
 While the command line is imported, nothing is to be cleaned up, and the command ends at once. Later the first signal
-raises KeyboardInterrupt, or a subclass that names the signal; where a module is being imported, when that is done.
-Further ones are heard only after a while: they must not disturb the cleaning up, and whoever waits too long can end it.
-A signal that was ignored when the command began stays ignored, as under nohup or in the background of a script.
+raises KeyboardInterrupt, or a subclass that names the signal. Where a module is being imported, it does so when that is
+done. Further signals are heard only after a while: they must not disturb the cleaning up, and whoever waits too long
+can end it. A signal that was ignored when the command began stays ignored, as under nohup or in the background of a
+script.
 """
 
 import _thread
@@ -15,6 +16,8 @@ import time
 import warnings
 from types import FrameType
 from typing import Any
+
+from attengait.system.printable import printable
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SENTENCE = "attengait: stopped"
@@ -87,7 +90,7 @@ class Signals:
         if not self._is_said:
             self._is_said = True
             warnings.simplefilter("ignore")  # of what was left unfinished
-            print(f"attengait: {text}" if text else SENTENCE, file=sys.stderr, flush=True)
+            print(f"attengait: {printable(text)}" if text else SENTENCE, file=sys.stderr, flush=True)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
