@@ -112,6 +112,21 @@ def preprocess(
         Literal["skip", "bridge"],
         typer.Option(help="If frame numbers are missing: skip the gap, or bridge it as the published program does."),
     ] = "skip",
+    silhouette_level: Annotated[
+        float,
+        typer.Option(
+            help="Where between background (0) and person (1) grey levels of a silhouette, such as the noise of JPEG, "
+            "begin to be the person."
+        ),
+    ] = 0.5,
+    silhouette_offset: Annotated[
+        int | None,
+        typer.Option(
+            help="Added to the numbers of the silhouettes: 1 if they are numbered from 0, the frames from 1. 0 takes "
+            "the numbers as they are.",
+            show_default="0, but such a difference is refused",
+        ),
+    ] = None,
     chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: Annotated[
         int | None,
@@ -143,16 +158,25 @@ def preprocess(
 
     recipe: Recipe
     if modality == "silhouette":
-        for name in ("flow", "farneback", "gap", "encoding", "gpus"):
+        for name in ("flow", "farneback", "gap", "encoding", "gpus", "silhouette_offset"):
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(f"--{name} is given, but must be left out for the modality silhouette")
-        recipe = SilhouetteRecipe()
+                raise ParameterError(
+                    f"--{name.replace('_', '-')} is given, but must be left out for the modality silhouette"
+                )
+        recipe = SilhouetteRecipe(silhouette_level=silhouette_level)
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
         flow = choose_flow(flow, out)
         parameters = farneback_parameters(flow, farneback or [])
-        recipe = kind(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
+        recipe = kind(
+            flow=flow,
+            farneback=parameters,
+            gap=gap,
+            encoding=encoding,
+            silhouette_level=silhouette_level,
+            silhouette_offset=silhouette_offset,
+        )
     config = PreprocessConfig(
         dataset=dataset,
         folders=Folders(frames=frames, silhouettes=silhouettes),
@@ -168,12 +192,18 @@ def preprocess(
 def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
     """Make a store with a live line and print the summary, or print what would be done."""
     from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
+    from attengait.store.skipped import NothingMadeError, count_skipped, lines_of
 
-    if dry_run:
-        print(plan_preprocessing(config))
-        return
-    with ProgressLine() as line:
-        summary = run_preprocessing(config, line)
+    try:
+        if dry_run:
+            print(plan_preprocessing(config))
+            return
+        with ProgressLine() as line:
+            summary = run_preprocessing(config, line)
+    except NothingMadeError as error:
+        for reasons in lines_of(count_skipped(error.skipped)):
+            print(reasons)
+        raise
     print(summary)
 
 

@@ -24,7 +24,7 @@ from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
-from attengait.store.skipped import Skipped, count_skipped, plural
+from attengait.store.skipped import NothingMadeError, Skipped, count_skipped, in_brackets, plural
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
 from attengait.system.progress import SILENT, Progress
 
@@ -150,11 +150,9 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
     num_sequences = sum(len(record.sequences) for record in records)
     if not num_sequences:
-        why = "; ".join(f"{reason}: {count}" for reason, count in count_skipped(_whole_report(job, records)).items())
-        raise AttenGaitError(
-            f"nothing came out of {plural(len(plan.sequences), 'sequence')} ({why or 'there was nothing'}): see "
-            f"{report_location(path)}"
-        )
+        skipped = _whole_report(job, records)
+        what = f"nothing came out of {plural(len(plan.sequences), 'sequence')} {in_brackets(skipped)}"
+        raise NothingMadeError(f"{what}; see {report_location(path)}", skipped)
     return WriteSummary(
         num_sequences=num_sequences,
         num_frames=sum(lengths.values()),
@@ -214,6 +212,11 @@ def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
         return
     write_sequences(zarr.create_group(temporary / "sequences", zarr_format=3), columns_of(rows))
     beside = write_frame_columns(zarr.open_group(temporary, mode="r+"), rows, job.plan.layout.num_frames)
+    noted = {reason: count for reason, count in count_skipped(_whole_report(job, records)).items() if reason.is_note}
+    if noted:
+        zarr.open_group(temporary, mode="r+").update_attributes(
+            {"noted": {reason.value: f"{count}, such as {count.example}" for reason, count in noted.items()}}
+        )
     for name in ("sequences", *beside, "frames/zarr.json", "zarr.json"):
         put_in_store(temporary / name, job.location, name)
 

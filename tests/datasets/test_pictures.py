@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets.pictures import read_gray
+from attengait.datasets.inputs import InputError
+from attengait.datasets.pictures import read_colour, read_gray
 
 
 def encoded(suffix: str, shape: tuple[int, ...] = (48, 64, 3)) -> bytes:
@@ -74,9 +75,14 @@ def test_what_is_no_picture_is_none_without_a_word(tmp_path: Path, capfd: pytest
     )
     for data in (b"", b"hello" * 100, b"BM" + bytes(60), huge):
         assert read_gray(written(tmp_path, data)) is None
-    assert read_gray(str(tmp_path / "missing.png")) is None
-    assert read_gray(str(tmp_path)) is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_gone_or_cannot_be_read_is_an_error_of_the_run_that_names_it(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.png", tmp_path):
+        for read in (read_gray, read_colour):
+            with pytest.raises(InputError, match=f"^{path} can no longer be read: "):
+                read(str(path))
 
 
 def test_the_log_level_of_the_process_is_left_as_it_was(tmp_path: Path) -> None:
