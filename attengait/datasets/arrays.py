@@ -50,16 +50,15 @@ def picture_shape(shape: tuple[int, ...], *, pad: bool) -> tuple[int, int, int]:
         channels, height, width = shape[1:]
     elif len(shape) == 4 and _is_channels(shape[3], of=shape[1:3]):
         height, width, channels = shape[1:]
+    elif len(shape) >= 3 and shape[-1] <= MAX_COORDINATES:
+        raise _joints(shape, shape[-1])
     else:
         raise ArrayError(
             f"its shape is {list(shape)}, not [T, H, W], [T, C, H, W] or [T, H, W, C] with at most {MAX_CHANNELS} "
             "channels, fewer than rows and columns"
         )
     if min(height, width) <= MAX_COORDINATES:
-        raise JointsError(
-            f"its shape is {list(shape)}: {max(height, width)} points of {min(height, width)} numbers each seem to be "
-            "the joints of a body, not pictures"
-        )
+        raise _joints(shape, min(height, width))
     return height, max(height, width) if pad else width, channels
 
 
@@ -82,6 +81,13 @@ def widened(frames: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     """Frames [T, H, W, C] with columns of zeros on both sides, [T, H, `width`, C]."""
     missing = width - frames.shape[2]
     return np.pad(frames, ((0, 0), (0, 0), (missing // 2, missing - missing // 2), (0, 0))) if missing else frames
+
+
+def _joints(shape: tuple[int, ...], num_coordinates: int) -> JointsError:
+    return JointsError(
+        f"its shape is {list(shape)}: points of {num_coordinates} numbers each seem to be the joints of a body, not "
+        "pictures"
+    )
 
 
 def _is_channels(length: int, *, of: tuple[int, ...]) -> bool:

@@ -14,6 +14,7 @@ alpha channel only. The limits are wide, so that noise, a person at the border, 
     the two values     at least half of the pixels have them
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +38,8 @@ _LEAST_RANGE = 64
 """Between the two values, where there are further ones."""
 _FEW_VALUES = 16
 """With so few values, each is meant as it is: there is no noise."""
-_EMPTY = 0.001
-"""A dark picture of which a smaller share differs from its background is empty."""
+_EMPTY, _FEW = 0.001, 0.01
+"""A picture is empty where smaller shares are brighter than noise, and differ from the background at all."""
 
 
 class MaskError(Exception):
@@ -95,21 +96,26 @@ def check_silhouettes(frames: NDArray[np.uint8], faults: list[Fault]) -> tuple[N
     mapped = frames
     if len(values) == 2 and values[-1] != WHITE:
         mapped = np.where(frames == values[-1], np.uint8(WHITE), np.uint8(0))
-    numbers = []
+    masks: dict[int, Gray] = {}
     for number, frame in enumerate(mapped, 1):
         try:
-            mask = to_mask(np.ascontiguousarray(frame))
+            mask = _of_two_values(np.ascontiguousarray(frame), LEVEL)
         except MaskError as error:
             faults.append(Fault(error.reason, number, detail=error.detail))
             continue
-        if not mask.pixels.any():
+        if mask.pixels.any():
+            masks[number] = mask.pixels
+        else:
             faults.append(Fault(Reason.SILHOUETTE_EMPTY, number))
-            continue
-        numbers.append(number)
-        if mapped is not frames:
-            detail = f"its values {values[0]} and {values[-1]} were read as 0 and {WHITE}"
-            faults.append(Fault(Reason.SILHOUETTE_VALUES, number, detail=detail))
-    return mapped, numbers
+    try:
+        _check_white(list(masks.values()))
+    except MaskError as error:
+        faults += [Fault(error.reason, number, detail=error.detail) for number in masks]
+        return mapped, []
+    if mapped is not frames:
+        detail = f"its values {values[0]} and {values[-1]} were read as 0 and {WHITE}"
+        faults += [Fault(Reason.SILHOUETTE_VALUES, number, detail=detail) for number in masks]
+    return mapped, list(masks)
 
 
 def read_mask(path: str, *, level: float = LEVEL, frame_shape: tuple[int, ...] | None = None) -> Mask:
@@ -142,6 +148,12 @@ def read_mask(path: str, *, level: float = LEVEL, frame_shape: tuple[int, ...] |
 
 def to_mask(picture: NDArray[Any], *, level: float = LEVEL) -> Mask:
     """The silhouette in a grey picture [H, W] of whole numbers. Raises MaskError where there is none."""
+    mask = _of_two_values(picture, level)
+    _check_white([mask.pixels])
+    return mask
+
+
+def _of_two_values(picture: NDArray[Any], level: float) -> Mask:
     values, _ = _histogram(picture)
     if len(values) == 1:
         if values[0]:
@@ -150,15 +162,11 @@ def to_mask(picture: NDArray[Any], *, level: float = LEVEL) -> Mask:
     if len(values) == 2:
         low, high = values.tolist()
         if (low, high) == (0, WHITE) and picture.dtype == np.uint8:
-            mask = Mask(pixels=picture)
-        else:
-            pixels = np.where(picture == high, np.uint8(WHITE), np.uint8(0))
-            detail = f"its values {low} and {high} were read as 0 and {WHITE}"
-            mask = Mask(pixels=pixels, note=Reason.SILHOUETTE_VALUES, detail=detail)
-    else:
-        mask = _cut(_to_bytes(picture), level)
-    _check_shape(mask.pixels)
-    return mask
+            return Mask(pixels=picture)
+        pixels = np.where(picture == high, np.uint8(WHITE), np.uint8(0))
+        detail = f"its values {low} and {high} were read as 0 and {WHITE}"
+        return Mask(pixels=pixels, note=Reason.SILHOUETTE_VALUES, detail=detail)
+    return _cut(_to_bytes(picture), level)
 
 
 def _cut(picture: Gray, level: float) -> Mask:
@@ -168,9 +176,10 @@ def _cut(picture: Gray, level: float) -> Mask:
     band = (highest - lowest) / 8
     dark, bright = values <= lowest + band, values >= highest - band
     low, high = int(values[dark][counts[dark].argmax()]), int(values[bright][counts[bright].argmax()])
+    is_dark = values <= lowest + max(band, _LEAST_RANGE)
+    if counts[~is_dark].sum() <= _EMPTY * picture.size and counts[values != low].sum() <= _FEW * picture.size:
+        return Mask(pixels=np.zeros_like(picture))
     if highest - lowest < _LEAST_RANGE:
-        if counts[values != low].sum() <= _EMPTY * picture.size:
-            return Mask(pixels=np.zeros_like(picture))
         raise MaskError(Reason.SILHOUETTE_GREY, f"it has {len(values)} values from {lowest} to {highest}")
     num_between, num_bright = int(counts[~dark & ~bright].sum()), int(counts[bright].sum())
     exact = (abs(values.astype(int) - low) <= 2) | (abs(values.astype(int) - high) <= 2)
@@ -191,15 +200,22 @@ def _cut(picture: Gray, level: float) -> Mask:
     return Mask(pixels=pixels, note=Reason.SILHOUETTE_CUT, detail=detail)
 
 
-def _check_shape(pixels: Gray) -> None:
-    white = cv2.countNonZero(pixels) / pixels.size
-    border = [pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]]
-    white_border = sum(np.count_nonzero(part) for part in border) / sum(part.size for part in border)
+def _check_white(masks: Sequence[Gray]) -> None:
+    """Raise MaskError for silhouettes, all those of a sequence or a single one, that have too much white."""
+    if not masks:
+        return
+    white = float(np.median([cv2.countNonZero(mask) / mask.size for mask in masks]))
+    white_border = float(np.median([_white_of_border(mask) for mask in masks]))
     if white > _MOST_WHITE or white_border > _MOST_WHITE_OF_BORDER:
         raise MaskError(
             Reason.SILHOUETTE_INVERTED,
             f"{_percent(white)} of it is white, and {_percent(white_border)} of its border: it seems to be inverted",
         )
+
+
+def _white_of_border(mask: Gray) -> float:
+    border = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    return np.count_nonzero(border) / border.size
 
 
 def _num_flat(picture: Gray, low: int, high: int, tolerance: float) -> int:
