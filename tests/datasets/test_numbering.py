@@ -39,9 +39,8 @@ def test_a_difference_is_refused_with_the_numbers_of_both_sides_and_can_be_told(
     frames: Pictures | Video, silhouettes: Pictures, offset: int, said: str
 ) -> None:
     found = scan((frames, pictures(range(5, 9))), (frames, silhouettes))
-    with pytest.raises(
-        ParameterError, match=rf"in 1 of 2 sequences \(002/nm-01/090: {said}\).*--silhouette-offset {offset},"
-    ):
+    said = rf"in 1 of 2 sequences \(002/nm-01/090: {said}\).*--silhouette-offset {offset},"
+    with pytest.raises(ParameterError, match=said):
         shifted(found, None)
     told = shifted(found, offset).sequences[1].silhouettes
     assert list(told.by_number) == [number + offset for number in silhouettes.by_number]
