@@ -1,12 +1,14 @@
 """Commands about data: synth, preprocess, info, verify, show."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from attengait.cli.options import (
     CHUNK_FRAMES,
@@ -19,6 +21,7 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
+from attengait.cli.output import cell, cell_of_lines, say, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -65,7 +68,7 @@ def synth(
     total = config.num_frames
     with ProgressLine() as line:
         summary = write_walkers(out, config, progress=line)
-    print(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
+    say(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
 def preprocess(
@@ -107,6 +110,15 @@ def preprocess(
             "the magnitude)."
         ),
     ] = "colour",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE",
+            help="Make images as those of another store: its modality, encoding, gap, flow back end and parameters. "
+            "For stores that must be equal on several machines.",
+            show_default="none",
+        ),
+    ] = None,
     codec: CodecOption = "none",
     gap: Annotated[
         Literal["skip", "bridge"],
@@ -153,17 +165,30 @@ def preprocess(
     from attengait.pipelines.preprocess.run import choose_executor
     from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
+    from attengait.preprocessing.like import recipe_like
     from attengait.preprocessing.run import PreprocessConfig
     from attengait.preprocessing.silhouette import SilhouetteRecipe
 
-    recipe: Recipe
-    if modality == "silhouette":
-        for name in ("flow", "farneback", "gap", "encoding", "gpus", "silhouette_offset"):
+    def refuse_options(reason: str, *names: str) -> None:
+        for name in names:
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(
-                    f"--{name.replace('_', '-')} is given, but must be left out for the modality silhouette"
-                )
+                option = name.replace("_", "-")
+                raise ParameterError(f"--{option} is given, but must be left out {reason}")
+
+    recipe: Recipe
+    if like is not None:
+        refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
+        refuse_options("with --like", "silhouette_level")
+        recipe = recipe_like(like)
+        if silhouette_offset is not None:
+            if isinstance(recipe, FlowRecipe):
+                recipe = replace(recipe, silhouette_offset=silhouette_offset)
+            else:
+                refuse_options("for the modality silhouette", "silhouette_offset")
+    elif modality == "silhouette":
+        names = ("flow", "farneback", "gap", "encoding", "gpus", "silhouette_offset")
+        refuse_options("for the modality silhouette", *names)
         recipe = SilhouetteRecipe(silhouette_level=silhouette_level)
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
@@ -196,15 +221,15 @@ def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
 
     try:
         if dry_run:
-            print(plan_preprocessing(config))
+            say_lines(plan_preprocessing(config))
             return
         with ProgressLine() as line:
             summary = run_preprocessing(config, line)
     except NothingMadeError as error:
         for reasons in lines_of(count_skipped(error.skipped)):
-            print(reasons)
+            say_lines(reasons)
         raise
-    print(summary)
+    say_lines(summary)
 
 
 def info(
@@ -213,31 +238,38 @@ def info(
 ) -> None:
     """Say what a store holds and how it was made."""
     from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST
     from attengait.store.summary import summarise
 
     summary = summarise(open_store(store))
     if as_json:
-        print(json.dumps(summary, indent=2))
+        say_lines(json.dumps(summary, indent=2))
         return
-    table = Table(title=summary["path"], show_header=False, title_justify="left")
+    table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
-        table.add_row(key.replace("_", " "), _plain(value))
+        table.add_row(cell(key.replace("_", " ")), _cell(value))
     Console().print(table)
+    if summary["digest"] is None:
+        say(NO_DIGEST)
 
 
 def verify(store: StoreArgument) -> None:
     """Check all checksums and index records of a store. Damage is listed, and the exit status is then 1."""
-    from attengait.store.location import Location
+    from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST, has_digest
     from attengait.store.verify import verify as find_damage
 
-    place = Location.parse(store)  # its text has no secrets, such as the query of a URL
+    opened = open_store(store)
+    place = opened.location  # its text has no secrets, such as the query of a URL
     with ProgressLine() as line:
-        findings = find_damage(place, progress=line)
+        findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
-            print(finding)
+            say(finding)
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
-    print(f"{place}: every checksum and every index record is right")
+    say(f"{place}: every checksum and every index record is right")
+    if not has_digest(opened.attributes):
+        say(f"But {NO_DIGEST}")
 
 
 def show(
@@ -254,12 +286,18 @@ def show(
     check_target(out)
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
-    print(f"{out}: {len(shown)} sequences of {opened.location}")
+    say(f"{out}: {len(shown)} sequences of {opened.location}")
 
 
-def _plain(value: object, separator: str = "\n") -> str:
+def _cell(value: object) -> Text:
     if isinstance(value, dict):
-        return separator.join(f"{key}: {_plain(item, ', ')}" for key, item in value.items())
+        return cell_of_lines(f"{key}: {_plain(item)}" for key, item in value.items())
+    return cell(_plain(value))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if value is None:

@@ -13,6 +13,8 @@ import typer
 
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
+from attengait.cli.last_net import explain
+from attengait.cli.output import complain, keep_streams_open_to_all_letters
 from attengait.cli.progress import show_log
 from attengait.errors import AttenGaitError
 from attengait.store.location import limit_waiting
@@ -30,7 +32,7 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print(f"attengait: {stop}" if str(stop) else "attengait: stopped", file=sys.stderr)
+            complain(f"attengait: {stop}" if str(stop) else "attengait: stopped")
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             raise typer.Exit(128 + number) from None
 
@@ -66,7 +68,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence on standard error and exit status 1 or 2."""
+    """Run the command line; whatever is wrong is one sentence on standard error, with exit status 1 or 2."""
+    keep_streams_open_to_all_letters()
     signal.signal(signal.SIGTERM, _terminate)
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
@@ -78,7 +81,7 @@ def main() -> None:
     try:
         app()
     except AttenGaitError as error:
-        print(f"attengait: {error}", file=sys.stderr)
+        complain(f"attengait: {error}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output is gone (`attengait info STORE | head`): nothing is left to say.
@@ -86,7 +89,10 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"attengait: {where}{error.strerror or error}", file=sys.stderr)
+        complain(f"attengait: {where}{error.strerror or error}")
+        sys.exit(1)
+    except Exception as error:  # whatever nobody foresaw: a user sees no traceback
+        explain(error)
         sys.exit(1)
 
 

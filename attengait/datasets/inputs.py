@@ -11,6 +11,7 @@ import numpy as np
 
 from attengait.datasets.source import SourceSequence
 from attengait.errors import AttenGaitError
+from attengait.system.files import open_regular
 
 _PIECE_BYTES = 1 << 20
 
@@ -22,7 +23,7 @@ class InputError(AttenGaitError):
 def read_bytes(path: str) -> bytes:
     """A file's bytes; raises InputError."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return file.read()
     except OSError as error:
         raise InputError(f"{path} can no longer be read: {error.strerror or error}") from None
@@ -31,7 +32,7 @@ def read_bytes(path: str) -> bytes:
 def require_readable(path: str) -> None:
     """Raise InputError unless a file can be read to its end: a decoder does not say why it sees no more."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path) as file:
             while file.read(_PIECE_BYTES):
                 pass
     except OSError as error:

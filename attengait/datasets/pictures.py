@@ -21,6 +21,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from attengait.datasets.inputs import read_bytes
+from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
 from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
 from attengait.store.skipped import Reason
 
@@ -182,6 +183,8 @@ def _problem(data: bytes) -> str | None:
     """What is wrong with a file that is a PNG, a JPEG, or of another kind; None where nothing is."""
     if not data:
         return "the file is empty"
+    if has_too_many_pixels(data):
+        return f"it has more than {MAX_PIXELS:,} pixels: a small file may unpack to all memory"
     if data.startswith(_PNG_SIGNATURE):
         return None if _is_complete_png(data) else "a checksum of the PNG file is wrong, or its end is missing"
     if data.startswith(_JPEG_SIGNATURE):

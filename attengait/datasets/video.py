@@ -23,6 +23,7 @@ from attengait.datasets.inputs import require_readable
 from attengait.datasets.pictures import silent_opencv
 from attengait.datasets.source import Fault, Frame, ReadGrays
 from attengait.store.skipped import Reason
+from attengait.system.files import check_regular
 
 Result = TypeVar("Result")
 
@@ -122,7 +123,8 @@ def _open(path: str) -> cv2.VideoCapture | None:
         # Relative, "a:b/c.avi" would be the protocol "a" to FFmpeg; OpenCV crashes on a name that is not UTF-8.
         absolute = os.path.abspath(path)
         absolute.encode()
-    except UnicodeEncodeError:
+        check_regular(absolute)
+    except (UnicodeEncodeError, OSError):
         return None
     # One thread and no hardware decoder: the bytes must not depend on the machine.
     parameters = [cv2.CAP_PROP_N_THREADS, 1, cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_NONE]

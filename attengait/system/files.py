@@ -1,12 +1,55 @@
-"""Files that are either whole or absent: written beside their place, flushed to disk, then renamed."""
+"""Files that are either whole or absent: written beside their place, flushed to disk, then renamed.
+
+And files that others bring: only a regular file is read. Opening a named pipe would wait for ever, and a device never
+ends.
+"""
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
 from attengait.errors import AttenGaitError
+
+
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
+    """Open a file for reading bytes, as `open(path, "rb")` does, if it is a regular file or a link to one.
+
+    Raises OSError as `open` does. A folder, named pipe, socket or device is an OSError, too: nothing is waited for.
+    Its `strerror` continues a sentence such as `PATH cannot be read: it is a named pipe, not a file`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device without its hardware
+            check_regular(path)
+        raise
+    try:
+        _check_mode(path, os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Raise OSError as `open_regular` does: for libraries that open a path themselves."""
+    _check_mode(path, os.stat(path).st_mode)
+
+
+def _check_mode(path: str | os.PathLike[str], mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "device")
+        raise OSError(
+            errno.EISDIR if kind == "folder" else errno.EINVAL, f"it is a {kind}, not a file", os.fspath(path)
+        )
+
+
+_KINDS = ((stat.S_ISDIR, "folder"), (stat.S_ISFIFO, "named pipe"), (stat.S_ISSOCK, "socket"))
 
 
 def sync_folder(folder: Path) -> None:

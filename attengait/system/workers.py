@@ -2,13 +2,15 @@
 
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
-once. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all processes: the parent
-decides what to do.
+once. A worker that is busy in a library may not come to that, so it is also killed: by the parent that stops, and by
+Linux when the parent was killed. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all
+processes: the parent decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
 there, for any function that a process calls for another one.
 """
 
+import ctypes
 import functools
 import os
 import pickle
@@ -25,6 +27,7 @@ from typing import TypeVar
 from attengait.errors import AttenGaitError, ParameterError
 
 _POLL_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -111,10 +114,10 @@ def run_in_workers(
                 on_result(unpack(future.result()))
             on_poll()
     except BrokenProcessPool:
-        held_by_parent.close()
+        _kill_workers(executor)
         raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
     except BaseException:
-        held_by_parent.close()
+        _kill_workers(executor)
         raise
     finally:
         executor.shutdown(cancel_futures=True)
@@ -122,7 +125,20 @@ def run_in_workers(
         end_of_parent.close()
 
 
+def _kill_workers(executor: ProcessPoolExecutor) -> None:
+    """The pool itself would wait for each worker's present task, which may never end."""
+    for process in list((executor._processes or {}).values()):  # from Python 3.14 on: executor.kill_workers()
+        process.kill()
+
+
+def die_with_parent() -> None:
+    """Let Linux kill this process when the thread that started it ends, by whatever cause; elsewhere do nothing."""
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _begin_worker(end_of_parent: Connection) -> None:
+    die_with_parent()
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 

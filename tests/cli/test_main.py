@@ -1,24 +1,23 @@
 """The command line as a user meets it: the journey, and one clear sentence for every mistake."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import typer
+from command import attengait, refused
 from servers import S3Server, Server
 from store_fakes import tree
 
 from attengait.cli import demo
-from attengait.cli.main import app, main
+from attengait.cli.main import app
 from attengait.kernels.flow.backends import BACKENDS
 
 TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
@@ -27,43 +26,6 @@ TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", 
 
 FLOW = ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "x")
 SILHOUETTES = ("preprocess", "casia-b", "--silhouettes", "b", "--out", "c", "--modality", "silhouette")
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def attengait(*words: object, cwd: Path | None = None) -> Done:
-    """Run a command in this process: starting Python for each would take most of the time."""
-    out, err = io.StringIO(), io.StringIO()
-    status: object = 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["attengait", *map(str, words)])
-        # A wide terminal: messages are not wrapped.
-        patch.setenv("COLUMNS", "300")
-        patch.setattr(signal, "signal", lambda number, handler: None)
-        if cwd is not None:
-            patch.chdir(cwd)
-        try:
-            main()
-        except SystemExit as exit:
-            status = exit.code or 0
-    assert isinstance(status, int)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def refused(done: Done, status: int, *parts: str) -> None:
-    """One sentence on standard error, the right status; an exception out of `main` would fail the test by itself."""
-    assert done.returncode == status, done.stderr
-    for part in parts:
-        assert part in done.stderr
-    if status == 1 or "Usage:" not in done.stderr:  # Typer's own messages are boxes
-        assert done.stderr.startswith("attengait: ")
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -309,6 +271,8 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         ((*SILHOUETTES, "--frames", "a"), 2, "but must be left out: the modality silhouette takes no frames"),
         ((*SILHOUETTES, "--encoding", "uv"), 2, "--encoding is given, but must be left out"),
         ((*SILHOUETTES, "--gap", "skip"), 2, "--gap is given, but must be left out"),
+        ((*SILHOUETTES, "--silhouette-offset", 1), 2, "--silhouette-offset is given, but must be left out"),
+        ((*FLOW, "--silhouette-level", 1), 2, "silhouette_level is 1.0, but must be a number between 0 and 1"),
         ((*SILHOUETTES, "--farneback", "winsize=9"), 2, "--farneback is given, but must be left out"),
         ((*SILHOUETTES, "--gpus", "1"), 2, "--gpus is given, but must be left out"),
         (
@@ -415,13 +379,16 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
-            *("--gpus", "--modality", "--out", "--silhouettes", "--workers"),
+            *("--gpus", "--like", "--modality", "--out", "--silhouette-level", "--silhouette-offset", "--silhouettes"),
+            "--workers",
         ],
         "info": ["--json"],
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
         "train": ["--cache", "--out", "--partition", "--preset", "--resume", "--set", "--show-settings"],
-        "evaluate": ["--device", "--distance", "--embeddings", "--json", "--protocol", "--subjects"],
+        "evaluate": [
+            *("--device", "--distance", "--embeddings", "--feature-order", "--json", "--protocol", "--subjects"),
+        ],
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
         "doctor": ["--folder", "--json"],

@@ -1,4 +1,7 @@
-"""Tasks for worker processes that end in every kind of exception."""
+"""Tasks for worker processes that end in every kind of exception, or never."""
+
+import ctypes
+import os
 
 from attengait.errors import AttenGaitError, ParameterError
 
@@ -56,3 +59,11 @@ def failing_task(kind):
 def unsendable_result(_):
     """Return what cannot be pickled."""
     return lambda: None
+
+
+def never_ends(folder):
+    """Hold the interpreter for ever, as a library may: no other thread of this process runs. Says before who it is."""
+    if folder is None:
+        raise ValueError("another task failed")
+    (folder / f"busy-{os.getpid()}").touch()
+    ctypes.PyDLL(None).pause()

@@ -1,5 +1,7 @@
 """A file is written whole or not at all, and a failure says its reason."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,30 @@ def test_a_failed_write_says_why_and_keeps_the_old_file(
         files.write_atomically(path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_regular_files_and_links_to_them_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    Path("file").write_bytes(b"content")
+    Path("link").symlink_to("file")
+    for name in ("file", Path("link"), os.fsencode("file").decode()):
+        with files.open_regular(name) as file:
+            assert file.read() == b"content"
+        files.check_regular(name)
+    os.mkfifo("pipe")
+    Path("folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        for name, what in (
+            ("pipe", "a named pipe"),
+            ("folder", "a folder"),
+            ("socket", "a socket"),
+            ("/dev/zero", "a device"),
+        ):
+            for function in (files.open_regular, files.check_regular):
+                with pytest.raises(OSError, match="not a file") as caught:
+                    function(name)
+                assert (caught.value.strerror, caught.value.filename) == (f"it is {what}, not a file", name)
+    for function in (files.open_regular, files.check_regular):
+        with pytest.raises(FileNotFoundError):
+            function("nothing")
