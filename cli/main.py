@@ -4,9 +4,7 @@ Subcommands import what they use when they run, so that `attengait --help` is qu
 """
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -16,13 +14,12 @@ from attengait.cli import benchmark, convert, data, demo, doctor, recognise, tra
 from attengait.cli.last_net import explain
 from attengait.cli.output import complain, keep_streams_open_to_all_letters
 from attengait.cli.progress import show_log
+from attengait.cli.signals import Signals, number_of
 from attengait.errors import AttenGaitError
 from attengait.store.location import limit_waiting
 from attengait.system.memory import keep_freed_memory
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a batch system wants what Ctrl-C wants, and cleaning up after both is the same."""
+_signals = Signals()
 
 
 class _Commands(typer.core.TyperGroup):
@@ -32,9 +29,14 @@ class _Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            complain(f"attengait: {stop}" if str(stop) else "attengait: stopped")
-            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-            raise typer.Exit(128 + number) from None
+            _signals.say(str(stop))
+            raise typer.Exit(128 + number_of(stop)) from None
+        except Exception:
+            # No import is interrupted, so a command may fail between a signal and its exception.
+            if _signals.stopped_by is None:
+                raise
+            _signals.say()
+            raise typer.Exit(128 + _signals.stopped_by) from None
 
 
 app = typer.Typer(
@@ -69,8 +71,29 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 def main() -> None:
     """Run the command line; whatever is wrong is one sentence on standard error, with exit status 1 or 2."""
+    run(Signals())
+
+
+def run(signals: Signals) -> None:
+    """As `main`, for a process that hears these signals."""
+    global _signals
+    _signals = signals
+    signals.interrupt()
+    try:
+        _run()
+    except BaseException:
+        if signals.stopped_by is None:
+            raise
+        # Whatever became of the interruption on its way here.
+        signals.say()
+        sys.exit(128 + signals.stopped_by)
+    finally:
+        if signals.stopped_by is None:
+            signals.end_at_once()
+
+
+def _run() -> None:
     keep_streams_open_to_all_letters()
-    signal.signal(signal.SIGTERM, _terminate)
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -94,7 +117,3 @@ def main() -> None:
     except Exception as error:  # whatever nobody foresaw: a user sees no traceback
         explain(error)
         sys.exit(1)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated

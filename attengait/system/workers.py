@@ -3,8 +3,8 @@
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
 once. A worker that is busy in a library may not come to that, so it is also killed: by the parent that stops, and by
-Linux when the parent was killed. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all
-processes: the parent decides what to do.
+Linux when the parent was killed. Workers ignore SIGINT, SIGTERM and SIGHUP, which a terminal or a batch system sends to
+all processes: the parent decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
 there, for any function that a process calls for another one.
@@ -18,11 +18,11 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attengait.errors import AttenGaitError, ParameterError
 
@@ -101,13 +101,9 @@ def run_in_workers(
     context = get_context("spawn")
     end_of_parent, held_by_parent = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(num_workers, context, _begin_worker, (end_of_parent,))
+    ended = threading.Event()
     try:
-        # The workers, started within submit, inherit the mask.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            pending = {executor.submit(call, function, task) for task in tasks}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        pending = _undisturbed(lambda: {executor.submit(call, function, task) for task in tasks}, ended)
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
@@ -121,6 +117,7 @@ def run_in_workers(
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+        ended.set()
         held_by_parent.close()
         end_of_parent.close()
 
@@ -135,6 +132,42 @@ def die_with_parent() -> None:
     """Let Linux kill this process when the thread that started it ends, by whatever cause; elsewhere do nothing."""
     if prctl := getattr(ctypes.CDLL(None), "prctl", None):
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _undisturbed(start: Callable[[], set[Future[Any]]], ended: threading.Event) -> set[Future[Any]]:
+    """Start the workers in another thread, where no handler of a signal runs. The workers inherit its mask.
+
+    The thread lives until `ended`: Linux kills workers whose starter ends (`die_with_parent`).
+
+    An exception that a handler raises here is raised when they are started: a worker that its parent has not told what
+    to do would print a traceback.
+    """
+    begun: Future[set[Future[Any]]] = Future()
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        try:
+            begun.set_result(start())
+        except BaseException as error:
+            begun.set_exception(error)
+        ended.wait()
+
+    interruption: BaseException | None = None
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except BaseException as error:
+        interruption = error
+    # Where the thread itself was not started, nothing comes.
+    patience_seconds = None if interruption is None else 5.0
+    while not begun.done():
+        try:
+            wait([begun], patience_seconds)
+            break
+        except BaseException as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
+    return begun.result()
 
 
 def _begin_worker(end_of_parent: Connection) -> None:
