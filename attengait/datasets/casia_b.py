@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attengait.datasets.files import leads_somewhere
 from attengait.datasets.inputs import pack_stamps
 from attengait.datasets.pictures import Pictures
 from attengait.datasets.source import FRAMES, SILHOUETTES, Folders, Scan, SourceSequence, digest, frame_number
@@ -53,6 +54,10 @@ def scan(folders: Folders) -> Scan:
     """
     if folders.silhouettes is None:
         raise ParameterError("silhouettes is missing, but must be given: CASIA-B needs the folder of the silhouettes")
+    if folders.frames is not None and os.path.realpath(folders.frames) == os.path.realpath(folders.silhouettes):
+        raise ParameterError(
+            f"silhouettes is {str(folders.silhouettes)!r}, but must be another folder than that of the frames"
+        )
     skipped: list[Skipped] = []
     sides: dict[str, dict[Name, _Side]] = {}
     if folders.frames is not None:
@@ -258,10 +263,8 @@ def _entries(path: str, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
     """Return a folder's entries by name, without hidden ones and those that show the background alone."""
     try:
         with os.scandir(path) as entries:
-            return sorted(
-                (entry for entry in entries if not entry.name.startswith(".") and "bkgrd" not in entry.name),
-                key=lambda entry: entry.name,
-            )
+            named = [entry for entry in entries if not entry.name.startswith(".") and "bkgrd" not in entry.name]
+            return [entry for entry in sorted(named, key=lambda e: e.name) if leads_somewhere(entry, skipped)]
     except OSError as error:
         skipped.append(Skipped(reason=Reason.UNREADABLE_FOLDER, where=path, detail=error.strerror or ""))
         return []

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.datasets.pictures import PictureError, decode, may_have_alpha, read_whole
+from attengait.datasets.pictures import PictureError, decode, is_jpeg, may_have_alpha, read_whole
 from attengait.datasets.reading import format_size
 from attengait.datasets.source import Fault, Gray
 from attengait.errors import require
@@ -100,7 +100,7 @@ def check_silhouettes(frames: NDArray[np.uint8], faults: list[Fault]) -> tuple[N
     masks: dict[int, Gray] = {}
     for number, frame in enumerate(mapped, 1):
         try:
-            mask = _of_two_values(np.ascontiguousarray(frame), LEVEL)
+            mask = _of_two_values(np.ascontiguousarray(frame), LEVEL, False)
         except MaskError as error:
             faults.append(Fault(error.reason, number, detail=error.detail))
             continue
@@ -134,7 +134,7 @@ def read_mask(path: str, *, level: float = LEVEL, frame_shape: tuple[int, ...] |
         sizes = f"the silhouette has {format_size(picture.shape)} pixels, the frame {format_size(frame_shape)}"
         raise MaskError(Reason.WRONG_SIZE, sizes)
     if alpha is None:
-        return to_mask(picture, level=level)
+        return to_mask(picture, level=level, is_lossy=is_jpeg(data))
     try:
         mask = to_mask(picture, level=level)
     except MaskError:
@@ -147,14 +147,17 @@ def read_mask(path: str, *, level: float = LEVEL, frame_shape: tuple[int, ...] |
     return mask
 
 
-def to_mask(picture: NDArray[Any], *, level: float = LEVEL) -> Mask:
-    """The silhouette in a grey picture [H, W] of whole numbers. Raises MaskError where there is none."""
-    mask = _of_two_values(picture, level)
+def to_mask(picture: NDArray[Any], *, level: float = LEVEL, is_lossy: bool = False) -> Mask:
+    """The silhouette in a grey picture [H, W] of whole numbers. Raises MaskError where there is none.
+
+    `is_lossy`: JPEG changed the values, so two values near each other are noise.
+    """
+    mask = _of_two_values(picture, level, is_lossy)
     _check_white([mask.pixels])
     return mask
 
 
-def _of_two_values(picture: NDArray[Any], level: float) -> Mask:
+def _of_two_values(picture: NDArray[Any], level: float, is_lossy: bool) -> Mask:
     if picture.dtype == np.uint8:
         # Nearly all masks are of 0 and 255, and a histogram takes long.
         num_white = cv2.countNonZero(cv2.inRange(picture, WHITE, WHITE))
@@ -165,7 +168,7 @@ def _of_two_values(picture: NDArray[Any], level: float) -> Mask:
         if values[0]:
             raise MaskError(Reason.SILHOUETTE_FULL, f"all of it has the value {values[0]}")
         return Mask(pixels=np.zeros(picture.shape, np.uint8))
-    if len(values) == 2:
+    if len(values) == 2 and not (is_lossy and values[1] - values[0] < _LEAST_RANGE):
         low, high = values.tolist()
         pixels = np.where(picture == high, np.uint8(WHITE), np.uint8(0))
         detail = f"its values {low} and {high} were read as 0 and {WHITE}"

@@ -2,8 +2,8 @@
 
 OpenCV returns the readable part of a damaged JPEG as if it were the picture, and libpng and libjpeg write to standard
 error by themselves. So a file is checked before it is decoded: a PNG by its checksums, a JPEG by what libjpeg says when
-it decodes it at an eighth of its size. A JPEG has no checksum: of single flipped bits in its scan, libjpeg notices
-about a third.
+it decodes it at an eighth of its size. A JPEG has no checksum, so libjpeg notices only a part of the damage in its
+scan: of single flipped bits about a third.
 
 A file that cannot be opened or read is no bad picture. It is an error of the run, as it was there before (InputError).
 """
@@ -176,7 +176,12 @@ def may_have_alpha(data: bytes) -> bool:
     """Whether a picture in a file's bytes may have an alpha channel, by its header."""
     if data.startswith(_PNG_SIGNATURE):
         return data[25] in _PNG_WITH_ALPHA or b"tRNS" in data[: data.find(b"IDAT")]
-    return not data.startswith(_JPEG_SIGNATURE)
+    return not is_jpeg(data)
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file's bytes are those of a JPEG."""
+    return data.startswith(_JPEG_SIGNATURE)
 
 
 def _problem(data: bytes) -> str | None:
@@ -187,7 +192,7 @@ def _problem(data: bytes) -> str | None:
         return f"it has more than {MAX_PIXELS:,} pixels: a small file may unpack to all memory"
     if data.startswith(_PNG_SIGNATURE):
         return None if _is_complete_png(data) else "a checksum of the PNG file is wrong, or its end is missing"
-    if data.startswith(_JPEG_SIGNATURE):
+    if is_jpeg(data):
         # An embedded thumbnail has an end of its own, so the end must follow the last scan.
         if not data.rfind(_JPEG_END_OF_IMAGE) > data.rfind(_JPEG_START_OF_SCAN) > 0:
             return "the end of the JPEG file is missing"

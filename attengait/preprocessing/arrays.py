@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from attengait.datasets.arrays import FileError, picture_shape, to_frames, widened
+from attengait.datasets.arrays import FileError, as_two_values, picture_shape, to_frames, widened
 from attengait.datasets.files import skipped_file
 from attengait.datasets.inputs import require_readable
 from attengait.datasets.masks import check_silhouettes
@@ -87,7 +87,8 @@ class ArrayRecipe:
         Where the first channel is the silhouette, it must be one; its grey edges are kept.
         """
         try:
-            frames = to_frames(sequence.array.read(), pad=False)
+            array = sequence.array.read()
+            frames = to_frames(as_two_values(array) if self.modality == "silhouette" else array, pad=False)
             height, width, channels = picture_shape(frames.shape, pad=self.pad)
         except FileError as error:
             require_readable(sequence.array.where)

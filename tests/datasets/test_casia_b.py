@@ -60,7 +60,10 @@ def test_sequences_are_ordered_by_subject_walk_and_view(folders: tuple[Path, Pat
 
 
 def test_numbers_are_ordered_as_numbers_and_matched_ones_bound_the_images(tmp_path: Path) -> None:
-    for root, numbers in ((tmp_path / "rgb", [998, 999, 1000, 1001]), (tmp_path / "silh", [999, 1000, 1001, 1002])):
+    for root, numbers in (
+        (tmp_path / "rgb", [998, 999, 1000, 1001]),
+        (tmp_path / "silh", [999, 1000, 1001, 1002, 1003]),
+    ):
         make(root, "001/nm-01/090", numbers)
     (sequence,) = casia.find(tmp_path / "rgb", tmp_path / "silh").sequences
     assert list(sequence.frames.by_number) == [998, 999, 1000, 1001]
@@ -69,7 +72,7 @@ def test_numbers_are_ordered_as_numbers_and_matched_ones_bound_the_images(tmp_pa
 
 def test_no_common_number_bounds_the_images_at_none(tmp_path: Path) -> None:
     make(tmp_path / "rgb", "001/nm-01/090", [1, 2])
-    make(tmp_path / "silh", "001/nm-01/090", [3, 4])
+    make(tmp_path / "silh", "001/nm-01/090", [3, 4, 5])
     assert casia.max_images(casia.find(tmp_path / "rgb", tmp_path / "silh").sequences[0]) == 0
 
 
@@ -188,9 +191,24 @@ def test_an_unreadable_folder_is_named(folders: tuple[Path, Path]) -> None:
         folder.chmod(0o755)
 
 
-def test_a_dangling_link_is_no_picture(folders: tuple[Path, Path]) -> None:
+def test_links_that_lead_nowhere_or_to_themselves_are_named(folders: tuple[Path, Path]) -> None:
     (folders[0] / "001/nm-01/090/001-nm-01-090-008.png").symlink_to("gone.png")
+    (folders[0] / "001/nm-01/090/001-nm-01-090-009.png").symlink_to("001-nm-01-090-009.png")
+    (folders[1] / "003").symlink_to("/nowhere")
+    (folders[1] / "loop").symlink_to("loop")
     assert len(casia.find(*folders).sequences[0].frames.names) == 7
+    assert problems(folders) == [
+        ("unreadable file", "rgb/001/nm-01/090/001-nm-01-090-008.png"),
+        ("link that leads back to where it is", "rgb/001/nm-01/090/001-nm-01-090-009.png"),
+        ("unreadable file", "silh/003"),
+        ("link that leads back to where it is", "silh/loop"),
+    ]
+
+
+def test_one_folder_for_both_is_refused(folders: tuple[Path, Path]) -> None:
+    (folders[0].parent / "same").symlink_to(folders[1])
+    with pytest.raises(ParameterError, match=r"^silhouettes is '.*silh', but must be another folder than that of"):
+        casia.find(folders[0].parent / "same", folders[1])
 
 
 def test_a_missing_folder_a_file_and_a_folder_without_sequences_are_refused(

@@ -108,6 +108,16 @@ def test_noise_of_jpeg_does_not_move_the_crop(tmp_path: Path, quality: int) -> N
     assert mask.detail.endswith("are the person")
 
 
+@pytest.mark.parametrize("high", [1, 4, 8, 30])
+def test_two_low_values_that_jpeg_has_blurred_are_refused(tmp_path: Path, high: int) -> None:
+    """The loss is as large as the difference between them: the shape cannot be known."""
+    path = tmp_path / "m.jpg"
+    cv2.imwrite(str(path), (figure() // 255 * high).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 75])
+    with pytest.raises(MaskError) as error:
+        read_mask(str(path))
+    assert error.value.reason is Reason.SILHOUETTE_GREY
+
+
 def test_soft_edges_are_cut_at_the_level_between_the_two_values() -> None:
     soft = figure()
     soft[:, 30], soft[:, 31] = np.minimum(soft[:, 30], 100), np.minimum(soft[:, 31], 150)

@@ -48,6 +48,15 @@ def test_a_difference_is_refused_with_the_numbers_of_both_sides_and_can_be_told(
     assert shifted(found, 0) is found
 
 
+def test_most_sequences_with_other_numbers_by_one_difference_are_refused() -> None:
+    other = pictures(range(2, 14))
+    found = scan((FROM_1, other), (FROM_1, other), (FROM_1, FROM_1))
+    with pytest.raises(ParameterError, match=r"in 2 of 3 sequences .*silhouettes 2 to 13, frames 1 to 12.*offset -1,"):
+        shifted(found, None)
+    assert shifted(scan((FROM_1, other), (FROM_1, FROM_1)), None)
+    assert shifted(scan((FROM_1, pictures(range(2, 12)))), None)
+
+
 @pytest.mark.parametrize(
     "sides",
     [
