@@ -36,6 +36,14 @@ def train(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
+    partition: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file of OpenGait: trains on the subjects of its TRAIN_SET, and leaves out those that are in "
+            "neither TRAIN_SET nor TEST_SET.",
+            show_default="none",
+        ),
+    ] = None,
     cache: Annotated[
         Literal["auto", "none", "host", "gpu"] | None,
         typer.Option(
@@ -57,11 +65,13 @@ def train(
     from attengait.training.config import parse_assignments
 
     settings = parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
-    config = choose_settings(out, preset=preset, settings=settings, resume=resume)
+    config = choose_settings(out, preset=preset, settings=settings, partition=partition, resume=resume)
     if show_settings:
         print(config.to_json())
         return
-    result = train_with_line(stores, out, config, resume=resume, how_to_continue="continue with --resume")
+    result = train_with_line(
+        stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"
+    )
     rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
     print(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
@@ -99,13 +109,19 @@ def stop_signals() -> Iterator[StopRequest]:
 
 
 def train_with_line(
-    stores: "Sequence[str | Path]", run: Path, config: "TrainingConfig", *, resume: bool, how_to_continue: str
+    stores: "Sequence[str | Path]",
+    run: Path,
+    config: "TrainingConfig",
+    *,
+    partition: Path | None = None,
+    resume: bool,
+    how_to_continue: str,
 ) -> "TrainingResult":
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.train import train_run
 
     with ProgressLine() as line, stop_signals() as stop:
-        result = train_run(stores, run, config, resume=resume, progress=line, stop=stop)
+        result = train_run(stores, run, config, partition=partition, resume=resume, progress=line, stop=stop)
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
         print(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}", file=sys.stderr)

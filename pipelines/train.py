@@ -6,13 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.model.config import FRAME_PIXELS
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch
-from attengait.sampling.selection import parse_subjects, some_of
+from attengait.sampling.selection import parse_subjects, some_of, subjects_among
 from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores
@@ -21,10 +21,14 @@ from attengait.system.files import lock
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
-from attengait.training.config import TrainingConfig, differences, load_preset, make_config, settings_of
+from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
+from attengait.training.partition import read_partition, with_partition
 from attengait.training.trainer import Trainer, TrainingResult, resolve_device
 
 _log = logging.getLogger(__name__)
+
+_NOT_TRAINED_ON = ("probe", "gallery", "*test", "distractor*")
+"""Names that a data set gives to what is no training subject."""
 
 
 def train(
@@ -33,6 +37,7 @@ def train(
     *,
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    partition: str | Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
     stop: StopRequest | None = None,
@@ -45,6 +50,8 @@ def train(
         preset: settings to start from: demo, casia-b, grew or oumvlp.
         settings: changes on top of these, such as {"epochs": 10, "train_subjects": ("001-074",)}. They are listed by
             `attengait train --show-settings`.
+        partition: a JSON file of OpenGait. Subjects in its TRAIN_SET are trained on, and subjects in neither TRAIN_SET
+            nor TEST_SET are left out. It goes with one store, and with no train_subjects in `settings`.
         resume: continue the run in `out` from its checkpoint, with the very same numbers.
         progress: hears how far it is.
         stop: another thread may set it to end the run after its step, with a checkpoint.
@@ -53,7 +60,8 @@ def train(
         Where the run is and how many steps are done. `attengait.load_model` and `attengait.embed` take it.
 
     Raises:
-        ParameterError: a setting that is unknown, out of range, or does not fit the stores.
+        ParameterError: a setting that is unknown, out of range, or does not fit the stores; a preset of another data
+            set than the store's.
         AttenGaitError: a folder that holds a run already, or another; stores that cannot be opened or joined, or are
             not those of the run that is continued; too little memory; a loss that is not finite.
 
@@ -62,23 +70,36 @@ def train(
     >>> result.steps
     1
     """
-    config = choose_settings(Path(out), preset=preset, settings=settings or {}, resume=resume)
-    return train_run(stores, Path(out), config, resume=resume, progress=progress, stop=stop)
+    config = choose_settings(Path(out), preset=preset, settings=settings or {}, partition=partition, resume=resume)
+    return train_run(stores, Path(out), config, partition=partition, resume=resume, progress=progress, stop=stop)
 
 
 def choose_settings(
-    run: Path, *, preset: str | None, settings: Mapping[str, Any], resume: bool = False
+    run: Path,
+    *,
+    preset: str | None,
+    settings: Mapping[str, Any],
+    partition: str | Path | None = None,
+    resume: bool = False,
 ) -> TrainingConfig:
     """Return the settings of a run: the defaults or those of the run that is continued, a preset, and changes.
 
-    Raises ParameterError for a wrong setting, AttenGaitError for a run that is not there.
+    Raises ParameterError for a wrong setting, and where a partition and `settings` both choose the subjects;
+    AttenGaitError for a run that is not there.
     """
+    is_one = partition is None or "train_subjects" not in settings
+    require(is_one, "partition", str(partition), "left out where train_subjects is set")
     chosen = settings_of(TrainingConfig())
+    before = settings_of(read_record(run).config) if resume else {}
     if resume and preset is None:
         # Where the former command was to stop says nothing about this one.
-        chosen = settings_of(read_record(run).config) | {"stop_after_steps": 0}
+        chosen = before | {"stop_after_steps": 0}
     if preset is not None:
         chosen |= load_preset(preset)
+    if "train_subjects" in settings:
+        chosen["known_subjects"] = ()  # they go with the preset's train_subjects
+    if resume:
+        chosen["known_subjects"] = before["known_subjects"]  # version 0.1.0 had none
     return make_config(chosen | dict(settings))
 
 
@@ -87,6 +108,7 @@ def train_run(
     run: Path,
     config: TrainingConfig,
     *,
+    partition: str | Path | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
     stop: StopRequest | None = None,
@@ -97,7 +119,8 @@ def train_run(
     Raises ParameterError for settings that do not fit the store, AttenGaitError for a folder that already holds a run
     (without `resume`) or something else, that another process trains in, or whose run differs in a setting or in its
     store, and when memory does not suffice. The precision `auto` is decided here and recorded. Where frames are kept
-    is decided after the model is on its device; the log says what was decided, and why.
+    is decided after the model is on its device; the log says what was decided, and why. `partition` is a JSON file of
+    OpenGait, whose training set is used instead of the settings'.
     """
     if resume:
         read_record(run)
@@ -105,6 +128,8 @@ def train_run(
     config = make_config(settings_of(config) | {"precision": precision})
     store = open_stores(stores)
     parts = store.stores if isinstance(store, JoinedStores) else [store]
+    if partition is not None:
+        config = _with_partition(config, partition, store)
     plan = batch_plan(store, config)
     names = channel_names(parts[0].attributes, store.frame_shape[2])
     channels = select_channels(names, config.data.channels)
@@ -115,6 +140,7 @@ def train_run(
             plan.requirement,
             some_of(plan.dropped_subjects),
         )
+    _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
     if not resume and run.exists() and not _is_begun(run):
         raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
@@ -177,8 +203,10 @@ def open_stores(where: AnyStore | Sequence[AnyStore]) -> Store | JoinedStores:
 def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan:
     """Return the plan of a run's batches over a store, or several."""
     data, available = config.data, subjects_of(store)
-    excluded = set(parse_subjects(data.exclude_subjects, available)) if data.exclude_subjects else set()
-    subjects = [name for name in parse_subjects(data.train_subjects, available) if name not in excluded]
+    _check_names(store, config, available)
+    excluded = _excluded(data, available)
+    chosen = parse_subjects(data.train_subjects, available, what="train_subjects")
+    subjects = [name for name in chosen if name not in excluded]
     return BatchPlan(
         store.sequences,
         subjects,
@@ -188,6 +216,39 @@ def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan
         seed=config.run.seed,
         rules=data.rules,
     )
+
+
+def _with_partition(config: TrainingConfig, path: str | Path, store: Store | JoinedStores) -> TrainingConfig:
+    if isinstance(store, JoinedStores):
+        raise ParameterError(f"partition is {str(path)!r}, but must be left out for several stores")
+    return with_partition(config, read_partition(path), subjects_of(store), store.location)
+
+
+def _excluded(data: DataSettings, available: Sequence[str]) -> set[str]:
+    """The subjects that are set aside. One that the preset knows may be absent, as 005 in a part of CASIA-B."""
+    known = subjects_among(data.known_subjects, data.exclude_subjects) if data.known_subjects else set()
+    wanted = [piece for piece in data.exclude_subjects if piece in available or piece not in known]
+    return set(parse_subjects(wanted, available, what="exclude_subjects")) if wanted else set()
+
+
+def _check_names(store: Store | JoinedStores, config: TrainingConfig, available: Sequence[str]) -> None:
+    """Raise ParameterError where the names of subjects say that the training set is another than the settings say."""
+    data, where = config.data, store.location if isinstance(store, Store) else "the stores"
+    if data.known_subjects:
+        known = subjects_among(data.known_subjects, available)
+        if unknown := [name for name in available if name not in known]:
+            raise ParameterError(
+                f"train_subjects is {','.join(data.train_subjects)!r}, which the preset means for another data set, "
+                f"but must be set for {where}: {len(unknown)} of its {len(available)} subjects are unknown to the "
+                f"preset, such as {some_of(unknown, 3)}; use --set train_subjects=... or --partition"
+            )
+    used = [name for name in available if name not in _excluded(data, available)]
+    if not data.train_subjects and (others := subjects_among(_NOT_TRAINED_ON, used)):
+        raise ParameterError(
+            f"train_subjects is empty, which means all, but must be set: the names of some subjects of {where} say "
+            f"that they are not for training, such as {some_of(sorted(others), 3)}; use --set train_subjects=... or "
+            "--partition"
+        )
 
 
 def _check_size(store: Store) -> None:

@@ -1,5 +1,5 @@
-"""Choosing subjects and views: "001-074", "00001-10305/2" (every second one), "100", or any name the data set has; and
-walks: nm-01, or all of their kind, nm.
+"""Choosing subjects and views: "001-074", "00001-10305/2" (every second one), "100", "*train", or any name the data set
+has; and walks: nm-01, or all of their kind, nm.
 
 If several stores are trained on together, a subject's name begins with the name of its store: casia-b:001.
 """
@@ -7,6 +7,7 @@ If several stores are trained on together, a subject's name begins with the name
 import contextlib
 import re
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -23,23 +24,25 @@ STORE_MARK = ":"
 
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})(?:/(\d{1,18}))?", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
+_PATTERN = re.compile(r"[*?[]")
 _WALK = re.compile(r"(.+)-\d+", re.ASCII)
 _NUM_EXAMPLES = 5
 _NUM_CHOICES = 20
 
 
-def parse_subjects(spec: Spec, available: Sequence[str]) -> list[str]:
+def parse_subjects(spec: Spec, available: Sequence[str], *, what: str = "subjects") -> list[str]:
     """The subjects that `spec` asks for, each once, in the order of `available`; an empty `spec` asks for all.
 
     Each text holds one or more of these, separated by commas: a name as it stands in `available`; a number, which
     matches names made of digits by value ("5" is "005"); a range with both ends included, "/2" for every second number
-    counted from its beginning. A name that looks like a range is taken as a name. With several stores, each piece
-    begins with the name of its store, casia-b:001-074. The store's name alone, casia-b:, asks for all of its
-    subjects. A number of Python is the same as its text.
+    counted from its beginning; a pattern, in which "*" stands for any text and "?" for any letter ("*train").
+    A name that looks like a range or a pattern is taken as a name. With several stores, each piece begins with the name
+    of its store, casia-b:001-074. The store's name alone, casia-b:, asks for all of its subjects. A number of Python is
+    the same as its text.
 
     Raises ParameterError for a piece that is not understood or that matches no subject.
     """
-    return _chosen("subjects", spec, available)
+    return _chosen(what, spec, available)
 
 
 def subjects_among(spec: Spec, available: Sequence[str]) -> set[str]:
@@ -54,7 +57,7 @@ def subjects_among(spec: Spec, available: Sequence[str]) -> set[str]:
 
 
 def parse_views(spec: Spec, available: Sequence[str], *, what: str = "train_views") -> list[str]:
-    """The views that `spec` asks for: names, numbers and ranges, as for subjects (90, 090, 000-090).
+    """The views that `spec` asks for: names, numbers, ranges and patterns, as for subjects (90, 090, 000-090).
 
     Raises ParameterError for a piece that is not understood or that matches no view.
     """
@@ -121,6 +124,8 @@ class _Names:
         store, _, wanted = piece.rpartition(STORE_MARK)
         if store and not wanted:
             return {name for name in self.names if name.startswith(piece)}
+        if _PATTERN.search(piece):
+            return {name for name in self.names if fnmatchcase(name, piece)}
         by_value = self._by_value.get(store, {})
         if _NUMBER.fullmatch(wanted):
             return set(by_value.get(int(wanted), ()))
@@ -136,7 +141,7 @@ class _Names:
 
     def refuse(self, piece: str) -> None:
         """Raise ParameterError for a piece that matches no name: which names there are, and how to write them."""
-        if self.what != "subjects":
+        if not self.what.endswith("subjects"):
             return check_name(self.names, piece, self.what, known_in_words=some_of(self.names, _NUM_CHOICES))
         if self._stores:
             stores = list(self._stores)
@@ -145,7 +150,7 @@ class _Names:
                 f"{stores[0]}001-074, all subjects of a store {stores[0]})"
             )
         elif self.names:
-            examples = f" (such as {some_of(self.names)}; a range is written 001-074 or 001-074/2)"
+            examples = f" (such as {some_of(self.names)}; a range is written 001-074 or 001-074/2, a pattern *train)"
         else:
             examples = ""
         raise ParameterError(

@@ -61,10 +61,13 @@ class DataSettings:
     """What a run is trained on, and the shape of its batches. Raises ParameterError for a value out of range."""
 
     train_subjects: tuple[str, ...] = ()
-    """Subjects trained on: names and ranges such as 001-074 or 00001-10305/2 (every second); empty: all of the store.
-    All others are test subjects."""
+    """Subjects trained on: names, ranges such as 001-074 or 00001-10305/2 (every second), and patterns such as *train;
+    empty: all of the store. All others are test subjects."""
     exclude_subjects: tuple[str, ...] = ()
     """Subjects that are neither trained on nor test subjects."""
+    known_subjects: tuple[str, ...] = ()
+    """What all subjects of the store must fit, written as in train_subjects; empty: any names. A preset of a data set
+    has it, as its train_subjects would mean other people in another data set."""
     channels: tuple[str, ...] = ()
     """Channels of the store's pictures that are trained on: names such as flow-u, or kinds such as flow; empty: all."""
     subjects_per_batch: int = 8

@@ -420,7 +420,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "info": ["--json"],
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
-        "train": ["--cache", "--out", "--preset", "--resume", "--set", "--show-settings"],
+        "train": ["--cache", "--out", "--partition", "--preset", "--resume", "--set", "--show-settings"],
         "evaluate": ["--device", "--distance", "--embeddings", "--json", "--protocol", "--subjects"],
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],

@@ -102,6 +102,29 @@ def test_subjects_that_are_not_there_are_no_mistake_where_one_asks_who_is():
     assert subjects_among([], CASIA_B) == set()
 
 
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("*train", ["001train", "002train"]),
+        ("?01*", ["001", "001train"]),
+        ("00[2-9]*", ["002train"]),
+        ("*", ["001", "001train", "002train", "a*", "probe"]),
+        ("a*", ["a*"]),
+        ("*train,probe", ["001train", "002train", "probe"]),
+    ],
+)
+def test_a_pattern_finds_names_and_a_name_wins_over_it(spec: str, found: list[str]) -> None:
+    assert parse_subjects(spec, ["001", "001train", "002train", "a*", "probe"]) == found
+
+
+def test_a_pattern_may_name_a_store_and_one_that_finds_nobody_is_refused() -> None:
+    available = ["grew:001train", "grew:001", "own:001train"]
+    assert parse_subjects("grew:*train", available) == ["grew:001train"]
+    assert parse_subjects("*train", available) == ["grew:001train", "own:001train"]
+    with pytest.raises(ParameterError, match=r"^subjects is '\*test', but must be among"):
+        parse_subjects("*test", available)
+
+
 def test_views_are_chosen_by_name_number_and_range():
     views = ["000", "018", "090", "180"]
     assert parse_views(["90"], views) == ["090"]

@@ -14,6 +14,7 @@ def make_store(
     *,
     lengths=(20,) * 10,
     sequences_per_subject=2,
+    subjects=None,
     shard_frames=48,
     frame_shape=(6, 5, 3),
     write_empty_chunks=True,
@@ -49,9 +50,10 @@ def make_store(
         fill_value=0,
     )
     array.with_config({"write_empty_chunks": write_empty_chunks})[:] = frames
+    numbered = [f"{i + 1:03d}" for i in range(len(lengths))]
     records = [
         SequenceRecord(
-            subject=f"{i // sequences_per_subject + 1:03d}",
+            subject=(subjects or numbered)[i // sequences_per_subject],
             walk=f"nm-{i % sequences_per_subject + 1:02d}",
             view="090",
             start=start,
