@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from attengait.datasets.unpickling import PickleError, RefusedPickleError, read_array, read_header
 
-PROTOCOLS = range(2, 6)
+PROTOCOLS = range(6)
 LARGE = (40, 64, 44)  # more than what a protocol puts into one frame with the header
 
 
@@ -36,7 +38,7 @@ def test_every_protocol_order_and_number_type_comes_back(
     assert (read.dtype, read.shape) == (array.dtype, array.shape) == (header.dtype, header.shape)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", range(2, 6))
 def test_numpy_1_and_2_name_their_modules_differently(tmp_path: Path, protocol: int) -> None:
     array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
     data = pickle.dumps(array, protocol)
@@ -207,3 +209,105 @@ def test_missing_and_foreign_files_are_one_sentence(tmp_path: Path) -> None:
     for content in (b"", b"no pickle at all", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(PickleError, match="damaged or no pickle"):
             read_header(pickled(tmp_path, content))
+
+
+def array_pickle(
+    shape: bytes = b"K\x02\x85",
+    dtype: bytes = b"\x8c\x02u1\x89\x88\x87",
+    state: bytes = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t",
+    data: bytes = b"C\x02ab",
+) -> bytes:
+    """A pickle of protocol 4 that holds the array of the two bytes `ab`, if no part is replaced."""
+    head = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R"
+    return b"\x80\x04" + head + b"(K\x01" + shape + b"cnumpy\ndtype\n" + dtype + b"R" + state + b"b\x89" + data + b"tb."
+
+
+def nested(depth: int) -> bytes:
+    """A tuple that holds the same tuple twice, and so on: 2 ** depth leaves in a few bytes."""
+    return b")" + b"2\x86" * depth
+
+
+def shared(depth: int) -> bytes:
+    """The same without the operation that doubles: by remembered objects."""
+    return b")\x94" + b"".join(b"h%ch%c\x86\x94" % (i, i) for i in range(depth))
+
+
+DIGITS = (10**5000).to_bytes(2077, "little")
+
+HOSTILE = {
+    "a nested tuple as a key": b"\x80\x02}" + nested(40) + b"Ns.",
+    "a nested tuple in a set": b"\x80\x04\x8f(" + nested(40) + b"\x90.",
+    "a nested tuple as an array's values": array_pickle(data=shared(40)),
+    "a nested tuple as a byte order": array_pickle(state=b"(K\x03" + shared(40) + b"NNNt"),
+    "a nested tuple as a shape": array_pickle(shape=shared(40)),
+    "a nested tuple as a dtype": array_pickle(dtype=shared(40) + b"\x89\x88\x87"),
+    "a list deep in an array": array_pickle(data=b"]"),
+    "a dict as a dtype's metadata": array_pickle(state=b"(K\x03\x8c\x01<NNNNNN}t"),
+    "many lists": b"\x80\x02" + b"]" * 100_000 + b".",
+    "many marks": b"\x80\x02" + b"(" * 100_000 + b".",
+    "much to remember": b"\x80\x04N" + b"\x94" * 100_000 + b".",
+    "many pops": b"\x80\x02" + b"N0" * 100_000 + b".",
+    "many operations": b"\x80\x02" + b"\x80\x02" * 100_000 + b"N.",
+    "many axes": array_pickle(shape=b"(" + b"K\x01" * 35 + b"K\x02t"),
+    "axes beyond the stack": array_pickle(shape=b"(" + b"K\x01" * 99 + b"K\x02t"),
+    "a length of 5000 digits": array_pickle(shape=b"\x8b" + len(DIGITS).to_bytes(4, "little") + DIGITS + b"\x85"),
+    "a length of 600 digits and none": array_pickle(shape=b"\x8a\xff" + b"\x7f" * 255 + b"K\x00\x86"),
+    "a length of 5000 digits in text": array_pickle(shape=b"L" + b"9" * 5000 + b"L\n\x85"),
+    "a length that is true": array_pickle(shape=b"\x88\x88\x86"),
+    "values that are no bytes": array_pickle(data=b"\x8c\x06" + "\u20ac\u20ac".encode()),
+    "a dtype's name of a million letters": array_pickle(
+        dtype=b"X" + (1_000_000).to_bytes(4, "little") + b"u" * 1_000_000 + b"\x89\x88\x87"
+    ),
+    "bytes in place of arguments": b"\x80\x04cnumpy\ndtype\nC\x02u1R.",
+    "bytes in place of a state": b"\x80\x04cnumpy\ndtype\n\x8c\x02u1\x85RC\x05abcdeb.",
+    **{
+        f"the dtype {name.decode()!r}": array_pickle(dtype=b"\x8c" + bytes([len(name)]) + name + b"\x89\x88\x87")
+        for name in (b"01f4,f4", b"(01,2)f4", b",", b"(,)u1", b"", b"(", b"\x00", b"U99999999", b"u3", b"{'a':1}", b"O")
+    },
+}
+
+
+@pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE)
+def test_what_would_take_all_time_or_memory_is_one_sentence(tmp_path: Path, data: bytes) -> None:
+    assert read_array(pickled(tmp_path, array_pickle())).tolist() == [97, 98]
+    path = pickled(tmp_path, data)
+    with pytest.raises(PickleError) as caught:
+        read_array(path)
+    with contextlib.suppress(PickleError):
+        read_header(path)
+    assert len(str(caught.value)) < len(str(path)) + 200
+
+
+def test_names_of_functions_are_shown_without_control_characters(tmp_path: Path) -> None:
+    with pytest.raises(RefusedPickleError, match=r"asks for os\\x1b\[2J\.system, which") as caught:
+        read_header(pickled(tmp_path, b"\x80\x02cos\x1b[2J\nsystem\n."))
+    assert str(caught.value).isprintable()
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.pkl")
+    with pytest.raises(PickleError, match=r"a\.pkl cannot be read: it is a named pipe, not a file$"):
+        read_header(tmp_path / "a.pkl")
+
+
+parts = st.lists(
+    st.one_of(
+        st.sampled_from(list(b"(.012NRbtuasehjgpqrQPioclFGIJKLMSTUVX)]}")).map(lambda code: bytes([code])),
+        st.integers(0x80, 0x98).map(lambda code: bytes([code])),
+        st.sampled_from((b"cnumpy\ndtype\n", b"\x8c\x02u1", b"K\x02\x85", b"C\x02ab", b"\x89\x88\x87R", b"\x94h\x00")),
+        st.sampled_from([array_pickle()[i:j] for i, j in ((2, 62), (2, -1), (40, 90), (60, 120), (90, -1))]),
+        st.binary(max_size=9),
+    ),
+    max_size=40,
+).map(b"".join)
+
+
+@settings(
+    derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(head=st.sampled_from([b"", b"\x80\x02", b"\x80\x04"]), body=parts, cut=st.integers(0, 200))
+def test_any_operations_give_numbers_or_one_sentence(tmp_path: Path, head: bytes, body: bytes, cut: int) -> None:
+    for data in (head + body, array_pickle()[:cut] + body):
+        for read in (read_array, read_header):
+            with contextlib.suppress(PickleError):
+                assert read(pickled(tmp_path, data)).dtype.kind in "biuf"
