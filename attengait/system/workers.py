@@ -3,7 +3,8 @@
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
 once. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all processes: the parent
-decides what to do.
+decides what to do. A worker in an endless call of a library does not hear of the end of the pipe, so a parent that
+stops also kills its workers.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
 there, for any function that a process calls for another one.
@@ -18,9 +19,10 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import connection as waiting
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from multiprocessing.context import SpawnContext, SpawnProcess
+from typing import Any, TypeVar
 
 from attengait.errors import AttenGaitError, ParameterError
 
@@ -31,6 +33,29 @@ Result = TypeVar("Result")
 
 Answer = tuple[Result, None] | tuple[None, BaseException]
 """What a process sends back: the result or the exception of one call."""
+
+
+class _Context(SpawnContext):
+    """Spawns the workers of one pool, and knows them."""
+
+    def __init__(self) -> None:
+        self.workers: list[SpawnProcess] = []
+
+    def Process(self, *arguments: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+        worker = SpawnProcess(*arguments, **named)
+        self.workers.append(worker)
+        return worker
+
+    def check(self) -> None:
+        """Raise BrokenProcessPool when a worker is dead: the pool does not notice it while another one is in a call."""
+        if waiting.wait([worker.sentinel for worker in self.workers], timeout=0):
+            raise BrokenProcessPool
+
+    def kill(self) -> None:
+        """End every worker, whatever it does."""
+        for worker in self.workers:
+            if worker.pid is not None:
+                worker.kill()
 
 
 class WorkerError(RuntimeError):
@@ -95,7 +120,7 @@ def run_in_workers(
     The first exception of a task stops all workers and is raised here; so does one raised in the parent, such as
     KeyboardInterrupt. Raises AttenGaitError when a worker dies.
     """
-    context = get_context("spawn")
+    context = _Context()
     end_of_parent, held_by_parent = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(num_workers, context, _begin_worker, (end_of_parent,))
     try:
@@ -110,11 +135,13 @@ def run_in_workers(
             for future in done:
                 on_result(unpack(future.result()))
             on_poll()
+            if pending:
+                context.check()
     except BrokenProcessPool:
-        held_by_parent.close()
+        context.kill()
         raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
     except BaseException:
-        held_by_parent.close()
+        context.kill()
         raise
     finally:
         executor.shutdown(cancel_futures=True)

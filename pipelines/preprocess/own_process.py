@@ -5,9 +5,10 @@ do, but for one thing: where a process dies while it sends a large result, the p
 each process has a pipe that ends with it.
 """
 
+import os
 import threading
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Self, TypeVar
@@ -18,13 +19,17 @@ from attengait.system.workers import Answer, call, sendable, unpack
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+_JOIN_SECONDS = 1.0
+"""How long a process may take to end by itself."""
+
 _context = get_context("spawn")
 
 
 class InOwnProcess(Generic[Argument, Result]):
     """Calls the picklable `function` in the calling thread's own process; a context manager.
 
-    A process begins with the first call from its thread. It ends when its parent closes this, or dies.
+    A process begins with the first call from its thread. It ends when its parent closes this, or dies. One that does
+    not answer is killed when its parent closes this.
     """
 
     def __init__(self, function: Callable[[Argument], Result]) -> None:
@@ -48,10 +53,12 @@ class InOwnProcess(Generic[Argument, Result]):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """End all processes, each after its present call. No thread may call the function any more."""
+        """End all processes. No thread may call the function any more."""
         for connection, _ in self._started:
             connection.close()
         for _, process in self._started:
+            process.join(_JOIN_SECONDS)
+            process.kill()
             process.join()
 
     def _start(self) -> Connection:
@@ -66,6 +73,7 @@ class InOwnProcess(Generic[Argument, Result]):
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     while True:
         try:
             argument = connection.recv()
@@ -85,3 +93,11 @@ def _send(connection: Connection, answer: Answer[Any]) -> None:
         raise
     except Exception as error:  # a result that cannot be pickled; nothing of it was sent
         connection.send((None, sendable(error)))
+
+
+def _exit_with_parent() -> None:
+    """End in the midst of a call, too: nobody waits for its answer any more."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

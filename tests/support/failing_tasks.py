@@ -1,5 +1,8 @@
 """Tasks for worker processes that end in every kind of exception."""
 
+import os
+import signal
+
 from attengait.errors import AttenGaitError, ParameterError
 
 
@@ -56,3 +59,14 @@ def failing_task(kind):
 def unsendable_result(_):
     """Return what cannot be pickled."""
     return lambda: None
+
+
+def never_ends(kind):
+    """Say which process this is and hang in a call that holds the interpreter: no thread of this process runs again."""
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print(os.getpid(), flush=True)
+    leaves = ()
+    for _ in range(60):
+        leaves = (leaves, leaves)
+    return hash(leaves)

@@ -1,6 +1,12 @@
 """Results and exceptions arrive from worker processes as what they are."""
 
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -63,3 +69,56 @@ def test_results_arrive_from_all_workers():
     results = []
     run_in_workers(tasks.failing_task, range(5), num_workers=2, on_result=results.append)
     assert sorted(results) == [0, 1, 2, 3, 4]
+
+
+POOL = "run_in_workers(never_ends, ['hang'], num_workers=1)"
+OWN = (
+    "with InOwnProcess(never_ends) as call: threading.Thread(target=call, args=('hang',), daemon=True).start(); wait()"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("work", [POOL, OWN], ids=["pool", "own process"])
+def test_a_task_that_never_ends_does_not_hold_up_a_stop(work, number):
+    program = f"""
+        import signal, threading
+        from attengait.pipelines.preprocess.own_process import InOwnProcess
+        from attengait.system.workers import run_in_workers
+        from failing_tasks import never_ends
+
+        def wait():
+            while True:
+                signal.pause()
+
+        if __name__ == "__main__":
+            signal.signal({number:d}, signal.default_int_handler)
+            try:
+                {work}
+            except KeyboardInterrupt:
+                print("stopped")
+    """
+    path = os.pathsep.join([str(Path(tasks.__file__).parent), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            worker = int(process.stdout.readline())
+            process.send_signal(number)
+            said, _ = process.communicate(timeout=60)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert (said, process.returncode) == ("stopped\n", 0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+def test_a_task_that_never_ends_does_not_hide_that_another_worker_died(capfd):
+    with pytest.raises(AttenGaitError, match="a worker process died"):
+        run_in_workers(tasks.never_ends, ["hang", "die"], num_workers=2)
+    capfd.readouterr()
