@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
 from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
+from attengait.datasets.plain_hdf5 import PlainHdf5Error, check_array, child, open_plain
 from attengait.datasets.source import Folders, Scan
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.store.description import Description
@@ -136,17 +137,21 @@ def _opened(path: str) -> Iterator[Any]:
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
+        with open_plain(path) as file:
+            data = child(file, "data")
             if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or 0 in data.shape:
                 raise Hdf5Error(f"{path} holds no array of numbers named data")
-            factor = np.asarray(file.attrs.get("compressFactor", 0)).ravel()
-            if factor.any():
-                raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor[0]}, not pictures")
+            check_array(data)
+            if "compressFactor" in file.attrs:
+                attribute = file.attrs.get_id("compressFactor")
+                if attribute.shape not in ((), (1,)) or attribute.dtype.kind not in "biuf":
+                    raise Hdf5Error(f"{path} is damaged: its compressFactor is not one number")
+                factor = np.asarray(file.attrs["compressFactor"]).ravel()[0]
+                if factor:
+                    raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor}, not pictures")
             yield data
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        # Hdf5Error is none of these.
-        raise Hdf5Error(f"{path} is damaged or no HDF5 file that h5py can read: {error}") from None
+    except PlainHdf5Error as error:
+        raise Hdf5Error(str(error)) from None
 
 
 def _files(folder: str | Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:

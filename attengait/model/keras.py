@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from attengait.datasets.plain_hdf5 import arrays, check_array, child, open_plain
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.model.config import ModelConfig
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     import h5py
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+_MAX_BYTES = 8 << 30
+"""Of all arrays together, as they are stored: a network of 20,000 classes has 2 GiB."""
 
 _Array = npt.NDArray[np.float32]
 _Layer = dict[str, list[_Array]]
@@ -35,11 +39,9 @@ def read_keras_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
         AttenGaitError: h5py is not installed, the file is damaged, or it does not hold an AttenGait network.
     """
     h5py = _import_h5py()
-    try:
-        with h5py.File(path) as file:
-            kinds = _layers(file.get("model_weights", file))
-    except (OSError, KeyError, RuntimeError) as error:
-        raise AttenGaitError(f"{path} is not a readable HDF5 file: {error}") from error
+    with open_plain(path) as file:
+        root = child(file, "model_weights")
+        kinds = _layers(root if isinstance(root, h5py.Group) else file)
     try:
         return _config(kinds), _state(kinds)
     except (LookupError, ValueError) as error:
@@ -57,21 +59,23 @@ def _import_h5py() -> Any:
 def _layers(root: "h5py.Group") -> dict[str, list[_Layer]]:
     """Layers that hold weights, by kind, in order of creation."""
     numbered: dict[str, list[tuple[int, _Layer]]] = {}
-    for name, group in root.items():
-        if not hasattr(group, "visititems"):  # a dataset at the top: no layer
+    found: dict[str, _Layer] = {}
+    num_bytes = 0
+    for place, array in arrays(root):
+        name, _, key = place.partition("/")
+        if not key or array.shape is None or array.dtype.kind != "f":  # an array at the top is no layer
             continue
-        layer: _Layer = {}
-
-        def collect(key: str, item: Any, layer: _Layer = layer) -> None:
-            if getattr(item, "shape", None) is not None and item.dtype.kind == "f":
-                layer.setdefault(key.rsplit("/", 1)[-1].split(":")[0], []).append(np.asarray(item, np.float32))
-
-        group.visititems(collect)
-        if layer:
-            for arrays in layer.values():
-                arrays.sort(key=np.size)
-            kind, number = _kind_and_number(name)
-            numbered.setdefault(kind, []).append((number, layer))
+        check_array(array)
+        num_bytes += array.nbytes
+        if num_bytes > _MAX_BYTES:
+            raise AttenGaitError(f"{root.file.filename} is refused: its arrays take more than {_MAX_BYTES:,} bytes")
+        parts = found.setdefault(name, {}).setdefault(key.rsplit("/", 1)[-1].split(":")[0], [])
+        parts.append(np.asarray(array, np.float32))
+    for name, layer in found.items():
+        for parts in layer.values():
+            parts.sort(key=np.size)
+        kind, number = _kind_and_number(name)
+        numbered.setdefault(kind, []).append((number, layer))
     return {kind: [layer for _, layer in sorted(layers, key=_first)] for kind, layers in numbered.items()}
 
 
