@@ -107,6 +107,15 @@ def preprocess(
             "the magnitude)."
         ),
     ] = "colour",
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STORE",
+            help="Make images as those of another store: its modality, encoding, gap, flow back end and parameters. "
+            "For stores that must be equal on several machines.",
+            show_default="none",
+        ),
+    ] = None,
     codec: CodecOption = "none",
     gap: Annotated[
         Literal["skip", "bridge"],
@@ -138,15 +147,22 @@ def preprocess(
     from attengait.pipelines.preprocess.run import choose_executor
     from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
+    from attengait.preprocessing.like import recipe_like
     from attengait.preprocessing.run import PreprocessConfig
     from attengait.preprocessing.silhouette import SilhouetteRecipe
 
-    recipe: Recipe
-    if modality == "silhouette":
-        for name in ("flow", "farneback", "gap", "encoding", "gpus"):
+    def refuse_options(reason: str, *names: str) -> None:
+        for name in names:
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(f"--{name} is given, but must be left out for the modality silhouette")
+                raise ParameterError(f"--{name} is given, but must be left out {reason}")
+
+    recipe: Recipe
+    if like is not None:
+        refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
+        recipe = recipe_like(like)
+    elif modality == "silhouette":
+        refuse_options("for the modality silhouette", "flow", "farneback", "gap", "encoding", "gpus")
         recipe = SilhouetteRecipe()
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
@@ -183,6 +199,7 @@ def info(
 ) -> None:
     """Say what a store holds and how it was made."""
     from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST
     from attengait.store.summary import summarise
 
     summary = summarise(open_store(store))
@@ -193,21 +210,27 @@ def info(
     for key, value in summary.items():
         table.add_row(key.replace("_", " "), _plain(value))
     Console().print(table)
+    if summary["digest"] is None:
+        print(NO_DIGEST)
 
 
 def verify(store: StoreArgument) -> None:
     """Check all checksums and index records of a store. Damage is listed, and the exit status is then 1."""
-    from attengait.store.location import Location
+    from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST, has_digest
     from attengait.store.verify import verify as find_damage
 
-    place = Location.parse(store)  # its text has no secrets, such as the query of a URL
+    opened = open_store(store)
+    place = opened.location  # its text has no secrets, such as the query of a URL
     with ProgressLine() as line:
-        findings = find_damage(place, progress=line)
+        findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
             print(finding)
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
     print(f"{place}: every checksum and every index record is right")
+    if not has_digest(opened.attributes):
+        print(f"But {NO_DIGEST}")
 
 
 def show(

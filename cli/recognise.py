@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -48,6 +48,13 @@ def evaluate(
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
     ] = None,
+    feature_order: Annotated[
+        Literal["parts-first", "parts-last"] | None,
+        typer.Option(
+            help="parts-first (n x parts x D) or parts-last (n x D x parts, as OpenGait has it), for an NPZ file that "
+            "does not say it."
+        ),
+    ] = None,
     protocol: Annotated[
         str, typer.Option(help="casia-b, or casia-b-cross-view (one gallery of all views).")
     ] = "casia-b",
@@ -59,7 +66,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
 ) -> None:
     """Recognise people, and print the table of rank-1 by view and condition."""
-    from attengait.evaluation import check_names, load_embeddings
+    from attengait.evaluation import check_fit, check_names, load_embeddings
     from attengait.pipelines.evaluate import evaluate as evaluate_found
     from attengait.system.files import check_target, write_atomically
 
@@ -69,9 +76,13 @@ def evaluate(
     if embeddings is not None:
         if run is not None or device is not None:
             raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --device")
-        result = evaluate_found(load_embeddings(embeddings), protocol=protocol, distance=distance, subjects=subjects)
+        found = load_embeddings(embeddings, feature_order=feature_order)
+        check_fit(protocol, found.sequences, found.views, where=str(embeddings))
+        result = evaluate_found(found, protocol=protocol, distance=distance, subjects=subjects)
     elif run is None or store is None:
         raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
+    elif feature_order is not None:
+        raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings only")
     else:
         with ProgressLine() as line:
             result = evaluate_found(

@@ -1,9 +1,11 @@
 """A store and a model put together: sequences become embeddings, as with `attengait embed` and `evaluate`."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
 from attengait.evaluation.embeddings import Embeddings, embed_store
@@ -60,6 +62,38 @@ def embed(
     >>> embeddings.features.shape == (len(store), 62, model.config.embedding_size)
     True
     """
+    return prepare(model, store, subjects=subjects, device=device).embed(progress)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A network, and the sequences of a store that it is to embed. They fit together, and nothing is computed yet."""
+
+    network: AttenGait
+    """On the device."""
+    device: str
+    store: Store
+    indices: NDArray[np.int64]
+    """[n]: which sequences of the store."""
+    channels: list[int]
+    """Which channels of the store's images."""
+
+    def embed(self, progress: Progress = SILENT) -> Embeddings:
+        """Embed the sequences. Raises AttenGaitError for too little memory or damaged images."""
+        sequences = self.store.sequences
+        with (
+            memory_errors("choose another device"),
+            self.store.reader() as reader,
+            SequenceStream(
+                reader, sequences, self.indices, batch_frames=EMBED_BATCH_FRAMES, device=self.device
+            ) as stream,
+        ):
+            batches = ((rows, take_channels(frames, self.channels), lengths) for rows, frames, lengths in stream)
+            return embed_store(self.network, batches, sequences, num_sequences=len(self.indices), progress=progress)
+
+
+def prepare(model: Model, store: AnyStore, *, subjects: Spec | None = None, device: str = "auto") -> Prepared:
+    """Open and check what `embed` takes, and choose the sequences. Raises what `embed` raises before it computes."""
     opened = open_store(store)
     run: Path | None = None
     if isinstance(model, AttenGait):
@@ -78,15 +112,7 @@ def embed(
         names = parse_subjects(() if subjects is None else subjects, subjects_of(opened))
     chosen = set(names)
     indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
-    with (
-        memory_errors("choose another device"),
-        opened.reader() as reader,
-        SequenceStream(
-            reader, opened.sequences, indices, batch_frames=EMBED_BATCH_FRAMES, device=str(resolved)
-        ) as stream,
-    ):
-        batches = ((rows, take_channels(frames, channels), lengths) for rows, frames, lengths in stream)
-        return embed_store(network, batches, opened.sequences, num_sequences=len(indices), progress=progress)
+    return Prepared(network=network, device=str(resolved), store=opened, indices=indices, channels=channels)
 
 
 def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:

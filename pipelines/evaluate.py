@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attengait.errors import ParameterError
-from attengait.evaluation import Embeddings, EvaluationResult, check_names, evaluate_embeddings, load_embeddings
+from attengait.evaluation import (
+    Embeddings,
+    EvaluationResult,
+    check_fit,
+    check_names,
+    evaluate_embeddings,
+    load_embeddings,
+)
 from attengait.sampling.selection import Spec, parse_subjects
 from attengait.system.progress import SILENT, Progress
 
@@ -39,11 +46,12 @@ def evaluate(
         progress: hears how many sequences are embedded.
 
     Returns:
-        Rank-1 for each condition and probe view; `print` shows it as a table.
+        Rank-1 for each condition and probe view, and what was missing; `print` shows it as a table.
 
     Raises:
         ParameterError: an unknown protocol, distance or subject, embeddings with a store, or a model without one.
-        AttenGaitError: what `attengait.embed` raises, and a file that cannot be read.
+        AttenGaitError: a protocol that fits no sequence (said before anything is embedded), what `attengait.embed`
+            raises, and a file that cannot be read.
 
     >>> result = attengait.evaluate(embeddings)
     >>> 0 <= result.mean <= 1
@@ -53,17 +61,20 @@ def evaluate(
     if store is not None:
         if isinstance(what, Embeddings):
             raise ParameterError(f"store is {store}, but must be left out where there are embeddings")
-        from attengait.pipelines.embed import embed
+        from attengait.pipelines.embed import prepare
 
-        embeddings = embed(what, store, subjects=subjects, device=device, progress=progress)
-        return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)
+        prepared = prepare(what, store, subjects=subjects, device=device)
+        sequences, rows = prepared.store.sequences, prepared.indices
+        check_fit(protocol, sequences.walk[rows], sequences.view[rows], where=str(prepared.store.location))
+        return evaluate_embeddings(prepared.embed(progress), protocol=protocol, distance=distance)
     if isinstance(what, Embeddings):
-        embeddings = what
+        embeddings, where = what, "the embeddings"
     elif isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".npz":
-        embeddings = load_embeddings(Path(what))
+        embeddings, where = load_embeddings(Path(what)), str(what)
     else:
         raise ParameterError("store is None, but must be given with a model (embeddings are an .npz file)")
     if subjects is not None:
         names = parse_subjects(subjects, sorted(set(embeddings.subjects.tolist())))
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
+    check_fit(protocol, embeddings.sequences, embeddings.views, where=where)
     return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)

@@ -2,7 +2,7 @@
 
 from attengait.evaluation.distances import DISTANCES, distance
 from attengait.evaluation.embeddings import Embeddings, embed_store, load_embeddings, save_embeddings
-from attengait.evaluation.protocols import PROTOCOLS, check_names, evaluate_embeddings
+from attengait.evaluation.protocols import PROTOCOLS, check_fit, check_names, evaluate_embeddings
 from attengait.evaluation.result import EvaluationResult
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "PROTOCOLS",
     "Embeddings",
     "EvaluationResult",
+    "check_fit",
     "check_names",
     "distance",
     "embed_store",

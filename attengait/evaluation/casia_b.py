@@ -7,37 +7,44 @@ conditions is the headline figure.
 
 If data are missing: a cell without probes, or without a gallery at any other view, is None. Means are over the cells
 that are not None. If a probe's subject has no gallery item at view u, the probe still counts there, as a wrong
-answer; so do the original and OpenGait.
+answer; so do the original and OpenGait. The result says how many such probes there are.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.evaluation.coverage import coverage, some_names
 from attengait.evaluation.distances import distance
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.result import EvaluationResult, Figures, mean_of_present
+from attengait.evaluation.retrieval import exact_mean, expected_rank1
+from attengait.evaluation.roles import Roles
 
-GALLERY_WALKS = ("nm-01", "nm-02", "nm-03", "nm-04")
-PROBE_WALKS = {"nm": ("nm-05", "nm-06"), "bg": ("bg-01", "bg-02"), "cl": ("cl-01", "cl-02")}
+CASIA_B = Roles(
+    gallery=("nm-01", "nm-02", "nm-03", "nm-04"),
+    probes={"nm": ("nm-05", "nm-06"), "bg": ("bg-01", "bg-02"), "cl": ("cl-01", "cl-02")},
+)
 
 
 def evaluate_casia_b(embeddings: Embeddings, distance_name: str) -> EvaluationResult:
     """Rank-1 per condition and probe view; ParameterError for an unknown distance."""
-    views = [str(view) for view in np.unique(embeddings.views)]
-    in_gallery = np.isin(embeddings.sequences, GALLERY_WALKS)
-    in_condition = {name: np.isin(embeddings.sequences, walks) for name, walks in PROBE_WALKS.items()}
-    rank1: Figures = {condition: {} for condition in PROBE_WALKS}
+    in_gallery = CASIA_B.in_gallery(embeddings.sequences)
+    in_probes = CASIA_B.in_probes(embeddings.sequences)
+    views = [str(view) for view in np.unique(embeddings.views[in_gallery | in_probes])]
+    found = _Found(embeddings, distance_name)
+    rank1: Figures = {condition: {} for condition in CASIA_B.probes}
     for view in views:
-        others = [other for other in views if other != view]
-        galleries = [in_gallery & (embeddings.views == other) for other in others]
-        for condition, in_probes in in_condition.items():
-            probes = in_probes & (embeddings.views == view)
+        at_view = embeddings.views == view
+        galleries = [in_gallery & (embeddings.views == other) for other in views if other != view]
+        rights = [found.right(in_probes & at_view, gallery) for gallery in galleries if gallery.any()]
+        for condition in CASIA_B.probes:
+            probes = CASIA_B.in_probes(embeddings.sequences, condition) & at_view
             rank1[condition][view] = mean_of_present(
-                _rank1(embeddings, probes, gallery, distance_name) for gallery in galleries
+                exact_mean(right[probes]) if probes.any() else None for right in rights
             )
-    in_probes = np.logical_or.reduce(list(in_condition.values()))
+    covered = coverage(embeddings, CASIA_B)
+    gallery_views = np.unique(embeddings.views[in_gallery])
+    alone = [f"no gallery at another view for probes of view {view}" for view in gallery_views[:1]]
     return EvaluationResult(
         protocol="casia-b",
         distance=distance_name,
@@ -47,41 +54,51 @@ def evaluate_casia_b(embeddings: Embeddings, distance_name: str) -> EvaluationRe
         num_gallery_subjects=len(np.unique(embeddings.subjects[in_gallery])),
         num_probes=int(in_probes.sum()),
         num_gallery=int(in_gallery.sum()),
-        missing=tuple(_missing(embeddings, views, in_gallery, in_condition)),
+        num_tied=int(found.is_tied.sum()),
+        num_unmatched=int(found.is_unmatched.sum()),
+        num_missing=covered.num_missing,
+        num_repeated=covered.num_repeated,
+        num_unused=covered.num_unused,
+        missing=(*covered.missing, *(alone if len(gallery_views) == 1 else [])),
+        remarks=(*found.remarks(), *covered.remarks),
     )
 
 
-def _rank1(
-    embeddings: Embeddings, probes: NDArray[np.bool_], gallery: NDArray[np.bool_], distance_name: str
-) -> float | None:
-    """The share of the masked `probes` whose nearest masked `gallery` item is of their subject."""
-    if not probes.any() or not gallery.any():
-        return None
-    nearest = distance(embeddings.features[probes], embeddings.features[gallery], distance_name).argmin(axis=1)
-    return float(np.mean(embeddings.subjects[gallery][nearest] == embeddings.subjects[probes]))
+class _Found:
+    """What comparing with one gallery view after another tells about each embedding [n] as a probe."""
 
+    def __init__(self, embeddings: Embeddings, distance_name: str) -> None:
+        self._embeddings = embeddings
+        self._distance_name = distance_name
+        self.is_tied = np.zeros(len(embeddings), bool)
+        """Whether a match and another subject are equally near, at one gallery view or more."""
+        self._num_compared = np.zeros(len(embeddings), int)
+        self._num_matched = np.zeros(len(embeddings), int)
 
-def _missing(
-    embeddings: Embeddings,
-    views: Sequence[str],
-    in_gallery: NDArray[np.bool_],
-    in_condition: dict[str, NDArray[np.bool_]],
-) -> list[str]:
-    """What the table lacks, in words."""
-    gallery = embeddings.select(in_gallery)
-    phrases = phrases_about_absent("gallery", gallery, GALLERY_WALKS, views)
-    gallery_views = np.unique(gallery.views)
-    if len(gallery_views) == 1:
-        phrases.append(f"no gallery at another view for probes of view {gallery_views[0]}")
-    for condition, in_probes in in_condition.items():
-        probes = embeddings.select(in_probes)
-        phrases += phrases_about_absent(f"{condition} probe", probes, PROBE_WALKS[condition], views)
-    return phrases
+    @property
+    def is_unmatched(self) -> NDArray[np.bool_]:
+        """Which are compared, but have no gallery item of their subject at any of the views."""
+        is_unmatched: NDArray[np.bool_] = (self._num_compared > 0) & (self._num_matched == 0)
+        return is_unmatched
 
+    def right(self, probes: NDArray[np.bool_], gallery: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """[n]: for each masked probe the expected rank-1 against the masked gallery items, of which there are some."""
+        features, subjects = self._embeddings.features, self._embeddings.subjects
+        table = distance(features[probes], features[gallery], self._distance_name)
+        right, is_tied = expected_rank1(table, subjects[probes], subjects[gallery])
+        self.is_tied[probes] |= is_tied
+        self._num_compared[probes] += 1
+        self._num_matched[probes] += np.isin(subjects[probes], subjects[gallery])
+        of_all = np.full(len(subjects), np.nan)
+        of_all[probes] = right
+        return of_all
 
-def phrases_about_absent(what: str, items: Embeddings, walks: Sequence[str], views: Sequence[str]) -> list[str]:
-    """Say at which of `views` there are no `items`, or that there are none at all."""
-    absent = [view for view in views if view not in items.views]
-    if not len(items):
-        return [f"no {what} at all ({', '.join(walks)})"]
-    return [f"no {what} at view {', '.join(absent)}"] if absent else []
+    def remarks(self) -> list[str]:
+        """Which probes count as wrong because the gallery lacks their subject, in words."""
+        partly = (self._num_matched > 0) & (self._num_matched < self._num_compared)
+        return [
+            f"{mask.sum()} probes whose subject has no gallery item at {where} other views count as wrong there: "
+            f"{some_names(self._embeddings.names(mask))}"
+            for mask, where in ((self.is_unmatched, "any of the"), (partly, "some of the"))
+            if mask.any()
+        ]

@@ -1,8 +1,13 @@
 """Distances between probe and gallery embeddings, by name.
 
 They are computed in float64: in float32, |a|^2 + |b|^2 - 2ab can give a wrong nearest item when embeddings share a
-large offset. They are computed block by block. So the memory beside the result stays near `BLOCK_BYTES` for each of:
-a block of probes, a block of gallery items, and a few tables between the two.
+large offset. They are computed block by block. So the memory beside the result, and one copy of it and of the
+embeddings, stays near `BLOCK_BYTES` for each of: a block of probes, a block of gallery items, and a few tables between
+the two.
+
+The last bits of a matrix product depend on where a row stands in it. Here each different embedding is computed once,
+in an order that depends on the values alone. So the same embedding has the same distances wherever it stands, and the
+order of the rows changes no bit of the result.
 
 Shapes: n probes, m gallery items, P parts (62), D features per part; in a block, b probes and g gallery items.
 """
@@ -38,17 +43,49 @@ def distance(probes: NDArray[np.floating], gallery: NDArray[np.floating], name: 
             f"gallery is {list(gallery.shape)} and probes is {list(probes.shape)}, but must be [m, parts, D] and "
             "[n, parts, D]"
         )
-    result = np.empty((len(probes), len(gallery)))
-    if not result.size:
-        return result
-    # A common offset changes no difference, but its square would swamp theirs.
-    centre = gallery.mean(axis=0, dtype=np.float64) if name in _OFFSET_FREE else np.zeros(gallery.shape[1:])
+    if not len(probes) or not len(gallery):
+        return np.empty((len(probes), len(gallery)))
+    probes, of_probe = _distinct_rows(probes)
+    gallery, of_item = _distinct_rows(gallery)
+    centre = _centre(gallery) if name in _CENTRED else np.zeros(gallery.shape[1:])
     rows = max(1, min(_BLOCK_ROWS, BLOCK_BYTES // (8 * max(1, centre.size))))
+    result = np.empty((len(probes), len(gallery)))
     for i in range(0, len(probes), rows):
         block = probes[i : i + rows] - centre
         for j in range(0, len(gallery), rows):
             result[i : i + rows, j : j + rows] = between_blocks(block, gallery[j : j + rows] - centre)
-    return result
+    return result[np.ix_(of_probe, of_item)]
+
+
+def _distinct_rows(features: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """The different rows of [n, P, D] in an order that depends on their values alone, and which of them each row is."""
+    features = np.ascontiguousarray(features) + 0.0  # -0.0 becomes 0.0, so that equal values are equal bytes
+    order = np.argsort(_as_bytes(features), kind="stable")
+    features = features[order]
+    as_bytes = _as_bytes(features)
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = as_bytes[1:] != as_bytes[:-1]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.cumsum(is_new) - 1
+    return features if is_new.all() else features[is_new], place
+
+
+def _as_bytes(features: NDArray[np.floating]) -> NDArray[np.void]:
+    """The bytes of each row [n] of contiguous features [n, P, D], to be sorted and compared as one value."""
+    return features.reshape(len(features), -1).view(np.dtype((np.void, features[0].nbytes)))[:, 0]
+
+
+def _centre(gallery: NDArray[np.floating]) -> Float64:
+    """About the middle [P, D]. A common offset changes no difference, but its square would swamp theirs.
+
+    Each value is a multiple of a power of two below the spread there. So where the features are small whole numbers or
+    the like, the squares stay exact, and equal distances stay equal.
+    """
+    lowest, highest = gallery.min(axis=0).astype(np.float64), gallery.max(axis=0).astype(np.float64)
+    _, exponent = np.frexp(highest - lowest)
+    step = np.ldexp(0.25, exponent)
+    centre: Float64 = np.where(lowest < highest, np.round((lowest + highest) / 2 / step) * step, lowest)
+    return centre
 
 
 def _l2(probes: Float64, gallery: Float64) -> Float64:
@@ -106,4 +143,4 @@ DISTANCES: dict[str, Callable[[Float64, Float64], Float64]] = {
     "part-l2": _part_l2,
     "part-cosine": _part_cosine,
 }
-_OFFSET_FREE = frozenset({"l2", "l1", "part-l2"})
+_CENTRED = frozenset({"l2", "part-l2"})

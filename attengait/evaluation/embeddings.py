@@ -2,21 +2,22 @@
 
 The file has four arrays of one length n: `features` float32 [n, parts, D], and as text `subjects`, `views`, `sequences`
 (the walk, like "nm-01"). Whole numbers are accepted for subjects and views: 75 is subject "075" and 0 is view "000".
-NumPy alone reads and writes it: evaluating a file needs no torch.
+A fifth, `feature_axes`, says what the axes of the features are: "sequence", "part", "number". Files of version 0.1.0
+and of other programs lack it. NumPy alone reads and writes the file: evaluating it needs no torch.
 """
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, require
+from attengait.evaluation.names import Names, as_path, one_name_for_each_view
+from attengait.evaluation.npz import NpzError, read_arrays
 from attengait.system.files import write_atomically
 from attengait.system.progress import SILENT, Progress
 
@@ -25,14 +26,23 @@ if TYPE_CHECKING:
 
     from attengait.store import Sequences
 
-Names = NDArray[np.str_]
+FeatureOrder = Literal["parts-first", "parts-last"]
+"""features [n, parts, D], as here, or [n, D, parts], as OpenGait's networks return them."""
+
+ATTENGAIT_PARTS = 62
+"""The parts of every AttenGait network, by which the files of version 0.1.0 are known."""
 
 _ARRAYS = ("features", "subjects", "views", "sequences")
+_AXES = "feature_axes"
+_PARTS_FIRST = ("sequence", "part", "number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embeddings:
-    """n walks' embeddings and what each is of; AttenGaitError if the arrays do not fit together or are not finite.
+    """n walks' embeddings and what each is of.
+
+    AttenGaitError if the arrays do not fit together, are not finite, or seem to have the axes of `features` in another
+    order.
 
     >>> side = embeddings.select(embeddings.views == "090")
     >>> 0 < len(side) < len(embeddings)
@@ -44,19 +54,25 @@ class Embeddings:
     subjects: Names
     """[n], like "075"."""
     views: Names
-    """[n], degrees as three digits, like "090"."""
+    """[n], degrees as three digits, like "090". "0" and "90" become "000" and "090"."""
     sequences: Names
     """[n], the walk, like "nm-01"."""
+    feature_order: Literal["parts-first"] | None = None
+    """`parts-first` states that features is [n, parts, D]. None: a shape that may be [n, D, parts] is refused."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape[1:]:
             raise AttenGaitError(f"features is {list(self.features.shape)}, but must be [n, parts, D]")
+        require(self.feature_order in (None, "parts-first"), "feature_order", self.feature_order, "parts-first or None")
+        if self.feature_order is None:
+            _check_order(self.features.shape)
         for name in _ARRAYS[1:]:
             shape = getattr(self, name).shape
             if shape != (len(self),):
                 raise AttenGaitError(
                     f"{name} is {list(shape)}, but must be [{len(self)}], one entry for each of the features"
                 )
+        object.__setattr__(self, "views", one_name_for_each_view(self.views))
         finite = np.isfinite(self.features).all(axis=(1, 2))
         if not finite.all():
             first = int(np.argmin(finite))
@@ -65,52 +81,114 @@ class Embeddings:
                 f"the first is {self.name(first)}"
             )
 
+    @classmethod
+    def from_opengait(
+        cls, *, features: NDArray[np.floating], subjects: Names, views: Names, sequences: Names
+    ) -> "Embeddings":
+        """Take what OpenGait's networks return: features [n, D, parts], and as text the labels, views and types.
+
+        Raises AttenGaitError as the constructor does.
+
+        >>> features = np.zeros((2, 256, 16), np.float32)  # 16 parts of 256 numbers
+        >>> names = {"subjects": np.array(["075", "076"]), "views": np.array(["000", "090"])}
+        >>> sequences = np.array(["nm-01", "nm-01"])
+        >>> attengait.Embeddings.from_opengait(features=features, sequences=sequences, **names).features.shape
+        (2, 16, 256)
+        """
+        if features.ndim != 3:
+            raise AttenGaitError(f"features is {list(features.shape)}, but must be [n, D, parts]")
+        return cls(
+            features=_numbers(features.transpose(0, 2, 1)),
+            subjects=subjects,
+            views=views,
+            sequences=sequences,
+            feature_order="parts-first",
+        )
+
     def __len__(self) -> int:
         return len(self.features)
 
     def name(self, index: int) -> str:
         """The sequence as subject/walk/view, like "075/nm-01/090"."""
-        return f"{self.subjects[index]}/{self.sequences[index]}/{self.views[index]}"
+        return as_path((self.subjects[index], self.sequences[index], self.views[index]))
+
+    def names(self, rows: NDArray[Any]) -> list[tuple[str, str, str]]:
+        """Subject, walk and view of those that `rows` picks: a boolean mask [n] or indices."""
+        columns = (self.subjects, self.sequences, self.views)
+        return list(zip(*(column[rows].tolist() for column in columns), strict=True))
 
     def select(self, rows: NDArray[Any]) -> "Embeddings":
         """Those that `rows` picks: a boolean mask [n] or indices."""
-        return Embeddings(
+        return replace(
+            self,
             features=self.features[rows],
             subjects=self.subjects[rows],
             views=self.views[rows],
             sequences=self.sequences[rows],
+            feature_order="parts-first",
         )
+
+
+def _check_order(shape: tuple[int, ...]) -> None:
+    """Refuse features [n, a, b] that may be [n, D, parts].
+
+    It is taken for [n, parts, D] where a is the parts of an AttenGait network or 1, or where a is below b and b is not
+    the parts of an AttenGait network: in known networks a part has more numbers than there are parts.
+    """
+    _, second, third = shape
+    if second in (1, ATTENGAIT_PARTS) or (second < third != ATTENGAIT_PARTS):
+        return
+    raise AttenGaitError(
+        f"features is {list(shape)}, but must be [n, parts, D], and this may be [n, D, parts] as OpenGait has it: say "
+        "which with --feature-order parts-last or parts-first (in Python: load_embeddings(path, feature_order=...), "
+        "Embeddings.from_opengait, or feature_order='parts-first')"
+    )
 
 
 def save_embeddings(path: Path, embeddings: Embeddings) -> None:
     """Write the file, whole or not at all; AttenGaitError if that is not possible."""
     content = io.BytesIO()
-    np.savez(content, **{name: getattr(embeddings, name) for name in _ARRAYS})
+    arrays: dict[str, Any] = {name: getattr(embeddings, name) for name in _ARRAYS}
+    arrays[_AXES] = np.array(_PARTS_FIRST)
+    np.savez(content, **arrays)
     write_atomically(path, content.getvalue())
 
 
-def load_embeddings(path: Path) -> Embeddings:
-    """Read a file of embeddings; AttenGaitError if it is missing, damaged, or its arrays do not fit together."""
+def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) -> Embeddings:
+    """Read a file of embeddings.
+
+    `feature_order` says what the axes of the features are, where the file does not: `parts-first` is [n, parts, D],
+    `parts-last` is [n, D, parts], which becomes [n, parts, D].
+
+    Raises AttenGaitError if the file is missing or damaged, if its arrays do not fit together, or if nothing says which
+    axis is the parts and it may be the last. Raises ParameterError if the file says another order than `feature_order`.
+    """
+    orders = get_args(FeatureOrder)
+    require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
     try:
-        # Opened here, because NumPy leaves its own handle open where the archive is damaged.
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            missing = [name for name in _ARRAYS if name not in file]
-            if missing:
-                raise AttenGaitError(f"embeddings {path} lack the arrays {', '.join(missing)}")
-            arrays = {name: file[name] for name in _ARRAYS}
+        arrays = read_arrays(path, (*_ARRAYS, _AXES))
     except OSError as error:
         raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise AttenGaitError(
-            f"embeddings {path} are damaged or not an .npz of plain arrays (numbers and text, no Python objects)"
-        ) from error
+    except NpzError as error:
+        raise AttenGaitError(f"embeddings {path} {error}") from error
+    if missing := [name for name in _ARRAYS if name not in arrays]:
+        raise AttenGaitError(f"embeddings {path} lack the arrays {', '.join(missing)}")
+    if _AXES in arrays:
+        axes = tuple(arrays[_AXES].ravel().tolist())
+        if axes != _PARTS_FIRST:
+            raise AttenGaitError(f"embeddings {path}: {_AXES} is {list(axes)}, but must be {list(_PARTS_FIRST)}")
+        require(feature_order in (None, "parts-first"), "feature_order", feature_order, f"parts-first, as {path} says")
+        feature_order = "parts-first"
     try:
-        return Embeddings(
-            features=_numbers(arrays["features"]),
-            subjects=_names(arrays["subjects"], "subjects", numbers=True),
-            views=_names(arrays["views"], "views", numbers=True),
-            sequences=_names(arrays["sequences"], "sequences", numbers=False),
-        )
+        names = {
+            "subjects": _names(arrays["subjects"], "subjects", numbers=True),
+            "views": _names(arrays["views"], "views", numbers=True),
+            "sequences": _names(arrays["sequences"], "sequences", numbers=False),
+        }
+        features = _numbers(arrays["features"])
+        if feature_order == "parts-last":
+            return Embeddings.from_opengait(features=features, **names)
+        return Embeddings(features=features, **names, feature_order=feature_order)
     except AttenGaitError as error:
         raise AttenGaitError(f"embeddings {path}: {error}") from error
 
@@ -119,15 +197,15 @@ def _numbers(features: NDArray[Any]) -> NDArray[np.float32]:
     if features.dtype.kind != "f":
         raise AttenGaitError(f"features is {features.dtype}, but must be floating-point numbers")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is then refused by name
-        return features.astype(np.float32)
+        return np.array(features, dtype=np.float32, order="C")
 
 
 def _names(values: NDArray[Any], array: str, *, numbers: bool) -> Names:
     """Text as it is; whole numbers, where allowed, as at least three digits."""
     if values.dtype.kind == "U":
-        return values
+        return values.astype(np.str_)  # of this machine's byte order
     if numbers and values.dtype.kind in "iu":
-        return np.char.zfill(values.astype(np.str_), 3)
+        return np.array([f"{value:03d}" for value in values.ravel().tolist()], dtype=np.str_).reshape(values.shape)
     raise AttenGaitError(f"{array} is {values.dtype}, but must be text{' or whole numbers' if numbers else ''}")
 
 
@@ -168,6 +246,7 @@ def embed_store(
         subjects=_text(sequences.subject, rows),
         views=_text(sequences.view, rows),
         sequences=_text(sequences.walk, rows),
+        feature_order="parts-first",
     )
 
 

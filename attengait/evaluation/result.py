@@ -39,8 +39,21 @@ class EvaluationResult:
     num_gallery_subjects: int
     num_probes: int
     num_gallery: int
+    num_tied: int
+    """Probes that have a match and an item of another subject at the same distance. They count with the mean over all
+    orders of the tied items."""
+    num_unmatched: int
+    """Probes that are compared, but have no gallery item of their subject."""
+    num_missing: int
+    """Sequences of the protocol that are not there: one is expected of each subject, walk and view."""
+    num_repeated: int
+    """Rows whose subject, walk and view an earlier row has, too. Each row counts."""
+    num_unused: int
+    """Sequences of walks that the protocol does not use."""
     missing: tuple[str, ...]
-    """What could not be measured and why, one phrase each."""
+    """What is not there, one phrase each."""
+    remarks: tuple[str, ...] = ()
+    """How what is unmatched, repeated or unused was counted, one phrase each."""
 
     @property
     def chance(self) -> float | None:
@@ -73,10 +86,13 @@ class EvaluationResult:
     @property
     def notes(self) -> list[str]:
         """What belongs below the table: the headline figure, chance, how many were compared, what is missing."""
+        ties = f"{self.num_tied} probes with a match and another person at the same distance"
         return [
             f"mean over conditions {_percent(self.mean)}, chance level {_percent(self.chance)}",
             f"{self.num_subjects} subjects, {self.num_probes} probes, {self.num_gallery} gallery items",
+            f"{ties}: the mean over all orders" if self.num_tied else ties,
             *self.missing,
+            *self.remarks,
         ]
 
     def __str__(self) -> str:
@@ -87,7 +103,7 @@ class EvaluationResult:
         return "\n".join([self.title, "", *table, "", *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary for `json.dumps`: protocol, distance, rank1 by condition (views, mean), mean."""
+        """A dictionary for `json.dumps`: figures by condition (views, mean), mean, counts, missing, remarks."""
         result: dict[str, Any] = {
             "protocol": self.protocol,
             "distance": self.distance,
@@ -96,6 +112,19 @@ class EvaluationResult:
         if self.mean_average_precision is not None:
             result["mean_average_precision"] = _with_means(self.mean_average_precision)
         result["mean"] = self.mean
+        result["counts"] = {
+            "subjects": self.num_subjects,
+            "gallery_subjects": self.num_gallery_subjects,
+            "probes": self.num_probes,
+            "gallery": self.num_gallery,
+            "tied_probes": self.num_tied,
+            "unmatched_probes": self.num_unmatched,
+            "missing_sequences": self.num_missing,
+            "repeated_rows": self.num_repeated,
+            "unused_sequences": self.num_unused,
+        }
+        result["missing"] = list(self.missing)
+        result["remarks"] = list(self.remarks)
         return result
 
     @property

@@ -1,5 +1,6 @@
 """What a user chooses about flow: the backend, by name or `auto`, and the parameters of Farneback's method."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
@@ -12,6 +13,8 @@ from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import check_path
 from attengait.system.lookup import look_up
 
+_log = logging.getLogger(__name__)
+
 
 def choose_flow(name: str, out: Where) -> str:
     """Return the backend that `name` means for a store at `out`.
@@ -23,7 +26,15 @@ def choose_flow(name: str, out: Where) -> str:
         return resolve_backend(name)
     check_path(out)
     recorded = _recorded_recipe(out).get("flow")
-    return recorded if recorded in BACKENDS else resolve_backend(AUTO)
+    if recorded in BACKENDS:
+        return str(recorded)
+    chosen = resolve_backend(AUTO)
+    if chosen == "opencv":
+        _log.warning(
+            "flow is opencv, because cpu cannot be used here: %s. Where it can, auto gives slightly other values",
+            BACKENDS["cpu"].missing(),
+        )
+    return chosen
 
 
 def farneback_parameters(flow: str, assignments: Sequence[str]) -> FarnebackParameters:

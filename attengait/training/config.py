@@ -25,7 +25,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
 
 # A resumed run may change these: they say where and how long it runs, not what is computed.
-RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
+RUNTIME_SETTINGS = frozenset({"cache", "check_frames", "checkpoint_every_steps", "device", "stop_after_steps"})
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "amp": ("precision",),
@@ -161,6 +161,8 @@ class RunSettings:
     cache: str = "auto"
     """Where all frames are kept: host, gpu or none (they are read from the store). auto decides by what fits, and
     says what it decided."""
+    check_frames: bool = True
+    """Whether the checksum of each sequence is checked when it is first read."""
     precision: str = "auto"
     """fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the device computes in it, else fp32."""
     seed: int = 0

@@ -415,13 +415,15 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
-            *("--gpus", "--modality", "--out", "--silhouettes", "--workers"),
+            *("--gpus", "--like", "--modality", "--out", "--silhouettes", "--workers"),
         ],
         "info": ["--json"],
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
         "train": ["--cache", "--out", "--partition", "--preset", "--resume", "--set", "--show-settings"],
-        "evaluate": ["--device", "--distance", "--embeddings", "--json", "--protocol", "--subjects"],
+        "evaluate": [
+            *("--device", "--distance", "--embeddings", "--feature-order", "--json", "--protocol", "--subjects"),
+        ],
         "embed": ["--device", "--out", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
         "doctor": ["--folder", "--json"],

@@ -19,6 +19,11 @@ def test_the_table_has_a_row_for_each_view_the_means_and_the_notes_below():
         num_gallery_subjects=4,
         num_probes=8,
         num_gallery=16,
+        num_tied=0,
+        num_unmatched=0,
+        num_missing=1,
+        num_repeated=0,
+        num_unused=0,
         missing=("no nm probe at view 018",),
     )
     output = io.StringIO()
@@ -32,8 +37,9 @@ def test_the_table_has_a_row_for_each_view_the_means_and_the_notes_below():
         ["mean", "50.0", "50.0", "100.0", "0.0"],
     ]
     assert "nm mAP" in output.getvalue()
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "mean over conditions 50.0, chance level 25.0",
         "4 subjects, 8 probes, 16 gallery items",
+        "0 probes with a match and another person at the same distance",
         "no nm probe at view 018",
     ]

@@ -79,7 +79,8 @@ def test_every_cell_equals_that_of_the_original_program(
     result = evaluate_embeddings(embeddings, protocol="casia-b", distance=name)
     assert [list(views) for views in result.rank1.values()] == [[f"{v:03d}" for v in reference["view_names"]]] * 3
     np.testing.assert_allclose(np.array(cells(result), float), reference[table], rtol=0, atol=1e-6)
-    assert not result.missing
+    assert (result.num_tied, result.num_repeated, result.num_unused) == (0, 0, 0)
+    assert result.num_missing == 12 * 10 * 11 - 1289
 
 
 @pytest.mark.parametrize(("name", "opengait"), [("part-l2", "euc"), ("part-cosine", "cos")])
@@ -103,16 +104,17 @@ def test_every_cell_equals_the_loop_over_pairs_with_walks_missing(name: str, kee
 
 
 def test_a_cell_without_probes_is_none_is_named_and_stays_out_of_the_means():
-    result = evaluate_embeddings(without(random_walks(), "018", "bg-01", "bg-02"))
+    result = evaluate_embeddings(without(random_walks(keep=1), "018", "bg-01", "bg-02"))
     assert result.rank1["bg"]["018"] is None
     assert result.missing == ("no bg probe at view 018",)
+    assert result.num_missing == 6 * 2
     present = [result.rank1["bg"][view] for view in ("000", "036")]
     assert None not in present
     assert result.to_dict()["rank1"]["bg"]["mean"] == pytest.approx(np.mean(np.array(present, float)))
 
 
 def test_a_condition_without_probes_is_none_and_stays_out_of_the_headline():
-    embeddings = random_walks()
+    embeddings = random_walks(keep=1)
     result = evaluate_embeddings(embeddings.select(~np.isin(embeddings.sequences, ["cl-01", "cl-02"])))
     written = result.to_dict()
     assert written["rank1"]["cl"] == {"views": dict.fromkeys(VIEWS), "mean": None}
@@ -121,7 +123,7 @@ def test_a_condition_without_probes_is_none_and_stays_out_of_the_headline():
 
 
 def test_a_gallery_view_that_is_missing_is_named_and_left_out_of_the_cells_of_the_others():
-    embeddings = random_walks()
+    embeddings = random_walks(keep=1)
     gallery = ("nm-01", "nm-02", "nm-03", "nm-04")
     result = evaluate_embeddings(without(embeddings, "036", *gallery))
     assert result.missing == ("no gallery at view 036",)
@@ -146,25 +148,58 @@ def test_a_probe_whose_subject_has_no_gallery_item_at_a_view_counts_as_wrong_the
         views=np.array(["000", "000", "090"]),
         sequences=np.array(["nm-05", "nm-05", "nm-01"]),
     )
-    assert evaluate_embeddings(embeddings).rank1["nm"]["000"] == 0.5
+    result = evaluate_embeddings(embeddings)
+    assert result.rank1["nm"]["000"] == 0.5
+    assert result.num_unmatched == 1
+    assert result.remarks == (
+        "1 probes whose subject has no gallery item at any of the other views count as wrong there: b/nm-05/000",
+    )
 
 
-def test_nothing_to_measure_is_null_in_json_never_nan_or_zero():
-    nothing = random_walks().select(np.zeros(len(random_walks()), bool))
-    result = evaluate_embeddings(nothing)
-    assert result.chance is None
-    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == {
-        "protocol": "casia-b",
-        "distance": "l2",
-        "rank1": {condition: {"views": {}, "mean": None} for condition in CONDITIONS},
-        "mean": None,
+def test_a_probe_whose_subject_is_absent_at_some_of_the_gallery_views_is_named():
+    embeddings = random_walks(keep=1)
+    gallery = np.isin(embeddings.sequences, ["nm-01", "nm-02", "nm-03", "nm-04"])
+    result = evaluate_embeddings(
+        embeddings.select(~(gallery & (embeddings.subjects == "c") & (embeddings.views == "036")))
+    )
+    assert result.num_unmatched == 0
+    # Six probe walks at each of the views 000 and 018.
+    assert result.remarks == (
+        "12 probes whose subject has no gallery item at some of the other views count as wrong there: "
+        "c/nm-05/000, c/nm-06/000, c/bg-01/000, c/bg-02/000, c/cl-01/000, ...",
+    )
+    assert result.missing == ("4 gallery sequences are missing: c/nm-01/036, c/nm-02/036, c/nm-03/036, c/nm-04/036",)
+
+
+def test_what_is_not_there_is_null_in_json_never_nan_or_zero():
+    embeddings = random_walks(keep=1)
+    few = embeddings.select(np.isin(embeddings.sequences, ["nm-01", "nm-05"]) & (embeddings.views != "018"))
+    written = json.loads(json.dumps(evaluate_embeddings(few).to_dict(), allow_nan=False))
+    for condition in ("bg", "cl"):
+        assert written["rank1"][condition] == {"views": {"000": None, "036": None}, "mean": None}
+    assert written["mean"] == written["rank1"]["nm"]["mean"]
+    assert written["counts"] == {
+        "subjects": 6,
+        "gallery_subjects": 6,
+        "probes": 12,
+        "gallery": 12,
+        "tied_probes": 0,
+        "unmatched_probes": 0,
+        "missing_sequences": 6 * 2 * 10 - 24,
+        "repeated_rows": 0,
+        "unused_sequences": 0,
     }
-    assert len(result.missing) == 4
+    assert written["missing"] == [
+        "no gallery of 3 walks: nm-02, nm-03, nm-04",
+        "no nm probe of walk nm-06",
+        "no bg probe at all (bg-01, bg-02)",
+        "no cl probe at all (cl-01, cl-02)",
+    ]
 
 
 def test_the_json_has_fractions_by_condition_and_view(embeddings: Embeddings):
     written = json.loads(json.dumps(evaluate_embeddings(embeddings).to_dict(), allow_nan=False))
-    assert list(written) == ["protocol", "distance", "rank1", "mean"]
+    assert list(written) == ["protocol", "distance", "rank1", "mean", "counts", "missing", "remarks"]
     assert list(written["rank1"]) == list(CONDITIONS)
     assert set(written["rank1"]["nm"]) == {"views", "mean"}
     assert written["rank1"]["nm"]["views"]["000"] == pytest.approx(0.96956522, abs=1e-6)

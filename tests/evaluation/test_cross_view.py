@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attengait.errors import AttenGaitError
 from attengait.evaluation import Embeddings, distance, evaluate_embeddings, load_embeddings
 from attengait.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 
@@ -94,11 +95,76 @@ def test_what_is_missing_is_none_and_named(embeddings: Embeddings):
     assert result.rank1["bg"]["018"] is None
     assert result.mean_average_precision is not None
     assert set(result.mean_average_precision["cl"].values()) == {None}
-    assert result.missing == ("no bg probe at view 018", "no cl probe at all (cl-01)")
+    assert result.missing[0] == "no gallery of walk cl-02"
+    assert {"no bg probe at view 018", "no cl probe at all (cl-01)"} <= set(result.missing)
 
 
-def test_probes_without_an_item_at_another_view_are_named(embeddings: Embeddings):
+def walks_of(names: list[tuple[str, str, str]], seed: int = 0) -> Embeddings:
+    """Random embeddings of these subjects, walks and views, those of a subject alike."""
+    random = np.random.default_rng(seed)
+    identity = {subject: random.normal(size=(4, 8)) for subject, _, _ in names}
+    features = np.stack([identity[subject] + random.normal(size=(4, 8)) for subject, _, _ in names])
+    subjects, sequences, views = (np.array(column) for column in zip(*names, strict=True))
+    return Embeddings(features=features.astype(np.float32), subjects=subjects, sequences=sequences, views=views)
+
+
+def opengait_cell(embeddings: Embeddings, walk: str, view: str, name: str) -> tuple[float, float]:
+    """Rank-1 and mAP in OpenGait's manner: one probe after another, its own walks at the same view thrown out."""
+    everyone = range(len(embeddings))
+    gallery = [i for i in everyone if embeddings.sequences[i] in ("nm-02", "bg-02", "cl-02")]
+    firsts, precisions = [], []
+    for probe in everyone:
+        if (embeddings.sequences[probe], embeddings.views[probe]) != (walk, view):
+            continue
+        same = [embeddings.subjects[i] == embeddings.subjects[probe] for i in gallery]
+        kept = [i for i, is_same in zip(gallery, same, strict=True) if not (is_same and embeddings.views[i] == view)]
+        row = distance(embeddings.features[probe : probe + 1], embeddings.features[kept], name)[0]
+        matches = [embeddings.subjects[kept[i]] == embeddings.subjects[probe] for i in np.argsort(row)]
+        firsts.append(float(matches[0]))
+        places = [place for place, match in enumerate(matches, start=1) if match]
+        if places:  # else left out of mAP only
+            precisions.append(sum((k + 1) / place for k, place in enumerate(places)) / len(places))
+    return sum(firsts) / len(firsts), sum(precisions) / len(precisions)
+
+
+@pytest.mark.parametrize("name", ["part-l2", "l2"])
+def test_a_probe_without_a_match_counts_as_wrong_for_rank_1_and_is_left_out_of_map(name: str):
+    walks = ("nm-01", "nm-02", "bg-01", "bg-02", "cl-01", "cl-02")
+    everything = [(f"{s:03d}", walk, view) for s in range(20) for walk in walks for view in ("000", "090", "180")]
+    embeddings = walks_of([row for row in everything if row[0] != "019" or not row[1].endswith("02")])
+    result = evaluate_embeddings(embeddings, protocol="casia-b-cross-view", distance=name)
+    assert result.mean_average_precision is not None
+    for condition in CONDITIONS:
+        for view in ("000", "090", "180"):
+            rank1, precision = opengait_cell(embeddings, f"{condition}-01", view, name)
+            assert result.rank1[condition][view] == pytest.approx(rank1, abs=1e-12)
+            assert result.mean_average_precision[condition][view] == pytest.approx(precision, abs=1e-12)
+            assert round(20 * rank1, 9) == round(20 * rank1)  # of all 20 subjects, not of the 19 with a match
+    written = result.to_dict()
+    assert written["counts"]["unmatched_probes"] == 9
+    assert written["missing"] == ["no gallery of subject 019"]
+    assert written["remarks"] == [
+        f"3 {condition} probes have no gallery item of their subject at another view, so they count as wrong for "
+        f"rank-1 and are left out of mAP: 019/{condition}-01/000, 019/{condition}-01/090, 019/{condition}-01/180"
+        for condition in CONDITIONS
+    ]
+    assert all(remark in str(result) for remark in written["remarks"])
+
+
+def test_a_cell_of_which_no_probe_has_a_match_is_0_for_rank_1_and_has_no_map():
+    names = [(s, walk, view) for s in ("001", "002") for walk in ("nm-01", "nm-02") for view in ("000", "090")]
+    # At view 090 there are probes only, whose gallery is at 000; those at 000 have no gallery at 090.
+    embeddings = walks_of([row for row in names if row[1:] != ("nm-02", "090")])
+    result = evaluate_embeddings(embeddings, protocol="casia-b-cross-view")
+    assert result.mean_average_precision is not None
+    assert (result.rank1["nm"]["000"], result.mean_average_precision["nm"]["000"]) == (0.0, None)
+    assert result.mean_average_precision["nm"]["090"] is not None
+    assert result.num_unmatched == 2
+
+
+def test_one_view_alone_is_refused(embeddings: Embeddings):
     one_view = embeddings.select((embeddings.views == "090") & np.isin(embeddings.sequences, ["nm-01", "nm-02"]))
-    result = evaluate_embeddings(one_view, protocol="casia-b-cross-view")
-    assert result.rank1["nm"]["090"] is None
-    assert result.missing[0].endswith("nm probes of view 090 have no gallery item at another view")
+    with pytest.raises(
+        AttenGaitError, match=r"fits no sequence of the embeddings: .* at other views, but .* views 090; "
+    ):
+        evaluate_embeddings(one_view, protocol="casia-b-cross-view")

@@ -1,0 +1,134 @@
+"""Plain arrays of an `.npz` file that a stranger may have written or a disk damaged.
+
+`numpy.load` trusts such a file: it allocates what a header claims, does not check the CRC of what it leaves unread, and
+lets errors of the zip file's and the header's parsers out as they are. Here every size is compared with the bytes that
+are there before anything is allocated, each array is read to its end, where its CRC is checked, and whatever is wrong
+is an NpzError.
+"""
+
+import ast
+import errno
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attengait.system.files import open_regular
+
+MOST_LETTERS = 1024
+"""Of one text in an array."""
+_MOST_UNPACKED_BYTES = 2**30
+_MOST_SHRUNK = 200
+"""More than a gibibyte is not unpacked from an array that is compressed to less than a 200th: real features are not."""
+_MOST_HEADER_BYTES = 10_000
+_MOST_AXES = 8
+_MAGIC = b"\x93NUMPY"
+_LENGTHS = {1: "<H", 2: "<I", 3: "<I"}
+_DTYPE = re.compile(r"[<>=|]?(?:[biufU]\d{1,9}|\?)", re.ASCII)
+_SURROGATES = (0xD800, 0xDFFF)
+_MOST_CODE_POINT = 0x10FFFF
+_DAMAGE = (
+    ValueError,  # with UnicodeDecodeError
+    TypeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,  # with NotImplementedError and RecursionError
+    SyntaxError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class NpzError(Exception):
+    """The file is damaged, or holds something else than plain arrays. Its text continues a sentence about the file."""
+
+
+def read_arrays(path: Path, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """The arrays of these names that the file has: numbers and text.
+
+    Raises NpzError, or OSError where the file cannot be read at all.
+    """
+    with open_regular(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                members = [info.filename for info in archive.infolist()]
+                counts = {name: members.count(f"{name}.npy") for name in wanted}
+                if twice := [name for name, count in counts.items() if count > 1]:
+                    raise NpzError(f"hold {twice[0]} twice")
+                return {name: _read(archive, name) for name, count in counts.items() if count}
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
+                raise
+            raise NpzError(
+                "are damaged or not an .npz of plain arrays (numbers and text, no Python objects)"
+            ) from error
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"compression {info.compress_type}")
+    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+        raise ValueError("sizes that differ")
+    if info.file_size > max(_MOST_UNPACKED_BYTES, _MOST_SHRUNK * info.compress_size):
+        raise NpzError(
+            f"hold {name}, which would take {info.file_size:,} bytes of {info.compress_size:,} compressed ones"
+        )
+    with archive.open(info) as member:
+        shape, dtype, is_fortran = _read_header(member)
+        begin = member.tell()
+        if dtype.kind == "U" and dtype.itemsize > 4 * MOST_LETTERS:
+            raise NpzError(
+                f"hold {name}, whose texts have up to {dtype.itemsize // 4:,} letters (at most {MOST_LETTERS})"
+            )
+        num_bytes = math.prod(shape) * dtype.itemsize
+        if num_bytes != info.file_size - begin:
+            raise NpzError(
+                f"hold {name} of shape {list(shape)} and {dtype}, which are {num_bytes:,} bytes, but "
+                f"{info.file_size - begin:,} bytes are there"
+            )
+        data = member.read()  # to the end, where the CRC is checked
+    if len(data) != num_bytes:
+        raise EOFError
+    if dtype.kind == "U":
+        _check_text(np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder)))
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape, dtype and whether the values are in Fortran's order; as `numpy.lib.format` describes it."""
+    start = member.read(8)
+    if start[:6] != _MAGIC or start[6] not in _LENGTHS:
+        raise ValueError("no array")
+    length_format = _LENGTHS[start[6]]
+    (length,) = struct.unpack(length_format, member.read(struct.calcsize(length_format)))
+    if length > _MOST_HEADER_BYTES:
+        raise ValueError("a long header")
+    text = member.read(length)
+    if len(text) != length:
+        raise EOFError
+    header = ast.literal_eval(text.decode("ascii").strip())
+    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
+        raise ValueError("another header")
+    descr, is_fortran, shape = header["descr"], header["fortran_order"], header["shape"]
+    if not isinstance(descr, str) or not _DTYPE.fullmatch(descr) or not isinstance(is_fortran, bool):
+        raise ValueError("no plain numbers or text")
+    if not isinstance(shape, tuple) or len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("no shape")
+    return shape, np.dtype(descr), is_fortran
+
+
+def _check_text(code_points: NDArray[np.uint32]) -> None:
+    """Raise ValueError where Python would not make a text of these, or could not show it."""
+    first, last = _SURROGATES
+    if ((code_points > _MOST_CODE_POINT) | ((code_points >= first) & (code_points <= last))).any():
+        raise ValueError("no text")

@@ -1,0 +1,129 @@
+"""A protocol that fits nothing is refused before anything is embedded; the table says what the data lack."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import attengait
+from attengait.cli.main import app
+from attengait.errors import AttenGaitError
+from attengait.evaluation import Embeddings, save_embeddings
+from attengait.model.config import ModelConfig
+from attengait.pipelines import embed as embedding
+
+WALKS = [*(f"nm-{i:02d}" for i in range(1, 7)), "bg-01", "bg-02", "cl-01", "cl-02"]
+ROWS = [(s, w, v) for s in ("075", "076", "077", "078", "079") for w in WALKS for v in ("000", "090", "180")]
+
+
+@pytest.fixture
+def store(data: Path) -> attengait.Store:
+    """Walks nm-01 and nm-05 of two subjects at two views."""
+    return attengait.open_store(data / "walkers-0.1.0.zarr")
+
+
+@pytest.fixture
+def network() -> attengait.AttenGait:
+    return attengait.AttenGait(ModelConfig(widths=(4, 8, 8), part_width=8, embedding_size=4))
+
+
+def made(rows: list[tuple[str, str, str]]) -> Embeddings:
+    """Embeddings of subjects that are easily told apart."""
+    subjects, sequences, views = (np.array(column) for column in zip(*rows, strict=True))
+    random = np.random.default_rng(0)
+    identity = {subject: random.normal(size=(4, 8)) for subject in sorted({s for s, _, _ in rows})}
+    features = np.stack([identity[s] + 0.01 * random.normal(size=(4, 8)) for s in subjects]).astype(np.float32)
+    return Embeddings(features=features, subjects=subjects, sequences=sequences, views=views)
+
+
+def evaluate_file(folder: Path, rows: list[tuple[str, str, str]], *options: str) -> tuple[int, str, dict[str, object]]:
+    """Exit status, what is on the screen with its lines joined, and the JSON of `attengait evaluate --embeddings`."""
+    save_embeddings(folder / "e.npz", made(rows))
+    words = ["evaluate", "--embeddings", str(folder / "e.npz"), "--json", str(folder / "e.json"), *options]
+    done = CliRunner().invoke(app, words)
+    written = json.loads((folder / "e.json").read_text()) if done.exit_code == 0 else {}
+    return done.exit_code, " ".join(done.output.split()), written
+
+
+def test_a_protocol_that_fits_no_sequence_of_a_store_is_refused_before_embedding(
+    store: attengait.Store, network: attengait.AttenGait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "SequenceStream", None)  # embedding would fail here
+    fits_one = store.select(walks=["nm-01"])
+    with pytest.raises(
+        AttenGaitError, match=r"^protocol casia-b-cross-view fits no sequence of .*0\.zarr: .*; casia-b fits$"
+    ):
+        attengait.evaluate(network, store, protocol="casia-b-cross-view")
+    with pytest.raises(AttenGaitError, match=r"have the walks nm-01 and the views 072, 090; none of "):
+        attengait.evaluate(network, fits_one)
+    with pytest.raises(TypeError):
+        attengait.evaluate(network, store)
+
+
+def test_a_protocol_that_fits_some_is_embedded_and_evaluated(
+    store: attengait.Store, network: attengait.AttenGait
+) -> None:
+    result = attengait.evaluate(network, store)
+    assert (result.num_subjects, result.num_probes, result.num_gallery) == (2, 4, 4)
+    assert result == attengait.evaluate(attengait.embed(network, store))
+
+
+def test_a_protocol_that_fits_no_sequence_of_a_file_is_refused(tmp_path: Path) -> None:
+    embeddings = made([("00002", walk, view) for walk in ("00", "01") for view in ("000", "270")])
+    save_embeddings(tmp_path / "oumvlp.npz", embeddings)
+    with pytest.raises(AttenGaitError, match=r"^protocol casia-b fits no sequence of .*oumvlp\.npz: .*; none of "):
+        attengait.evaluate(tmp_path / "oumvlp.npz")
+    done = CliRunner().invoke(app, ["evaluate", "--embeddings", str(tmp_path / "oumvlp.npz")])
+    assert isinstance(done.exception, AttenGaitError)
+    assert done.exception.exit_status == 1
+    assert not done.stdout
+
+
+def test_a_subject_without_gallery_is_counted_as_the_protocol_says(tmp_path: Path) -> None:
+    rows = [row for row in ROWS if row[0] != "079" or row[1] not in WALKS[:4]]
+    status, screen, written = evaluate_file(tmp_path, rows)
+    assert status == 0
+    assert written["mean"] == pytest.approx(0.8)
+    assert written["counts"] == {
+        "subjects": 5,
+        "gallery_subjects": 4,
+        "probes": 90,
+        "gallery": 48,
+        "tied_probes": 0,
+        "unmatched_probes": 18,
+        "missing_sequences": 12,
+        "repeated_rows": 0,
+        "unused_sequences": 0,
+    }
+    assert written["missing"] == ["no gallery of subject 079"]
+    assert "no gallery of subject 079 18 probes whose subject has no gallery item at any of the other views" in screen
+
+
+def test_missing_walks_are_named(tmp_path: Path) -> None:
+    _, screen, written = evaluate_file(tmp_path, [row for row in ROWS if row[1] not in ("nm-03", "nm-04", "bg-02")])
+    assert written["missing"] == ["no gallery of 2 walks: nm-03, nm-04", "no bg probe of walk bg-02"]
+    assert "no gallery of 2 walks: nm-03, nm-04 no bg probe of walk bg-02" in screen
+
+
+def test_repeated_rows_are_named(tmp_path: Path) -> None:
+    _, screen, written = evaluate_file(tmp_path, ROWS + ROWS)
+    assert "150 repeated rows of sequences that are there already, each row counts: 075/bg-01/000, " in screen
+    assert isinstance(written["remarks"], list)
+    assert written["remarks"][0].startswith("150 repeated rows")
+
+
+def test_the_order_of_features_can_be_said_for_a_file_that_does_not_say_it(tmp_path: Path) -> None:
+    embeddings = made(ROWS)
+    arrays = {name: getattr(embeddings, name) for name in ("subjects", "sequences", "views")}
+    np.savez(tmp_path / "opengait.npz", features=embeddings.features.transpose(0, 2, 1), **arrays)
+    words = ["evaluate", "--embeddings", str(tmp_path / "opengait.npz"), "--distance", "part-l2"]
+    refused = CliRunner().invoke(app, words)
+    assert isinstance(refused.exception, AttenGaitError)
+    assert "--feature-order parts-last" in str(refused.exception)
+    done = CliRunner().invoke(app, [*words, "--feature-order", "parts-last", "--json", str(tmp_path / "a.json")])
+    assert done.exit_code == 0
+    assert json.loads((tmp_path / "a.json").read_text()) == attengait.evaluate(embeddings, distance="part-l2").to_dict()
+    alone = CliRunner().invoke(app, ["evaluate", "run", "store", "--feature-order", "parts-last"])
+    assert "--feature-order is parts-last, but must be given with --embeddings only" in str(alone.exception)
