@@ -1,11 +1,9 @@
 """Commands about data: synth, preprocess, info, verify, show."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from attengait.cli.options import (
@@ -19,9 +17,11 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
+from attengait.cli.output import block, cell, say, say_json, sentence, show_table
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
+from attengait.system.printable import printable
 
 if TYPE_CHECKING:
     from attengait.preprocessing.recipe import Recipe
@@ -65,7 +65,7 @@ def synth(
     total = config.num_frames
     with ProgressLine() as line:
         summary = write_walkers(out, config, progress=line)
-    print(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
+    say(sentence(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}"))
 
 
 def preprocess(
@@ -186,11 +186,11 @@ def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
     from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
 
     if dry_run:
-        print(plan_preprocessing(config))
+        say(plan_preprocessing(config))
         return
     with ProgressLine() as line:
         summary = run_preprocessing(config, line)
-    print(summary)
+    say(summary)
 
 
 def info(
@@ -204,14 +204,14 @@ def info(
 
     summary = summarise(open_store(store))
     if as_json:
-        print(json.dumps(summary, indent=2))
+        say_json(summary, indent=2)
         return
-    table = Table(title=summary["path"], show_header=False, title_justify="left")
+    table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
-        table.add_row(key.replace("_", " "), _plain(value))
-    Console().print(table)
+        table.add_row(cell(key.replace("_", " ")), block(_plain(value)))
+    show_table(table)
     if summary["digest"] is None:
-        print(NO_DIGEST)
+        say(NO_DIGEST)
 
 
 def verify(store: StoreArgument) -> None:
@@ -226,11 +226,11 @@ def verify(store: StoreArgument) -> None:
         findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
-            print(finding)
+            say(sentence(finding))
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
-    print(f"{place}: every checksum and every index record is right")
+    say(sentence(f"{place}: every checksum and every index record is right"))
     if not has_digest(opened.attributes):
-        print(f"But {NO_DIGEST}")
+        say(f"But {NO_DIGEST}")
 
 
 def show(
@@ -247,14 +247,14 @@ def show(
     check_target(out)
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
-    print(f"{out}: {len(shown)} sequences of {opened.location}")
+    say(sentence(f"{out}: {len(shown)} sequences of {opened.location}"))
 
 
 def _plain(value: object, separator: str = "\n") -> str:
     if isinstance(value, dict):
-        return separator.join(f"{key}: {_plain(item, ', ')}" for key, item in value.items())
+        return separator.join(f"{printable(key)}: {_plain(item, ', ')}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(printable(item) for item in value)
     if value is None:
         return "unknown"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(value)

@@ -13,6 +13,8 @@ import typer
 
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
+from attengait.cli.last_net import is_traceback_wanted, say_unexpected
+from attengait.cli.output import complain, say, shown_usage_errors, write_any_letter
 from attengait.cli.progress import show_log
 from attengait.errors import AttenGaitError
 from attengait.store.location import limit_waiting
@@ -26,11 +28,16 @@ class Terminated(KeyboardInterrupt):
 class _Commands(typer.core.TyperGroup):
     """The subcommands; an interrupted one says what is kept and exits with 128 + the signal's number."""
 
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        with shown_usage_errors():
+            return super().make_context(*arguments, **named)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with shown_usage_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            print(f"attengait: {stop}" if str(stop) else "attengait: stopped", file=sys.stderr)
+            complain(f"attengait: {stop}" if str(stop) else "attengait: stopped")
             number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
             raise typer.Exit(128 + number) from None
 
@@ -61,7 +68,7 @@ app.add_typer(benchmark.app, name="benchmark")
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if version:
-        print(f"attengait {__version__}")
+        say(f"attengait {__version__}")
         raise typer.Exit
 
 
@@ -75,10 +82,11 @@ def main() -> None:
     keep_freed_memory()
     limit_waiting()
     show_log()
+    write_any_letter()
     try:
         app()
     except AttenGaitError as error:
-        print(f"attengait: {error}", file=sys.stderr)
+        complain(f"attengait: {error}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output is gone (`attengait info STORE | head`): nothing is left to say.
@@ -86,7 +94,12 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"attengait: {where}{error.strerror or error}", file=sys.stderr)
+        complain(f"attengait: {where}{error.strerror or error}")
+        sys.exit(1)
+    except Exception as error:
+        if is_traceback_wanted():
+            raise
+        say_unexpected(error)
         sys.exit(1)
 
 
