@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.datasets.picture_size import too_large
 from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
 from attengait.store.skipped import Reason
+from attengait.system.files import open_regular
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
@@ -94,7 +96,7 @@ def read_colour(path: str) -> NDArray[np.uint8] | None:
 def read_complete(path: str) -> bytes | None:
     """Return a file's bytes; None if it cannot be read or is not complete."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read()
     except OSError:
         return None
@@ -127,7 +129,12 @@ def silent_opencv() -> Iterator[None]:
 
 
 def is_complete(data: bytes) -> bool:
-    """Whether a file's bytes are a PNG with every checksum right, a JPEG with its end, or of another kind."""
+    """Whether a file's bytes are a PNG with every checksum right, a JPEG with its end, or of another kind.
+
+    A picture that claims more than MAX_PIXELS is not decoded: see `attengait.datasets.picture_size`.
+    """
+    if too_large(data):
+        return False
     if data.startswith(_PNG_SIGNATURE):
         return _is_complete_png(data)
     if data.startswith(_JPEG_SIGNATURE):
