@@ -1,6 +1,6 @@
 """`python -m attengait` is the `attengait` command."""
 
-from attengait.cli.main import main
+from attengait.cli.start import main
 
 if __name__ == "__main__":
     main()

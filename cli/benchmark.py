@@ -1,5 +1,6 @@
 """The `benchmark` commands: a table, then one line of JSON."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attengait.cli.options import STORE_HELP, StoreArgument, parse_numbers
-from attengait.cli.output import say, say_json
+from attengait.cli.output import say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -71,11 +72,11 @@ def loader(
             num_batches=batches,
             repeats=repeats,
         )
-        say(f"{format_table(report)}\n")
+        say_lines(f"{format_table(report)}\n")
         reports.append(report)
     if plot is not None:
         plot_rates(reports, plot, unit="clips_per_s", ours="stream")
-    say_json(reports[0] if len(reports) == 1 else reports)
+    print(json.dumps(reports[0] if len(reports) == 1 else reports))
 
 
 @app.command("preprocess")
@@ -108,8 +109,8 @@ def preprocess(
         repeats=repeats,
         dataset=dataset,
     )
-    say(format_table(report))
-    say_json(report)
+    say_lines(format_table(report))
+    print(json.dumps(report))
 
 
 @app.command("flow")
@@ -130,8 +131,8 @@ def flow(
         batches=parse_numbers("batches", batches),
         repeats=repeats,
     )
-    say(format_table(report))
-    say_json(report)
+    say_lines(format_table(report))
+    print(json.dumps(report))
 
 
 @app.command("agreement")
@@ -149,10 +150,10 @@ def agreement(
     width, height = _parse_size("size", size)
     report = measure_agreement(height=height, width=width, frames=frames)
     table = format_agreement(report)
-    say(table)
+    say_lines(table)
     if out is not None:
         write_atomically(out, (table + "\n").encode())
-    say_json(report)
+    print(json.dumps(report))
 
 
 @app.command("scale")
@@ -175,10 +176,10 @@ def scale(
         check_plot(plot)
     sizes = parse_numbers("sequences", sequences)
     report = benchmark_scale(sizes, max_files=files, num_batches=batches, repeats=repeats)
-    say(format_table(report))
+    say_lines(format_table(report))
     if plot is not None:
         plot_curves(report, plot, x="sequences", curves=CURVES)
-    say_json(report)
+    print(json.dumps(report))
 
 
 @app.command("layout")
@@ -209,10 +210,10 @@ def layout(
     layouts = [Layout(codec=codec, chunk_frames=chunk, shard_frames=shard) for codec, chunk, shard in lengths]
     report = benchmark_layout(store, layouts, clip_frames=clip_frames, num_batches=batches, repeats=repeats)
     table = format_table(report)
-    say(table)
+    say_lines(table)
     if out is not None:
         write_atomically(out, (table + "\n").encode())
-    say_json(report)
+    print(json.dumps(report))
 
 
 @app.command("ranks")
@@ -239,8 +240,8 @@ def ranks(
         num_batches=batches,
         repeats=repeats,
     )
-    say(format_table(report))
-    say_json(report)
+    say_lines(format_table(report))
+    print(json.dumps(report))
 
 
 @app.command("soak")
@@ -256,8 +257,8 @@ def soak(
 
     with ProgressLine() as line:
         report = benchmark_soak(store, num_clips=clips, batch_size=batch_size, clip_frames=clip_frames, progress=line)
-    say(format_table(report))
-    say_json(report)
+    say_lines(format_table(report))
+    print(json.dumps(report))
     if report["growth"]:
         raise AttenGaitError(f"streaming does not keep what it takes: {'; '.join(report['growth'])}")
 

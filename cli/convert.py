@@ -15,7 +15,7 @@ from attengait.cli.options import (
     StoreArgument,
     WorkersOption,
 )
-from attengait.cli.output import say, sentence
+from attengait.cli.output import say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.system.machine import usable_cores
 
@@ -153,7 +153,7 @@ def export_pickles(
             dry_run=dry_run,
             progress=line,
         )
-    say(sentence(summary))
+    say_lines(summary)
 
 
 def _run(

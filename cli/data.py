@@ -1,10 +1,13 @@
 """Commands about data: synth, preprocess, info, verify, show."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from attengait.cli.options import (
     CHUNK_FRAMES,
@@ -17,11 +20,10 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
-from attengait.cli.output import block, cell, say, say_json, sentence, show_table
+from attengait.cli.output import cell, cell_of_lines, say, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
-from attengait.system.printable import printable
 
 if TYPE_CHECKING:
     from attengait.preprocessing.recipe import Recipe
@@ -65,7 +67,7 @@ def synth(
     total = config.num_frames
     with ProgressLine() as line:
         summary = write_walkers(out, config, progress=line)
-    say(sentence(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}"))
+    say(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
 def preprocess(
@@ -186,11 +188,11 @@ def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
     from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
 
     if dry_run:
-        say(plan_preprocessing(config))
+        say_lines(plan_preprocessing(config))
         return
     with ProgressLine() as line:
         summary = run_preprocessing(config, line)
-    say(summary)
+    say_lines(summary)
 
 
 def info(
@@ -204,12 +206,12 @@ def info(
 
     summary = summarise(open_store(store))
     if as_json:
-        say_json(summary, indent=2)
+        say_lines(json.dumps(summary, indent=2))
         return
     table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
-        table.add_row(cell(key.replace("_", " ")), block(_plain(value)))
-    show_table(table)
+        table.add_row(cell(key.replace("_", " ")), _cell(value))
+    Console().print(table)
     if summary["digest"] is None:
         say(NO_DIGEST)
 
@@ -226,9 +228,9 @@ def verify(store: StoreArgument) -> None:
         findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
-            say(sentence(finding))
+            say(finding)
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
-    say(sentence(f"{place}: every checksum and every index record is right"))
+    say(f"{place}: every checksum and every index record is right")
     if not has_digest(opened.attributes):
         say(f"But {NO_DIGEST}")
 
@@ -247,14 +249,20 @@ def show(
     check_target(out)
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
-    say(sentence(f"{out}: {len(shown)} sequences of {opened.location}"))
+    say(f"{out}: {len(shown)} sequences of {opened.location}")
 
 
-def _plain(value: object, separator: str = "\n") -> str:
+def _cell(value: object) -> Text:
     if isinstance(value, dict):
-        return separator.join(f"{printable(key)}: {_plain(item, ', ')}" for key, item in value.items())
+        return cell_of_lines(f"{key}: {_plain(item)}" for key, item in value.items())
+    return cell(_plain(value))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return ", ".join(printable(item) for item in value)
+        return ", ".join(str(item) for item in value)
     if value is None:
         return "unknown"
-    return f"{value:,}" if isinstance(value, int) else printable(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

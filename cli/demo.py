@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 import attengait
 from attengait.cli.options import WorkersOption
-from attengait.cli.output import say, sentence, show_table
+from attengait.cli.output import say, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.cli.train import train_with_line
@@ -74,7 +75,7 @@ def demo(
             executor=choose_executor(recipe, workers=processes),
             progress=line,
         )
-    say(summary)
+    say_lines(summary)
     sheet = out / "contact-sheet.png"
     contact_sheet(open_store(store), sheet, num_rows=12, num_frames=12)
 
@@ -86,7 +87,7 @@ def demo(
     table = evaluate_embeddings(embeddings)
     write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
 
-    show_table(evaluation_table(table))
+    Console().print(evaluation_table(table))
     say(
         f"trained on subjects {_span(TRAINING_SUBJECTS)}; recognised subjects {_span(TEST_SUBJECTS)}, never seen; "
         f"{duration(time.monotonic() - started_seconds)} in all"
@@ -99,7 +100,7 @@ def demo(
         (out / "embeddings.npz", "features of the test subjects"),
         (out / "table.json", "the table above"),
     ):
-        say(sentence(f"  {path}  {what}"))
+        say(f"  {path}  {what}")
 
 
 def _make_walkers(out: Path, seed: int, workers: int) -> None:

@@ -1,12 +1,14 @@
 """The `doctor` command."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
-from attengait.cli.output import cell, say, say_json, show_table
+from attengait.cli.output import cell, say_lines
 from attengait.errors import AttenGaitError
 
 _NONE = "-"
@@ -26,15 +28,16 @@ def doctor(
         raise AttenGaitError(f"folder is {folder}, but must be a folder that exists")
     report = examine(folder)
     if as_json:
-        say_json(report, indent=2)
+        say_lines(json.dumps(report, indent=2))
         return
+    console = Console()
     for title, rows in tables_of(report).items():
         table = Table(title=cell(title), show_header=False, title_justify="left", box=None, padding=(0, 2))
         table.add_column(no_wrap=True, min_width=14)
         for name, text in rows:
             table.add_row(cell(name), cell(text))
-        show_table(table)
-        say("")
+        console.print(table, markup=False)
+        console.print()
 
 
 def tables_of(report: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -4,42 +4,39 @@ Subcommands import what they use when they run, so that `attengait --help` is qu
 """
 
 import os
-import signal
 import sys
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
-from attengait.cli.last_net import is_traceback_wanted, say_unexpected
-from attengait.cli.output import complain, say, shown_usage_errors, write_any_letter
+from attengait.cli.last_net import explain
+from attengait.cli.output import complain, keep_streams_open_to_all_letters
 from attengait.cli.progress import show_log
+from attengait.cli.signals import Signals, number_of
 from attengait.errors import AttenGaitError
 from attengait.store.location import limit_waiting
 from attengait.system.memory import keep_freed_memory
 
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: a batch system wants what Ctrl-C wants, and cleaning up after both is the same."""
+_signals = Signals()
 
 
 class _Commands(typer.core.TyperGroup):
     """The subcommands; an interrupted one says what is kept and exits with 128 + the signal's number."""
 
-    def make_context(self, *arguments: Any, **named: Any) -> Any:
-        with shown_usage_errors():
-            return super().make_context(*arguments, **named)
-
     def invoke(self, ctx: Any) -> Any:
         try:
-            with shown_usage_errors():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except KeyboardInterrupt as stop:
-            complain(f"attengait: {stop}" if str(stop) else "attengait: stopped")
-            number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-            raise typer.Exit(128 + number) from None
+            _signals.say(str(stop))
+            raise typer.Exit(128 + number_of(stop)) from None
+        except Exception:
+            # No import is interrupted, so a command may fail between a signal and its exception.
+            if _signals.stopped_by is None:
+                raise
+            _signals.say()
+            raise typer.Exit(128 + _signals.stopped_by) from None
 
 
 app = typer.Typer(
@@ -68,13 +65,35 @@ app.add_typer(benchmark.app, name="benchmark")
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if version:
-        say(f"attengait {__version__}")
+        print(f"attengait {__version__}")
         raise typer.Exit
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence on standard error and exit status 1 or 2."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Run the command line; whatever is wrong is one sentence on standard error, with exit status 1 or 2."""
+    run(Signals())
+
+
+def run(signals: Signals) -> None:
+    """As `main`, for a process that hears these signals."""
+    global _signals
+    _signals = signals
+    signals.interrupt()
+    try:
+        _run()
+    except BaseException:
+        if signals.stopped_by is None:
+            raise
+        # Whatever became of the interruption on its way here.
+        signals.say()
+        sys.exit(128 + signals.stopped_by)
+    finally:
+        if signals.stopped_by is None:
+            signals.end_at_once()
+
+
+def _run() -> None:
+    keep_streams_open_to_all_letters()
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -82,7 +101,6 @@ def main() -> None:
     keep_freed_memory()
     limit_waiting()
     show_log()
-    write_any_letter()
     try:
         app()
     except AttenGaitError as error:
@@ -96,12 +114,6 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename is not None else ""
         complain(f"attengait: {where}{error.strerror or error}")
         sys.exit(1)
-    except Exception as error:
-        if is_traceback_wanted():
-            raise
-        say_unexpected(error)
+    except Exception as error:  # whatever nobody foresaw: a user sees no traceback
+        explain(error)
         sys.exit(1)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as LiveProgress
 
-from attengait.cli.output import complain, say, sentence
+from attengait.cli.output import complain, say
+from attengait.system.printable import printable
 from attengait.system.progress import Progress, duration
 
 PLAIN_LINE_EVERY_SECONDS = 10.0
@@ -29,11 +30,8 @@ class ProgressLine(Progress):
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}", markup=False),
-            )
+            before, after = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[text]}"))
+            columns = (before, BarColumn(bar_width=24), after)
             self._live = LiveProgress(*columns, console=self._console, transient=True)
             self._live.start()
         return self
@@ -50,7 +48,7 @@ class ProgressLine(Progress):
         if task != self._task:
             self._begin(task, now, done)
         rest = self._rate_text(now, done, total, unit) if detail is None else f"  {detail}"
-        task, text = sentence(task), sentence(f"{done:,} of {total:,} {unit}{rest}")
+        task, text = printable(task), printable(f"{done:,} of {total:,} {unit}{rest}")
         if self._live is not None:
             if self._bar is None:
                 self._bar = self._live.add_task(task, total=total, text=text)
@@ -87,4 +85,4 @@ class _Sentences(logging.Handler):
         if record.levelno >= logging.WARNING:
             complain(f"warning: {record.getMessage()}")
         else:
-            say(sentence(record.getMessage()))
+            say(record.getMessage())

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from attengait.cli.options import StoreArgument
-from attengait.cli.output import say, sentence, show_table
+from attengait.cli.output import say
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.errors import ParameterError
@@ -37,7 +38,7 @@ def embed(
     with ProgressLine() as line:
         embeddings = embed_store(run, store, subjects=subjects, device=device, progress=line)
     save_embeddings(out, embeddings)
-    say(sentence(f"{out}: features {list(embeddings.features.shape)}"))
+    say(f"{out}: features {list(embeddings.features.shape)}")
 
 
 def evaluate(
@@ -94,6 +95,6 @@ def evaluate(
                 device=device or "auto",
                 progress=line,
             )
-    show_table(evaluation_table(result))
+    Console().print(evaluation_table(result))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
+from rich.table import Column, Table
 
 from attengait.cli.output import cell
 
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 def evaluation_table(result: "EvaluationResult") -> Group:
     """A table for a rich console: probe views down, conditions across, percent; below it the notes."""
     first, *conditions = result.headings
-    table = Table()
-    table.add_column(cell(first))
+    table = Table(Column(cell(first)))
     for heading in conditions:
         table.add_column(cell(heading), justify="right")
     *views, means = result.rows

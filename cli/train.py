@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attengait.cli.output import complain, say, say_exact, sentence
+from attengait.cli.output import complain, say, say_lines
 from attengait.cli.progress import ProgressLine
+from attengait.cli.signals import NUMBERS
 from attengait.system.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def train(
 ) -> None:
     """Train AttenGait on a store, or several.
 
-    Ctrl-C and SIGTERM stop it with a checkpoint. The same command with --resume then continues, to the same numbers.
+    Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint. The same command with --resume then continues, to the
+    same numbers.
     """
     from attengait.pipelines.train import choose_settings
     from attengait.training.config import parse_assignments
@@ -67,18 +69,18 @@ def train(
     settings = parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
     config = choose_settings(out, preset=preset, settings=settings, partition=partition, resume=resume)
     if show_settings:
-        say_exact(config.to_json())
+        say_lines(config.to_json())
         return
     result = train_with_line(
         stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"
     )
     rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
-    say(sentence(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}"))
+    say(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request to stop, so that the step ends and a checkpoint is written.
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop, so that the step ends and a checkpoint is written.
 
     A second signal acts at once, and so does the first one where training does not listen, as while frames are loaded.
     A signal that is ignored stays ignored, as under nohup.
@@ -98,7 +100,7 @@ def stop_signals() -> Iterator[StopRequest]:
         if not was_heard:
             handler(number, frame)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in NUMBERS:
         handler = signal.getsignal(number)
         if callable(handler):
             before[number] = signal.signal(number, remember)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.model.config import FRAME_PIXELS
+from attengait.model.run_folder import RECORD_NAME
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
@@ -17,10 +18,10 @@ from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores
 from attengait.store.opening import AnyStore
-from attengait.system.files import lock
+from attengait.system.files import lock, remove_leftovers
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
-from attengait.training.checkpoint import RunRecord, read_record, write_record
+from attengait.training.checkpoint import RUN_FILES, RunRecord, read_record, write_record
 from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
 from attengait.training.partition import read_partition, with_partition
 from attengait.training.trainer import Trainer, TrainingResult, resolve_device
@@ -149,7 +150,9 @@ def train_run(
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
     with _locked_folder(run), memory_errors(advice):
         if resume:
-            _check_same(run, read_record(run), record)
+            before = read_record(run)
+            _check_same(run, before, record)
+            record = before
         elif (run / "checkpoint.pt").exists():
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
@@ -179,6 +182,7 @@ def train_run(
                 plan=plan,
                 channels=len(channels),
                 input_channels=tuple(names[i] for i in channels) if config.data.channels else (),
+                record_sha256=record.sha256,
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,
@@ -268,6 +272,8 @@ def _locked_folder(run: Path) -> Iterator[None]:
     run.mkdir(parents=True, exist_ok=True)
     with (run / ".lock").open("wb") as file:
         lock(file, AttenGaitError(f"{run} is being trained in by another process"))
+        for name in RUN_FILES:
+            remove_leftovers(run / name)
         try:
             yield
         except BaseException:
@@ -281,7 +287,8 @@ def _is_begun(run: Path) -> bool:
     """Whether a folder is empty or holds a run."""
     if not run.is_dir():
         return False
-    if all(entry.name == ".lock" for entry in run.iterdir()):
+    # The last is what a kill leaves while the record is written.
+    if all(entry.name == ".lock" or entry.name.startswith(f".{RECORD_NAME}.") for entry in run.iterdir()):
         return True
     try:
         read_record(run)

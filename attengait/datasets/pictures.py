@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.datasets.picture_size import too_large
+from attengait.datasets.picture_size import has_too_many_pixels
 from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
 from attengait.store.skipped import Reason
 from attengait.system.files import open_regular
@@ -131,9 +131,9 @@ def silent_opencv() -> Iterator[None]:
 def is_complete(data: bytes) -> bool:
     """Whether a file's bytes are a PNG with every checksum right, a JPEG with its end, or of another kind.
 
-    A picture that claims more than MAX_PIXELS is not decoded: see `attengait.datasets.picture_size`.
+    A picture of more than `picture_size.MAX_PIXELS` is none of these: a small file may unpack to all memory.
     """
-    if too_large(data):
+    if has_too_many_pixels(data):
         return False
     if data.startswith(_PNG_SIGNATURE):
         return _is_complete_png(data)

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
 from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
-from attengait.datasets.plain_hdf5 import PlainHdf5Error, check_array, child, open_plain
 from attengait.datasets.source import Folders, Scan
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.store.description import Description
 from attengait.store.skipped import Reason, Skipped
+from attengait.system.hdf5 import check_numbers, member, open_hdf5
 
 LAYOUT = "one .h5 file for each sequence, such as 001_nm-01_090.h5"
 _SUFFIXES = (".h5", ".hdf5")
@@ -137,21 +137,29 @@ def _opened(path: str) -> Iterator[Any]:
     import h5py
 
     try:
-        with open_plain(path) as file:
-            data = child(file, "data")
-            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or 0 in data.shape:
+        with open_hdf5(path) as file:
+            data = member(file, "data")
+            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or not data.shape or 0 in data.shape:
                 raise Hdf5Error(f"{path} holds no array of numbers named data")
-            check_array(data)
-            if "compressFactor" in file.attrs:
-                attribute = file.attrs.get_id("compressFactor")
-                if attribute.shape not in ((), (1,)) or attribute.dtype.kind not in "biuf":
-                    raise Hdf5Error(f"{path} is damaged: its compressFactor is not one number")
-                factor = np.asarray(file.attrs["compressFactor"]).ravel()[0]
-                if factor:
-                    raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor}, not pictures")
+            check_numbers(data)
+            factor = _number(file, "compressFactor")
+            if factor:
+                raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor}, not pictures")
             yield data
-    except PlainHdf5Error as error:
+    except Hdf5Error:
+        raise
+    except AttenGaitError as error:
         raise Hdf5Error(str(error)) from None
+
+
+def _number(file: Any, name: str) -> float:
+    """An attribute of the root that is one number; 0 where there is none."""
+    if name not in file.attrs:
+        return 0
+    kept = file.attrs.get_id(name)
+    if kept.dtype.kind not in "biuf" or np.prod(kept.shape, dtype=float) != 1:
+        raise ValueError(f"its attribute {name} is no number")
+    return float(np.asarray(file.attrs[name]).ravel()[0])
 
 
 def _files(folder: str | Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:

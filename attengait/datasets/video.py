@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.datasets.picture_size import too_many_pixels
 from attengait.datasets.pictures import silent_opencv
 from attengait.datasets.source import Fault, Frame, ReadGrays
 from attengait.store.skipped import Reason
+from attengait.system.files import check_regular
 
 Result = TypeVar("Result")
 
@@ -88,16 +88,11 @@ def read_video(path: str, wanted: Set[int]) -> Iterator[tuple[int, NDArray[np.ui
     colours can differ from it by one level. Neither frame rate nor time stamps drop or double frames; rotation that the
     container asks for is done. Raises BrokenVideoError.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a named pipe would wait for ever
-        raise BrokenVideoError("it is not a file")
     with tempfile.TemporaryFile(buffering=0) as said:
         video, complaint = _overhear(partial(_open, path), said.fileno())
         if video is None or not video.isOpened():
             raise BrokenVideoError(complaint or "no video that FFmpeg knows")
         try:
-            width, height = (int(video.get(each)) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-            if problem := too_many_pixels(width, height):
-                raise BrokenVideoError(problem)
             for number in range(1, max(wanted, default=0) + 1):
                 decode = _gray if number in wanted else _pass_over
                 (is_there, gray), complaint = _overhear(partial(decode, video), said.fileno())
@@ -124,7 +119,8 @@ def _open(path: str) -> cv2.VideoCapture | None:
         # Relative, "a:b/c.avi" would be the protocol "a" to FFmpeg; OpenCV crashes on a name that is not UTF-8.
         absolute = os.path.abspath(path)
         absolute.encode()
-    except UnicodeEncodeError:
+        check_regular(absolute)
+    except (UnicodeEncodeError, OSError):
         return None
     # One thread and no hardware decoder: the bytes must not depend on the machine.
     parameters = [cv2.CAP_PROP_N_THREADS, 1, cv2.CAP_PROP_HW_ACCELERATION, cv2.VIDEO_ACCELERATION_NONE]

@@ -13,6 +13,10 @@ from attengait.system.lookup import check_name, look_up
 FRAME_PIXELS = 64
 """Height and width of an input frame."""
 
+MAX_BLOCKS = 100
+MAX_CLASSES = 10_000_000
+MAX_WIDTH = 65_536
+"""Bounds far above any use: a number beyond them is a mistake or damage, and nothing is made for it."""
 
 SPATIAL_REDUCTIONS = ("both", "mean")
 
@@ -37,10 +41,14 @@ class ModelOptions:
     """How the spatial pyramid reduces time: mean + max ("both", as published) or the mean alone ("mean")."""
 
     def __post_init__(self) -> None:
-        _require_count("blocks_per_stage", self.blocks_per_stage)
+        _require_count("blocks_per_stage", self.blocks_per_stage, MAX_BLOCKS)
         is_accepted = self.num_classes == 0 or _is_count(self.num_classes)
         require(is_accepted, "num_classes", self.num_classes, "a whole number of at least 0")
-        is_accepted = 0 <= self.attention_dropout < 1
+        is_accepted = self.num_classes <= MAX_CLASSES
+        require(is_accepted, "num_classes", self.num_classes, f"at most {MAX_CLASSES:,}")
+        require(isinstance(self.attention_softmax, bool), "attention_softmax", self.attention_softmax, "true or false")
+        dropout = self.attention_dropout
+        is_accepted = isinstance(dropout, (int, float)) and not isinstance(dropout, bool) and 0 <= dropout < 1
         require(is_accepted, "attention_dropout", self.attention_dropout, "at least 0 and below 1")
         check_name(SPATIAL_REDUCTIONS, self.spatial_reduction, "spatial_reduction")
 
@@ -62,12 +70,15 @@ class ModelConfig(ModelOptions):
 
     def __post_init__(self) -> None:
         ModelOptions.__post_init__(self)  # super() does not work in a class with slots
-        object.__setattr__(self, "widths", tuple(self.widths))
-        object.__setattr__(self, "input_channels", tuple(self.input_channels))
-        is_accepted = len(self.widths) == 3 and all(_is_count(width) for width in self.widths)
-        require(is_accepted, "widths", self.widths, "three whole numbers of at least 1")
+        for name, what in (("widths", "three whole numbers"), ("input_channels", "a list of names")):
+            require(isinstance(getattr(self, name), (list, tuple)), name, getattr(self, name), what)
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        is_accepted = len(self.widths) == 3 and all(_is_count(width) and width <= MAX_WIDTH for width in self.widths)
+        require(is_accepted, "widths", self.widths, f"three whole numbers from 1 to {MAX_WIDTH:,}")
         for name in ("channels", "part_width", "embedding_size"):
-            _require_count(name, getattr(self, name))
+            _require_count(name, getattr(self, name), MAX_WIDTH)
+        is_accepted = all(isinstance(name, str) for name in self.input_channels)
+        require(is_accepted, "input_channels", self.input_channels, "a list of names")
         is_accepted = len(self.input_channels) in (0, self.channels)
         require(is_accepted, "input_channels", self.input_channels, f"none or the names of {self.channels} channels")
 
@@ -110,5 +121,6 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _require_count(name: str, value: object) -> None:
+def _require_count(name: str, value: Any, most: int) -> None:
     require(_is_count(value), name, value, "a whole number of at least 1")
+    require(value <= most, name, value, f"at most {most:,}")

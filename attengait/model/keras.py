@@ -6,26 +6,26 @@ layers are matched by kind and order of creation. Widths, depth, D and classes f
 Keras stores convolutions [kh, kw, in, out] and the pyramids' depthwise kernels [b, 16, 1, C] and [b, b, 16, 1, C].
 """
 
+import importlib.util
+import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from attengait.datasets.plain_hdf5 import arrays, check_array, child, open_plain
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.model.config import ModelConfig
+from attengait.system.hdf5 import MAX_BYTES, check_numbers, datasets, member, open_hdf5
+from attengait.system.printable import printable
 
 if TYPE_CHECKING:
     import h5py
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-
-_MAX_BYTES = 8 << 30
-"""Of all arrays together, as they are stored: a network of 20,000 classes has 2 GiB."""
 
 _Array = npt.NDArray[np.float32]
 _Layer = dict[str, list[_Array]]
@@ -38,50 +38,45 @@ def read_keras_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     Raises:
         AttenGaitError: h5py is not installed, the file is damaged, or it does not hold an AttenGait network.
     """
-    h5py = _import_h5py()
-    with open_plain(path) as file:
-        root = child(file, "model_weights")
-        kinds = _layers(root if isinstance(root, h5py.Group) else file)
+    if importlib.util.find_spec("h5py") is None:
+        raise AttenGaitError(f"reading Keras weights needs h5py: {how_to_install()}")
+    with open_hdf5(path) as file:
+        weights = member(file, "model_weights")
+        kinds = _layers(file if weights is None else weights)
     try:
         return _config(kinds), _state(kinds)
     except (LookupError, ValueError) as error:
-        raise AttenGaitError(f"{path} does not hold the Keras weights of an AttenGait network: {error}") from error
-
-
-def _import_h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise AttenGaitError(f"reading Keras weights needs h5py: {how_to_install()}") from error
-    return h5py
+        raise AttenGaitError(
+            f"{path} does not hold the Keras weights of an AttenGait network: {printable(error)}"
+        ) from error
 
 
 def _layers(root: "h5py.Group") -> dict[str, list[_Layer]]:
     """Layers that hold weights, by kind, in order of creation."""
-    numbered: dict[str, list[tuple[int, _Layer]]] = {}
-    found: dict[str, _Layer] = {}
+    layers: dict[str, _Layer] = {}
     num_bytes = 0
-    for place, array in arrays(root):
-        name, _, key = place.partition("/")
-        if not key or array.shape is None or array.dtype.kind != "f":  # an array at the top is no layer
+    for path, dataset in datasets(root):
+        name, _, rest = path.partition("/")
+        if not rest or dataset.shape is None or dataset.dtype.kind != "f":  # a dataset at the top is no layer
             continue
-        check_array(array)
-        num_bytes += array.nbytes
-        if num_bytes > _MAX_BYTES:
-            raise AttenGaitError(f"{root.file.filename} is refused: its arrays take more than {_MAX_BYTES:,} bytes")
-        parts = found.setdefault(name, {}).setdefault(key.rsplit("/", 1)[-1].split(":")[0], [])
-        parts.append(np.asarray(array, np.float32))
-    for name, layer in found.items():
-        for parts in layer.values():
-            parts.sort(key=np.size)
+        check_numbers(dataset)
+        num_bytes += math.prod(dataset.shape) * np.dtype(np.float32).itemsize
+        if num_bytes > MAX_BYTES:
+            raise AttenGaitError(f"{printable(dataset.file.filename)} holds more than {MAX_BYTES:,} bytes of weights")
+        kept = layers.setdefault(name, {}).setdefault(rest.rpartition("/")[2].split(":")[0], [])
+        kept.append(np.asarray(dataset, np.float32))
+    numbered: dict[str, list[tuple[int, _Layer]]] = {}
+    for name, layer in layers.items():
+        for arrays in layer.values():
+            arrays.sort(key=np.size)
         kind, number = _kind_and_number(name)
         numbered.setdefault(kind, []).append((number, layer))
-    return {kind: [layer for _, layer in sorted(layers, key=_first)] for kind, layers in numbered.items()}
+    return {kind: [layer for _, layer in sorted(found, key=_first)] for kind, found in numbered.items()}
 
 
 def _kind_and_number(name: str) -> tuple[str, int]:
     """`attention_conv_12` -> ("attention_conv", 12); without a suffix it is the first."""
-    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name, re.ASCII)
+    match = re.fullmatch(r"(.+?)(?:_(\d{1,9}))?", name, re.ASCII | re.DOTALL)
     assert match is not None
     return match[1], int(match[2] or 0)
 

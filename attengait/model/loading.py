@@ -1,14 +1,19 @@
 """Weights in files: our own safetensors (state + configuration), and the published Keras files.
 
-A weights file holds the plain `state_dict` and, in its metadata, the configuration as JSON, so a file says which
-network it belongs to. If a tensor does not fit, the file is refused, and the error names the tensor and both shapes.
-No tensor is skipped.
+A weights file holds the plain `state_dict`. Its metadata holds one JSON object: the configuration, a checksum of each
+tensor, the digest of the run's record, and a digest of all this. If a tensor does not fit or was damaged, the file is
+refused, and the error names the tensor. No tensor is skipped.
+
+Nothing that a file says is believed before it is compared with the file: no network is made, and no tensor read, for
+sizes that the file does not have.
 """
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -16,15 +21,23 @@ import torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.model.checksums import check_tensors, checksums, is_finite
 from attengait.model.config import ModelConfig
 from attengait.model.keras import HDF5_MAGIC, read_keras_weights
 from attengait.model.net import AttenGait
-from attengait.system.files import write_atomically
+from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, record_digest, warn_unchecked
+from attengait.system.documents import is_intact, parse_document, require_keys, seal, shortened
+from attengait.system.files import open_regular, write_atomically
+from attengait.system.machine import available_memory_bytes
 
 WEIGHTS_NAME = "model.safetensors"
 """The newest weights in a run folder."""
 METADATA_KEY = "attengait-model"
 VERSION = 1
+MAX_HEADER_BYTES = 16 << 20
+
+Shapes = Mapping[str, Sequence[int]]
+"""The shapes of tensors, by their names."""
 
 
 def load_model(path: str | os.PathLike[str]) -> AttenGait:
@@ -41,7 +54,7 @@ def load_model(path: str | os.PathLike[str]) -> AttenGait:
     config, state = read_weights(path)
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
         model = AttenGait(config)
-    fit_weights(model, state, Path(path))
+    fit_weights(model, state, weights_file(path))
     return model.eval()
 
 
@@ -51,67 +64,166 @@ def load_weights(model: AttenGait, path: str | Path) -> None:
     Raises:
         AttenGaitError: as `load_model`, and where the file's tensors differ from the network's in name or shape.
     """
-    fit_weights(model, read_weights(path)[1], Path(path))
+    fit_weights(model, read_weights(path)[1], weights_file(path))
 
 
-def save_weights(model: AttenGait, path: Path) -> None:
-    """Write the network's state and configuration as safetensors; a reader sees the old file or the new one."""
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """The file that is read for a path: that in a run folder, or the path itself."""
+    path = Path(path)
+    return path / WEIGHTS_NAME if path.is_dir() else path
+
+
+def save_weights(model: AttenGait, path: Path, *, record_sha256: str | None = None) -> None:
+    """Write the network's state and configuration as safetensors; a reader sees the old file or the new one.
+
+    `record_sha256` is the digest of the run's record that the weights belong to.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content: dict[str, Any] = {"version": VERSION, "config": model.config.to_dict(), "crc32c": checksums(state)}
+    if record_sha256 is not None:
+        content["record_sha256"] = record_sha256
     # One entry: safetensors writes several in any order, and equal networks should give equal files.
-    description = json.dumps({"version": VERSION, "config": model.config.to_dict()})
-    write_atomically(path, safetensors.torch.save(state, {METADATA_KEY: description}))
+    write_atomically(path, safetensors.torch.save(state, {METADATA_KEY: json.dumps(seal(content))}))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The configuration and the state in a run folder or weights file. They are not compared with each other here."""
+    """The configuration and the state in a run folder or weights file. They fit each other.
+
+    Raises AttenGaitError and ParameterError as `load_model` does.
+    """
     try:
         path = Path(path)
     except TypeError:
         kind = type(path).__name__
         raise ParameterError(f"model is of type {kind}, but must be a path, or what attengait.train returned") from None
+    run: Path | None = None
     if path.is_dir():
-        path = path / WEIGHTS_NAME
+        run, path = path, path / WEIGHTS_NAME
         if not path.exists():
-            raise AttenGaitError(f"{path.parent} is not a run folder with saved weights: it holds no {WEIGHTS_NAME}")
+            raise AttenGaitError(f"{run} is not a run folder with saved weights: it holds no {WEIGHTS_NAME}")
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             magic = file.read(len(HDF5_MAGIC))
+            num_bytes = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
         raise AttenGaitError(f"no weights at {path}") from None
     except OSError as error:
-        raise AttenGaitError(f"cannot read {path}: {error.strerror}") from error
-    return read_keras_weights(path) if magic == HDF5_MAGIC else _read_safetensors(path)
+        raise AttenGaitError(f"cannot read {path}: {error.strerror or error}") from error
+    available = available_memory_bytes()
+    if available is not None and num_bytes > available:
+        raise AttenGaitError(
+            f"{path} has {num_bytes / 1e9:.1f} GB, more than the {available / 1e9:.1f} GB of memory that are left"
+        )
+    if magic == HDF5_MAGIC:
+        config, state = read_keras_weights(path)
+        _check_sizes(config, _shapes(state), path)
+        warn_unchecked(path)
+        return config, state
+    description, state = _read_safetensors(path, int.from_bytes(magic, "little"), num_bytes)
+    if run is not None and description.record_sha256 is not None and (run / RECORD_NAME).exists():
+        check_bound(path, description.record_sha256, run, record_digest(read_content(run)))
+    return description.config, state
 
 
-def _read_safetensors(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Description:
+    """What the metadata of a weights file say."""
+
+    config: ModelConfig
+    crc32c: Any
+    """The checksums by the names of the tensors; None in a file of version 0.1.0."""
+    record_sha256: str | None
+
+
+def _read_safetensors(path: Path, header_bytes: int, num_bytes: int) -> tuple[_Description, dict[str, Tensor]]:
+    what = f"{path} is not a whole .safetensors or .hdf5 weights file"
+    if not 0 < header_bytes <= num_bytes - 8:
+        raise AttenGaitError(f"{what}: its header does not fit into its {num_bytes:,} bytes")
+    if header_bytes > MAX_HEADER_BYTES:
+        raise AttenGaitError(f"{what}: its header is larger than {MAX_HEADER_BYTES >> 20} MiB")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            description = _describe(path, file.metadata() or {})
+            names = list(file.keys())
+            _check_sizes(description.config, {name: file.get_slice(name).get_shape() for name in names}, path)
+            state = {name: file.get_tensor(name) for name in names}
+        if description.crc32c is not None:
+            check_tensors(state, description.crc32c)
     except (safetensors.SafetensorError, OSError) as error:
-        raise AttenGaitError(f"{path} is not a whole .safetensors or .hdf5 weights file: {error}") from error
+        raise AttenGaitError(f"{what}: {error}") from error
+    except ValueError as error:
+        raise AttenGaitError(f"{path} is damaged: {error}") from None
+    if description.crc32c is None:
+        warn_unchecked(path)
+    return description, state
+
+
+def _describe(path: Path, metadata: Mapping[str, str]) -> _Description:
     if METADATA_KEY not in metadata:
         raise AttenGaitError(f"{path} is not a weights file of AttenGait: its metadata has no {METADATA_KEY}")
     try:
-        description = json.loads(metadata[METADATA_KEY])
-        if description["version"] != VERSION:
-            found = description["version"]
-            raise AttenGaitError(f"{path} is a weights file of version {found!r}, but this program reads {VERSION}")
-        return ModelConfig.from_dict(description["config"]), state
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, ParameterError) as error:
+        document = parse_document(metadata[METADATA_KEY])
+        version = document.get("version")
+        if version != VERSION or type(version) is not int:
+            found = shortened(version)
+            raise AttenGaitError(f"{path} is a weights file of version {found}, but this program reads {VERSION}")
+        if "crc32c" in document or "sha256" in document:
+            require_keys(document, ("version", "config", "crc32c", "sha256"), ("record_sha256",))
+        else:  # version 0.1.0
+            require_keys(document, ("version", "config"))
+        if not isinstance(document["config"], dict):
+            raise ValueError(f"its config is {shortened(document['config'])}, but must be an object")
+        config = ModelConfig.from_dict(document["config"])
+    except ValueError as error:
         raise AttenGaitError(f"{path} holds an unreadable model configuration: {error}") from error
+    if not is_intact(document):
+        raise AttenGaitError(f"{path} is damaged: its metadata were changed after they were written")
+    return _Description(config=config, crc32c=document.get("crc32c"), record_sha256=document.get("record_sha256"))
+
+
+def _check_sizes(config: ModelConfig, shapes: Shapes, path: Path) -> None:
+    """Raise AttenGaitError unless a file has just the tensors that its configuration asks for. Nothing is allocated."""
+    num_convolutions = 1 + len(config.widths) * config.blocks_per_stage
+    if num_convolutions > len(shapes):  # before so many layers are made
+        raise AttenGaitError(
+            f"{path} does not fit: its {config.blocks_per_stage:,} blocks per stage need {num_convolutions:,} "
+            f"convolutions, but it holds {len(shapes):,} tensors"
+        )
+    _check_shapes(shapes_of(config), shapes, path)
+
+
+def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The shapes of a network's tensors, without making any."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        return _shapes(AttenGait(config).state_dict())
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _check_shapes(own: Shapes, there: Shapes, path: Path) -> None:
+    for name, shape in own.items():
+        if name not in there:
+            raise AttenGaitError(f"{path} lacks the tensor {name} {list(shape)} of this model")
+        if list(there[name]) != list(shape):
+            shapes = f"{list(there[name])} there, {list(shape)} in this model"
+            raise AttenGaitError(f"{path} does not fit: the tensor {name} is {shapes}")
+    if surplus := sorted(there.keys() - own.keys()):
+        raise AttenGaitError(f"{path} does not fit: this model has no tensor {surplus[0]} {list(there[surplus[0]])}")
 
 
 def fit_weights(model: AttenGait, state: Mapping[str, Tensor], path: Path) -> None:
-    """Put a state read from `path` into a network; raises AttenGaitError naming the first tensor that does not fit."""
-    own = model.state_dict()
-    for name, tensor in own.items():
-        if name not in state:
-            raise AttenGaitError(f"{path} lacks the tensor {name} {list(tensor.shape)} of this model")
-        if state[name].shape != tensor.shape:
-            shapes = f"{list(state[name].shape)} there, {list(tensor.shape)} in this model"
-            raise AttenGaitError(f"{path} does not fit: the tensor {name} is {shapes}")
-    if surplus := sorted(state.keys() - own.keys()):
-        shape = list(state[surplus[0]].shape)
-        raise AttenGaitError(f"{path} does not fit: this model has no tensor {surplus[0]} {shape}")
+    """Put a state read from `path` into a network.
+
+    Raises AttenGaitError naming the first tensor that does not fit, or holds something else than finite numbers. Then
+    the network is as it was.
+    """
+    _check_shapes(_shapes(model.state_dict()), _shapes(state), path)
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise AttenGaitError(f"{path} does not fit: the tensor {name} is of type {kind}, not of floating point")
+        if not is_finite(tensor):
+            raise AttenGaitError(f"{path} holds no usable weights: the tensor {name} has values that are not finite")
     model.load_state_dict(state)

@@ -7,7 +7,6 @@ from attengait.store.layout import report_location
 from attengait.store.location import Location
 from attengait.store.skipped import Reason, SkipCount, Skipped, count_skipped, lines_of, plural
 from attengait.store.writer import WriteSummary
-from attengait.system.printable import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +33,7 @@ class PlanSummary:
     def __str__(self) -> str:
         size, sequences = f"{self.raw_bytes / 1e9:,.3f} GB", plural(self.num_sequences, "sequence")
         lines = [
-            f"{printable(self.location)} ({self.state}): {sequences}, at most {plural(self.max_frames, 'frame')},",
+            f"{self.location} ({self.state}): {sequences}, at most {plural(self.max_frames, 'frame')},",
             f"in {plural(self.num_shards, 'shard')} of {plural(self.shard_frames, 'frame')}, {size}"
             + (" before compression" if self.codec != "none" else ""),
         ]
@@ -69,8 +68,7 @@ class PreprocessSummary:
 
     def __str__(self) -> str:
         written = self.written
-        sequences, frames = plural(written.num_sequences, "sequence"), plural(written.num_frames, "frame")
-        content = f"{printable(self.location)}: {sequences}, {frames}"
+        content = f"{self.location}: {plural(written.num_sequences, 'sequence')}, {plural(written.num_frames, 'frame')}"
         if written.already_finished:
             lines = [f"{content}; it was finished already, nothing was done"]
         else:
@@ -80,4 +78,4 @@ class PreprocessSummary:
                 f"{self.frames_per_second:,.1f} frames/s{reused if written.num_shards_reused else ''})"
             ]
         lines += lines_of(self.skipped)
-        return "\n".join(lines + ([f"details: {printable(report_location(self.location))}"] if self.skipped else []))
+        return "\n".join(lines + ([f"details: {report_location(self.location)}"] if self.skipped else []))

@@ -116,7 +116,7 @@ class BatchPlan:
         if subjects_per_batch > len(self.subjects):
             raise ParameterError(
                 f"subjects_per_batch is {subjects_per_batch}, but must be at most the {len(self.subjects)} subjects "
-                f"that have a sequence {self.requirement}{_what_there_is(sequences, subjects, rules)}"
+                f"that have a sequence {self.requirement}{_what_there_is(sequences, subjects, rules, clip_frames)}"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
         labels = np.array([label_of.get(name, -1) for name in names.tolist()], np.int64)[codes]
@@ -224,22 +224,24 @@ def argsort_stable(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     return order
 
 
-def _what_there_is(sequences: "Sequences", subjects: Sequence[str], rules: ClipRules) -> str:
-    """The end of an error: the views or walks that the chosen subjects have, if the rules select among them."""
+def _what_there_is(sequences: "Sequences", subjects: Sequence[str], rules: ClipRules, clip_frames: int) -> str:
+    """The end of an error: what the chosen subjects have of what the rules select among, and what helps."""
     names, codes = distinct(sequences.subject)
     wanted = set(subjects)
     asked = np.isin(codes, np.flatnonzero([name in wanted for name in names.tolist()]))
     if not asked.any():
         return ""
     parts = []
-    if rules.min_frames:
+    too_short = not rules.repeat_short and sequences.length[asked].min() < clip_frames
+    if rules.min_frames or too_short:
         parts.append(f"sequences of {sequences.length[asked].min()} to {sequences.length[asked].max()} frames")
     if rules.train_views:
         parts.append(f"views {some_of(distinct(sequences.view[asked])[0].tolist(), 20)}")
     if rules.train_walks:
         kinds = dict.fromkeys(walk_kinds(distinct(sequences.walk[asked])[0].tolist()))
         parts.append(f"walks {some_of(list(kinds), 20)}")
-    return f" (there are {', '.join(parts)})" if parts else ""
+    advice = "; choose a smaller clip_frames, or repeat_short=true" if too_short else ""
+    return f" (there are {', '.join(parts)}{advice})" if parts else ""
 
 
 def _remainder(words: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -88,18 +89,46 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises AttenGaitError where that cannot be done (no such folder, no permission, disk full).
     """
     check_target(path)
+    remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with _locked_file(temporary) as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        move_atomically(temporary, path)
+            move_atomically(temporary, path)
     except OSError as error:
         raise AttenGaitError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _locked_file(path: Path) -> IO[bytes]:
+    """A new file with a lock, which it has until it is closed: whoever else gets the lock knows that the writer was
+    killed."""
+    while True:
+        file = path.open("wb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:
+            return file
+        file.close()  # it was removed between its opening and its lock
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what `write_atomically` left beside `path` when it was killed.
+
+    A file that another process is writing is locked, and stays. So does everything that has another form of name, and
+    everything on a file system without locks.
+    """
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.tmp")
+    with contextlib.suppress(OSError):
+        leftovers = [entry for entry in path.parent.iterdir() if form.fullmatch(entry.name)]
+        for entry in leftovers:
+            with contextlib.suppress(OSError), open_regular(entry) as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                entry.unlink()
 
 
 def move_atomically(source: Path, target: Path) -> None:

@@ -2,14 +2,15 @@
 
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
-once. Workers ignore SIGINT and SIGTERM, which a terminal or a batch system sends to all processes: the parent
-decides what to do. A worker in an endless call of a library does not hear of the end of the pipe, so a parent that
-stops also kills its workers.
+once. A worker that is busy in a library may not come to that, so it is also killed: by the parent that stops, and by
+Linux when the parent was killed. Workers ignore SIGINT, SIGTERM and SIGHUP, which a terminal or a batch system sends to
+all processes: the parent decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
 there, for any function that a process calls for another one.
 """
 
+import ctypes
 import functools
 import os
 import pickle
@@ -17,45 +18,22 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection as waiting
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any, TypeVar
 
 from attengait.errors import AttenGaitError, ParameterError
 
 _POLL_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 Answer = tuple[Result, None] | tuple[None, BaseException]
 """What a process sends back: the result or the exception of one call."""
-
-
-class _Context(SpawnContext):
-    """Spawns the workers of one pool, and knows them."""
-
-    def __init__(self) -> None:
-        self.workers: list[SpawnProcess] = []
-
-    def Process(self, *arguments: Any, **named: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
-        worker = SpawnProcess(*arguments, **named)
-        self.workers.append(worker)
-        return worker
-
-    def check(self) -> None:
-        """Raise BrokenProcessPool when a worker is dead: the pool does not notice it while another one is in a call."""
-        if waiting.wait([worker.sentinel for worker in self.workers], timeout=0):
-            raise BrokenProcessPool
-
-    def kill(self) -> None:
-        """End every worker, whatever it does."""
-        for worker in self.workers:
-            if worker.pid is not None:
-                worker.kill()
 
 
 class WorkerError(RuntimeError):
@@ -120,36 +98,80 @@ def run_in_workers(
     The first exception of a task stops all workers and is raised here; so does one raised in the parent, such as
     KeyboardInterrupt. Raises AttenGaitError when a worker dies.
     """
-    context = _Context()
+    context = get_context("spawn")
     end_of_parent, held_by_parent = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(num_workers, context, _begin_worker, (end_of_parent,))
+    ended = threading.Event()
     try:
-        # The workers, started within submit, inherit the mask.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
-            pending = {executor.submit(call, function, task) for task in tasks}
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        pending = _undisturbed(lambda: {executor.submit(call, function, task) for task in tasks}, ended)
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 on_result(unpack(future.result()))
             on_poll()
-            if pending:
-                context.check()
     except BrokenProcessPool:
-        context.kill()
+        _kill_workers(executor)
         raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
     except BaseException:
-        context.kill()
+        _kill_workers(executor)
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+        ended.set()
         held_by_parent.close()
         end_of_parent.close()
 
 
+def _kill_workers(executor: ProcessPoolExecutor) -> None:
+    """The pool itself would wait for each worker's present task, which may never end."""
+    for process in list((executor._processes or {}).values()):  # from Python 3.14 on: executor.kill_workers()
+        process.kill()
+
+
+def die_with_parent() -> None:
+    """Let Linux kill this process when the thread that started it ends, by whatever cause; elsewhere do nothing."""
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _undisturbed(start: Callable[[], set[Future[Any]]], ended: threading.Event) -> set[Future[Any]]:
+    """Start the workers in another thread, where no handler of a signal runs. The workers inherit its mask.
+
+    The thread lives until `ended`: Linux kills workers whose starter ends (`die_with_parent`).
+
+    An exception that a handler raises here is raised when they are started: a worker that its parent has not told what
+    to do would print a traceback.
+    """
+    begun: Future[set[Future[Any]]] = Future()
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+        try:
+            begun.set_result(start())
+        except BaseException as error:
+            begun.set_exception(error)
+        ended.wait()
+
+    interruption: BaseException | None = None
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except BaseException as error:
+        interruption = error
+    # Where the thread itself was not started, nothing comes.
+    patience_seconds = None if interruption is None else 5.0
+    while not begun.done():
+        try:
+            wait([begun], patience_seconds)
+            break
+        except BaseException as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
+    return begun.result()
+
+
 def _begin_worker(end_of_parent: Connection) -> None:
+    die_with_parent()
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 

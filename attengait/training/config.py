@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from attengait.errors import require
 from attengait.model.config import SIZES, ModelConfig, ModelOptions
+from attengait.model.run_folder import RUNTIME_SETTINGS
 from attengait.sampling.rules import ClipRules
 from attengait.system.lookup import check_name
 
@@ -24,8 +25,8 @@ Group = TypeVar("Group")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
 
-# A resumed run may change these: they say where and how long it runs, not what is computed.
-RUNTIME_SETTINGS = frozenset({"cache", "check_frames", "checkpoint_every_steps", "device", "stop_after_steps"})
+_MAX_NUMBER = 2**64
+"""Of whole numbers: what the libraries that get a setting can hold. Each setting has its own bounds beside this one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "amp": ("precision",),
@@ -82,6 +83,8 @@ class DataSettings:
     def __post_init__(self) -> None:
         require(self.subjects_per_batch >= 2, "subjects_per_batch", self.subjects_per_batch, "at least 2 (triplets)")
         _require_at_least(self, 1, "clips_per_subject")
+        for name in ("subjects_per_batch", "clips_per_subject", "clip_frames"):
+            require(getattr(self, name) <= 1_000_000, name, getattr(self, name), "at most 1,000,000")
         is_accepted = self.clip_frames >= 16
         require(is_accepted, "clip_frames", self.clip_frames, "at least 16 (the longest temporal window)")
 
@@ -247,6 +250,8 @@ def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
         else:
             fits = type(value) is expected
         require(fits, key, value, _in_words(expected))
+        if isinstance(value, int):
+            require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
         checked[key] = tuple(value) if isinstance(value, list) else value
     return _build(TrainingConfig, checked)
 

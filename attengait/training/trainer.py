@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.model.config import ModelConfig
+from attengait.model.loading import shapes_of
 from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
 from attengait.model.net import AttenGait
 from attengait.sampling.plan import BatchPlan, ClipBatch
+from attengait.system.machine import available_memory_bytes
 from attengait.system.progress import SILENT, Progress, duration
 from attengait.system.stopping import StopRequest
 from attengait.training.augment import augment
@@ -92,6 +96,8 @@ class Trainer:
     sequence_name: Callable[[int], str]
     input_channels: tuple[str, ...] = ()
     """Names of the clips' channels, where these are only some of the store's."""
+    record_sha256: str = ""
+    """The digest of the run's record, to which weights and checkpoints are bound; empty where there is none."""
     progress: Progress = SILENT
     stop: StopRequest = field(default_factory=StopRequest)
     """Looked at between two steps: a run that is asked to stop leaves a checkpoint and ends."""
@@ -116,10 +122,23 @@ class Trainer:
         network = config.model.network(
             channels=self.channels, num_subjects=len(self.plan.subjects), input_channels=self.input_channels
         )
+        _check_memory(network)
         model = AttenGait(network).to(device).train()
         optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        first_step = load_checkpoint(self.run, model=model, optimiser=optimiser, scaler=scaler) if resume else 0
+        first_step = 0
+        if resume:
+            first_step = load_checkpoint(
+                self.run, model=model, optimiser=optimiser, scaler=scaler, record_sha256=self.record_sha256
+            )
+        save = partial(
+            save_checkpoint,
+            self.run,
+            model=model,
+            optimiser=optimiser,
+            scaler=scaler,
+            record_sha256=self.record_sha256,
+        )
 
         num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
@@ -145,10 +164,10 @@ class Trainer:
                     _write_scalars(scalars, report)
                     self.progress.update("Training", step, num_steps, unit="steps", detail=report)
                     if step % config.run.checkpoint_every_steps == 0 or step == last_step:
-                        save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
+                        save(step=step)
                         saved = step
                 if saved != step:
-                    save_checkpoint(self.run, step=step, model=model, optimiser=optimiser, scaler=scaler)
+                    save(step=step)
         return TrainingResult(run=self.run, steps=step, num_steps=num_steps, interrupted_by=self.stop.signal)
 
     def _rate(self, step: int) -> float:
@@ -200,6 +219,17 @@ class Trainer:
         raise AttenGaitError(
             f"training stopped at step {batch.step}: the {what} is not finite (learning rate {rate:.3g}; sequences "
             f"{names}); the last checkpoint in {self.run} is kept, try a lower learning_rate or precision=fp32"
+        )
+
+
+def _check_memory(network: ModelConfig) -> None:
+    """Raise AttenGaitError where a network is larger than the memory, before any of it is taken."""
+    num_bytes = 4 * sum(math.prod(shape) for shape in shapes_of(network).values())
+    available = available_memory_bytes()
+    if available is not None and num_bytes > available:
+        raise AttenGaitError(
+            f"the network has {num_bytes / 1e9:,.1f} GB of weights, more than the {available / 1e9:,.1f} GB of memory "
+            "that are left: choose a smaller size, num_classes or blocks_per_stage"
         )
 
 

@@ -18,11 +18,13 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from attengait.errors import AttenGaitError
 
+_BUILD_PREFIX = "build-"
 _COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 """The flag for code that uses all instructions of this machine's processor."""
@@ -72,12 +74,21 @@ def _build_in(folder: Path, name: str, command: list[str], source: Path) -> Path
     library = folder / name
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="build-", dir=folder) as building:
+        _remove_old_builds(folder)
+        with tempfile.TemporaryDirectory(prefix=_BUILD_PREFIX, dir=folder) as building:
             made = Path(building) / name
             _compile([*command, str(source), "-o", str(made)], source)
             _sync(made)
             made.replace(library)
     return library
+
+
+def _remove_old_builds(folder: Path) -> None:
+    """Remove what compilers that were killed left. One that is at work began less than an hour ago."""
+    for left in folder.glob(f"{_BUILD_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def load(library: Path) -> ctypes.CDLL:

@@ -5,22 +5,18 @@ do, but for one thing: where a process dies while it sends a large result, the p
 each process has a pipe that ends with it.
 """
 
-import os
 import threading
 from collections.abc import Callable
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Self, TypeVar
 
 from attengait.errors import AttenGaitError
-from attengait.system.workers import Answer, call, sendable, unpack
+from attengait.system.workers import Answer, call, die_with_parent, sendable, unpack
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-
-_JOIN_SECONDS = 1.0
-"""How long a process may take to end by itself."""
 
 _context = get_context("spawn")
 
@@ -28,8 +24,7 @@ _context = get_context("spawn")
 class InOwnProcess(Generic[Argument, Result]):
     """Calls the picklable `function` in the calling thread's own process; a context manager.
 
-    A process begins with the first call from its thread. It ends when its parent closes this, or dies. One that does
-    not answer is killed when its parent closes this.
+    A process begins with the first call from its thread. It ends when its parent closes this, or dies.
     """
 
     def __init__(self, function: Callable[[Argument], Result]) -> None:
@@ -37,6 +32,7 @@ class InOwnProcess(Generic[Argument, Result]):
         self._own = threading.local()
         self._lock = threading.Lock()
         self._started: list[tuple[Connection, BaseProcess]] = []
+        self._is_over = False
 
     def __call__(self, argument: Argument) -> Result:
         """Return or raise what the function does; AttenGaitError when the process dies."""
@@ -52,13 +48,16 @@ class InOwnProcess(Generic[Argument, Result]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """End all processes. No thread may call the function any more."""
-        for connection, _ in self._started:
-            connection.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """End all processes. After an exception they are killed, and calls that wait for them raise AttenGaitError."""
+        with self._lock:
+            self._is_over = True
+        for connection, process in self._started:
+            if kind is None:
+                connection.close()
+            else:
+                process.kill()  # its end of the pipe goes with it, which a thread that waits at ours hears
         for _, process in self._started:
-            process.join(_JOIN_SECONDS)
-            process.kill()
             process.join()
 
     def _start(self) -> Connection:
@@ -66,6 +65,8 @@ class InOwnProcess(Generic[Argument, Result]):
         process = _context.Process(target=_serve, args=(self._function, theirs))
         # What multiprocessing notes of its processes is not guarded against threads.
         with self._lock:
+            if self._is_over:
+                raise AttenGaitError("what reads was stopped")
             process.start()
             theirs.close()
             self._started.append((ours, process))
@@ -73,7 +74,7 @@ class InOwnProcess(Generic[Argument, Result]):
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    die_with_parent()
     while True:
         try:
             argument = connection.recv()
@@ -93,11 +94,3 @@ def _send(connection: Connection, answer: Answer[Any]) -> None:
         raise
     except Exception as error:  # a result that cannot be pickled; nothing of it was sent
         connection.send((None, sendable(error)))
-
-
-def _exit_with_parent() -> None:
-    """End in the midst of a call, too: nobody waits for its answer any more."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

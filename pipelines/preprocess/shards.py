@@ -68,7 +68,8 @@ def make_shards(
     """
     read_here = partial(read_sequence, recipe=recipe, read_grays=read_grays)
     reading = InOwnProcess(read_here) if in_processes else nullcontext(read_here)
-    with reading as read, _threads(1) as writer, _threads(num_readers) as readers:
+    # The processes are stopped before the threads that wait for them.
+    with _threads(1) as writer, _threads(num_readers) as readers, reading as read:
         ahead = ReadAhead(tasks, read, readers, num_sequences=SEQUENCES_PER_READER * num_readers)
         written: Future[None] | None = None
         for _, computed in groupby(_compute_all(ahead, recipe, backend), key=lambda each: each[0].task.shard):

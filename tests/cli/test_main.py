@@ -1,24 +1,24 @@
 """The command line as a user meets it: the journey, and one clear sentence for every mistake."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
+from command import attengait, refused
 from servers import S3Server, Server
 from store_fakes import tree
 
 from attengait.cli import demo
-from attengait.cli.main import app, main
+from attengait.cli.main import app
 from attengait.kernels.flow.backends import BACKENDS
 
 TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
@@ -27,43 +27,6 @@ TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", 
 
 FLOW = ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "x")
 SILHOUETTES = ("preprocess", "casia-b", "--silhouettes", "b", "--out", "c", "--modality", "silhouette")
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def attengait(*words: object, cwd: Path | None = None) -> Done:
-    """Run a command in this process: starting Python for each would take most of the time."""
-    out, err = io.StringIO(), io.StringIO()
-    status: object = 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["attengait", *map(str, words)])
-        # A wide terminal: messages are not wrapped.
-        patch.setenv("COLUMNS", "300")
-        patch.setattr(signal, "signal", lambda number, handler: None)
-        if cwd is not None:
-            patch.chdir(cwd)
-        try:
-            main()
-        except SystemExit as exit:
-            status = exit.code or 0
-    assert isinstance(status, int)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def refused(done: Done, status: int, *parts: str) -> None:
-    """One sentence on standard error, the right status; an exception out of `main` would fail the test by itself."""
-    assert done.returncode == status, done.stderr
-    for part in parts:
-        assert part in done.stderr
-    if status == 1 or "Usage:" not in done.stderr:  # Typer's own messages are boxes
-        assert done.stderr.startswith("attengait: ")
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +247,16 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
     record = json.loads((run / "config.json").read_text())
     record["config"]["size"] = "small"
     (run / "config.json").write_text(json.dumps(record))
-    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "checkpoint.pt does not fit", "[")
+    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "config.json was changed after")
+    # As of version 0.1.0: without checksums.
+    del record["sha256"]
+    (run / "config.json").write_text(json.dumps(record))
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    torch.save({name: state[name] for name in ("step", "model", "optimiser", "scaler")}, run / "checkpoint.pt")
+    done = attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey)
+    assert done.returncode == 1
+    assert "checkpoint.pt does not fit: the tensor" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("carries no checksums") == 2
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from small_stores import make_store
 
+from attengait.cli.signals import NUMBERS
 from attengait.cli.train import stop_signals
 from attengait.pipelines.train import train_run
 from attengait.training.config import make_config
@@ -21,15 +22,16 @@ Heard = import_module("heard").Heard
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Python's own handlers, whatever the tests were started with; put back afterwards."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", NUMBERS)
 def test_the_first_signal_is_a_request_where_it_is_heard_and_the_second_acts(
     handlers: None, number: signal.Signals
 ) -> None:
@@ -55,7 +57,7 @@ def test_a_signal_that_is_ignored_stays_ignored(handlers: None) -> None:
         assert (stop.signal, signal.getsignal(signal.SIGINT)) == (None, signal.SIG_IGN)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", NUMBERS)
 def test_loading_frames_into_memory_ends_with_the_first_signal(
     handlers: None, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -94,7 +96,7 @@ main()
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_command_that_loads_ends_with_the_usual_exit_status(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:

@@ -1,5 +1,7 @@
 """Weights in files: saved and loaded whole, or refused in one sentence that names what does not fit."""
 
+import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -195,3 +197,72 @@ def editable_copy(data: Path, tmp_path: Path) -> Path:
     path = tmp_path / "weights.hdf5"
     shutil.copyfile(data / "tiny_weights.hdf5", path)
     return path
+
+
+def strange(saved: Path, **changes: object) -> Path:
+    """The file, of which somebody changed the description, as of version 0.1.0."""
+    path = saved / "model.safetensors"
+    description = {"version": 1, "config": {**ModelConfig(num_classes=5).to_dict(), **changes}}
+    state = safetensors.torch.load_file(path)
+    path.write_bytes(safetensors.torch.save(state, {"attengait-model": json.dumps(description)}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"num_classes": 10**8}, "num_classes is 100000000, but must be at most 10,000,000"),
+        ({"num_classes": 10**6}, "the tensor classifier.weight is [62, 16, 5] there, [62, 16, 1000000] in this model"),
+        ({"blocks_per_stage": 10**9}, "blocks_per_stage is 1000000000, but must be at most 100"),
+        ({"blocks_per_stage": 100}, "its 100 blocks per stage need 301 convolutions"),
+        ({"widths": [65536, 65536, 65536]}, "in this model"),
+        ({"widths": None}, "widths is None, but must be three whole numbers"),
+        ({"input_channels": "abc"}, "input_channels is 'abc', but must be a list of names"),
+        ({"attention_dropout": True}, "attention_dropout is True"),
+        ({"attention_softmax": 1}, "attention_softmax is 1, but must be true or false"),
+    ],
+)
+def test_sizes_are_compared_with_the_file_before_anything_is_made(
+    saved: Path, changes: dict[str, object], part: str
+) -> None:
+    path = strange(saved, **changes)
+    said = refusal(saved)
+    assert str(path) in said
+    assert part in said
+
+
+def test_a_header_that_lies_about_its_size_is_refused(saved: Path) -> None:
+    path = saved / "model.safetensors"
+    data = path.read_bytes()
+    for size in (2**60, 0, len(data)):
+        path.write_bytes(size.to_bytes(8, "little") + data[8:])
+        said = f"{path} is not a whole .safetensors or .hdf5 weights file: its header does not fit into its"
+        assert refusal(saved).startswith(said)
+
+
+def test_weights_that_are_no_finite_numbers_are_refused(saved: Path) -> None:
+    path = strange(saved)
+    state = safetensors.torch.load_file(path)
+    description = json.dumps({"version": 1, "config": ModelConfig(num_classes=5).to_dict()})
+    for value, part in (
+        (torch.full((62, 5), float("nan")), "has values that are not finite"),
+        (torch.full((62, 5), 1e300, dtype=torch.float64), "has values that are not finite"),
+        (torch.ones(62, 5, dtype=torch.int32), "is of type int32, not of floating point"),
+    ):
+        path.write_bytes(safetensors.torch.save({**state, "classifier.bias": value}, {"attengait-model": description}))
+        said = refusal(saved)
+        assert str(path) in said
+        assert f"the tensor classifier.bias {part}" in said
+
+
+def test_weights_without_checksums_load_and_say_so_once(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = strange(saved)
+    for _ in range(2):
+        load_model(path)
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{path} carries no checksums")
+
+
+def test_a_named_pipe_is_no_weights_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.safetensors")
+    assert refusal(tmp_path / "w.safetensors").endswith("it is a named pipe, not a file")

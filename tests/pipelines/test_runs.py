@@ -9,6 +9,7 @@ from small_stores import make_store
 
 from attengait.errors import AttenGaitError
 from attengait.pipelines.runs import identity_of, unseen_subjects
+from attengait.pipelines.train import train
 from attengait.store import Store
 from attengait.training.checkpoint import RunRecord, write_record
 from attengait.training.config import make_config
@@ -98,3 +99,22 @@ def test_a_selection_is_noted_with_the_digest_of_its_whole_store(tmp_path: Path)
     assert some["source_sha256"] == "a" * 64
     assert some["selected_sha256"] != identity_of(store[1:5])["selected_sha256"]
     assert "selected_sha256" not in whole
+
+
+def test_what_kills_left_in_a_run_folder_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    store = people(tmp_path / "s.zarr", frame_shape=(64, 64, 3))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / ".config.json.4194399.tmp").write_text("{")  # all that a kill leaves while the record is written
+    settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 16, "stop_after_steps": 1}
+    train(store, run, preset="demo", settings={**settings, "device": "cpu", "train_subjects": ()})
+    assert sorted(entry.name for entry in run.iterdir() if entry.is_file()) == [
+        ".lock",
+        "checkpoint.pt",
+        "config.json",
+        "model.safetensors",
+    ]
+    for name in (".checkpoint.pt.1.tmp", ".model.safetensors.4194399.tmp", ".notes.txt.1.tmp"):
+        (run / name).write_bytes(b"half")
+    train(store, run, settings={"stop_after_steps": 1}, resume=True)
+    assert [entry.name for entry in run.glob(".*.tmp")] == [".notes.txt.1.tmp"]

@@ -230,6 +230,15 @@ def test_what_leaves_nothing_or_is_unknown_is_refused_with_what_there_is(rules: 
     assert "\n" not in str(caught.value)
 
 
+def test_sequences_that_are_too_short_for_a_clip_say_how_long_they_are_and_what_helps() -> None:
+    settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "clip_frames": 50, "seed": 0}
+    said = "at most the 0 subjects that have a sequence of at least 50 frames (there are sequences of 20 to 40 frames; "
+    with pytest.raises(ParameterError) as caught:
+        BatchPlan(make_sequences(), ["001", "002"], **settings)
+    assert str(caught.value).endswith(said + "choose a smaller clip_frames, or repeat_short=true)")
+    BatchPlan(make_sequences(), ["001", "002"], **settings, rules=ClipRules(repeat_short=True))
+
+
 def test_a_filter_that_only_people_outside_the_training_set_pass_is_said_to_leave_nobody() -> None:
     whole = make_sequences()
     keep = (whole.subject == "004") | (whole.walk != "cl-01")

@@ -1,5 +1,6 @@
 """A file is written whole or not at all, and a failure says its reason."""
 
+import fcntl
 import os
 import socket
 from pathlib import Path
@@ -51,3 +52,19 @@ def test_only_regular_files_and_links_to_them_are_opened(tmp_path: Path, monkeyp
     for function in (files.open_regular, files.check_regular):
         with pytest.raises(FileNotFoundError):
             function("nothing")
+
+
+def test_what_a_kill_left_is_removed_when_the_file_is_written_again(tmp_path: Path) -> None:
+    """And nothing else: no file that somebody is writing, and none of another name."""
+    path = tmp_path / "a.json"
+    left, others = tmp_path / ".a.json.4194399.tmp", [".a.json.tmp", ".a.json.x1.tmp", ".b.json.1.tmp", "a.json.1.tmp"]
+    busy = tmp_path / ".a.json.4194398.tmp"
+    for name in (left.name, *others):
+        (tmp_path / name).write_text("half")
+    with busy.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        files.write_atomically(path, b"new")
+        assert sorted(each.name for each in tmp_path.iterdir()) == sorted(["a.json", busy.name, *others])
+    files.write_atomically(path, b"newer")
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(["a.json", *others])
+    assert path.read_bytes() == b"newer"

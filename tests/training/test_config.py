@@ -8,10 +8,10 @@ import pytest
 
 from attengait.errors import ParameterError
 from attengait.model.config import ModelConfig, ModelOptions
+from attengait.model.run_folder import RUNTIME_SETTINGS
 from attengait.sampling.rules import ClipRules
 from attengait.training.config import (
     ALIASES,
-    RUNTIME_SETTINGS,
     RunSettings,
     TrainingConfig,
     differences,

@@ -179,3 +179,16 @@ def test_a_temporary_folder_that_others_may_write_to_is_not_taken(
     ) as caught:
         build(source)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_compiler_left_is_removed_an_hour_later(source: Path, cache: Path) -> None:
+    left, busy, foreign = cache / "build-left", cache / "build-busy", cache / "built-by-somebody"
+    for folder in (left, busy, foreign):
+        folder.mkdir(parents=True)
+        (folder / "a.so").write_bytes(b"half")
+    for folder in (left, foreign):
+        os.utime(folder, (1, 1))
+    build(source)
+    assert not left.exists()
+    assert busy.exists()
+    assert foreign.exists()
