@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attengait.datasets.arrays import FileError
+from attengait.datasets.inputs import pack_stamps
 from attengait.datasets.source import ARRAY, ArrayFile, SourceSequence, digest
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.skipped import Reason, Skipped
@@ -61,6 +62,7 @@ def sequences_of(found: Iterable[FoundFile], make_array: MakeArray, skipped: lis
                 parts={ARRAY: array},
                 content_digest=digest(lines),
                 scan_digest=digest([*lines, str(file.changed_ns)]),
+                stamps=pack_stamps([(file.size_bytes, file.changed_ns)]),
             )
         )
     return sequences

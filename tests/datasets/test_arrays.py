@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attengait.datasets.arrays import ArrayError, picture_shape, to_frames
+from attengait.datasets.arrays import ArrayError, JointsError, picture_shape, to_frames
 
 RANDOM = np.random.default_rng(0)
 
@@ -88,3 +88,13 @@ def test_values_that_are_no_pixels_are_refused(values: list[float], part: str) -
     array[0, 0, :2] = values
     with pytest.raises(ArrayError, match=part):
         to_frames(array, pad=True)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(60, 17, 3), (60, 17, 2), (60, 25, 3), (60, 133, 4), (60, 3, 17), (60, 1, 17, 3), (60, 2, 18, 2)],
+)
+def test_joints_are_called_by_their_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(JointsError, match=r"its shape is .* seem to be the joints of a body, not pictures") as caught:
+        picture_shape(shape, pad=True)
+    assert caught.value.reason == "joints of a body instead of pictures"

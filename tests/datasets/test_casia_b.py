@@ -298,3 +298,57 @@ def test_the_walkers_are_found(shared: Path, tmp_path: Path) -> None:
     found = casia.find(tmp_path / "rgb", tmp_path / "silh")
     assert len(found.sequences) == 45
     assert sum(casia.max_images(sequence) for sequence in found.sequences) == 2294
+
+
+def test_a_packed_subject_beside_unpacked_ones_is_named(folders: tuple[Path, Path]) -> None:
+    for name in ("002.tar.gz", "003.zip", "001.tar.gz"):  # the last was unpacked
+        (folders[1] / name).write_bytes(b"x")
+    (folders[1] / "001" / "nm-02.tgz").write_bytes(b"x")
+    view = folders[1] / "004/nm-01/090"
+    view.mkdir(parents=True)
+    (view / "004-nm-01-090.tar").write_bytes(b"x")
+    assert problems(folders) == [
+        ("packed archive", "silh/001/nm-02.tgz"),
+        ("packed archive", "silh/002.tar.gz"),
+        ("packed archive", "silh/003.zip"),
+        ("packed archive", "silh/004/nm-01/090/004-nm-01-090.tar"),
+    ]
+
+
+@pytest.mark.parametrize("root", ["002", "002/002"])
+def test_a_root_called_like_a_subject_holds_all_its_subjects(tmp_path: Path, root: str) -> None:
+    for name in ("001/nm-01/090", "002/nm-01/090", "003/nm-01/090"):
+        make(tmp_path / root, name, range(1, 4))
+    found = casia.find(None, tmp_path / "002")
+    assert [sequence.name for sequence in found.sequences] == ["001/nm-01/090", "002/nm-01/090", "003/nm-01/090"]
+    assert found.skipped == ()
+
+
+def test_a_link_that_leads_back_is_one_entry_wherever_it_is(folders: tuple[Path, Path]) -> None:
+    root = folders[1]
+    (root / "001/001").symlink_to(".")
+    (root / "001/nm-02").symlink_to("..")
+    (root / "001/nm-01/018").mkdir()
+    (root / "001/nm-01/018/018").symlink_to("../018")
+    (root / "002").symlink_to(root)
+    assert names(folders) == ["001/nm-01/090"]
+    assert problems(folders) == [
+        ("link that leads back to where it is", f"silh/{place}")
+        for place in ("001/001", "001/nm-01/018/018", "001/nm-02", "002")
+    ]
+
+
+def test_links_that_lead_to_each_other_end(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (folders[1] / "001/001").symlink_to(tmp_path / "other")
+    (tmp_path / "other/001").symlink_to(folders[1] / "001")
+    assert names(folders) == ["001/nm-01/090"]
+    assert [reason for reason, _ in problems(folders)] == ["link that leads back to where it is"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for root in folders:
+        make(tmp_path / "elsewhere", "002/nm-01/090", range(1, 4))
+        (root / "002").symlink_to(tmp_path / "elsewhere/002")
+    assert names(folders) == ["001/nm-01/090", "002/nm-01/090"]
+    assert problems(folders) == []
