@@ -21,7 +21,7 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
-from attengait.cli.output import cell, cell_of_lines, say, say_lines
+from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -243,7 +243,7 @@ def info(
 
     summary = summarise(open_store(store))
     if as_json:
-        say_lines(json.dumps(summary, indent=2))
+        say_json(json.dumps(summary, indent=2))
         return
     table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
