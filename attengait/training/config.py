@@ -27,7 +27,7 @@ CACHES = ("auto", "none", "host", "gpu")
 # A resumed run may change these: they say where and how long it runs, not what is computed.
 RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
 
-_MAX_NUMBER = 2**63
+_MAX_NUMBER = 2**64
 """What the libraries that get a setting can hold; each setting has its own bounds beside this one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -250,7 +250,7 @@ def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
         else:
             fits = type(value) is expected
         require(fits, key, value, _in_words(expected))
-        if expected in (int, float):
+        if type(value) is int:
             require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
         checked[key] = tuple(value) if isinstance(value, list) else value
     return _build(TrainingConfig, checked)

@@ -286,7 +286,7 @@ def test_a_record_with_other_values_is_refused_or_has_the_right_types(
         ('{"config": {"epochs": [1]}, "subjects": [], "store": {}}', "epochs is [1], but must be a whole number"),
         ('{"config": {"num_classes": 100000000}, "subjects": [], "store": {}}', "num_classes is 100000000, but must"),
         ('{"config": {"blocks_per_stage": 1000000000}, "subjects": [], "store": {}}', "but must be at most 100"),
-        ('{"config": {"learning_rate": 9999999999999999999}, "subjects": [], "store": {}}', "a smaller number"),
+        ('{"config": {"learning_rate": 99999999999999999999}, "subjects": [], "store": {}}', "a smaller number"),
         ('{"config": {"epoch": 1}, "subjects": [], "store": {}}', "setting is 'epoch'"),
         ('{"config": {}, "subjects": [], "store": {}, "more": 1}', "its key 'more' is unknown"),
     ],
