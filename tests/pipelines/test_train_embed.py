@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small_stores import make_store, zarr_frames
 
 from attengait import load_model
