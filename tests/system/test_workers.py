@@ -81,14 +81,17 @@ def test_an_interruption_while_workers_start_leaves_no_traceback_of_theirs(monke
     def start_and_interrupt(*words):
         started.append(start(*words))
         os.kill(os.getpid(), signal.SIGINT)
+        while not heard.wait(0.1):
+            pass
         return started[-1]
 
     def interrupt(number, frame):
+        heard.set()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     # As in a real process, where some thread always hears signals.
-    ended = threading.Event()
+    heard, ended = threading.Event(), threading.Event()
     threading.Thread(target=ended.wait, daemon=True).start()
     run_in_workers(abs, [-1], num_workers=1)  # the resource tracker is started
     try:
