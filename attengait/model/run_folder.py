@@ -9,15 +9,18 @@ Runs of version 0.1.0 have none of this. They are read, and the log says what ca
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attengait.errors import AttenGaitError
-from attengait.system.documents import SEAL, is_intact, parse_document, unseal
+from attengait.system.documents import SEAL, is_intact, parse_document, sha256_of, unseal
 from attengait.system.files import open_regular
 
 RECORD_NAME = "config.json"
+RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
+"""A resumed run may change these: they say where and how long it runs, not what is computed."""
 MAX_RECORD_BYTES = 64 << 20
 
 _log = logging.getLogger(__name__)
@@ -30,7 +33,18 @@ class RecordContent:
     content: dict[str, Any]
     """Without the seal."""
     sha256: str
-    """The digest of the content."""
+    """What `identity_sha256` says of it."""
+
+
+def identity_sha256(content: Mapping[str, Any]) -> str:
+    """The digest of what a record says about what is computed. To it, weights and checkpoint are bound.
+
+    Equal runs give equal weights, wherever and in however many parts they ran.
+    """
+    config = content.get("config")
+    if isinstance(config, dict):
+        content = {**content, "config": {key: config[key] for key in config if key not in RUNTIME_SETTINGS}}
+    return sha256_of(content)
 
 
 def read_content(run: Path) -> RecordContent:
@@ -42,7 +56,7 @@ def read_content(run: Path) -> RecordContent:
         if len(text) > MAX_RECORD_BYTES:
             raise ValueError(f"it is larger than {MAX_RECORD_BYTES >> 20} MiB")
         document = parse_document(text)
-        content, sha256 = unseal(document)
+        content, _ = unseal(document)
     except (FileNotFoundError, NotADirectoryError):
         raise AttenGaitError(f"{run} is not the folder of a training run: it has no {RECORD_NAME}") from None
     except OSError as error:
@@ -57,7 +71,7 @@ def read_content(run: Path) -> RecordContent:
         )
     if SEAL not in document:
         warn_unchecked(path)
-    return RecordContent(content=content, sha256=sha256)
+    return RecordContent(content=content, sha256=identity_sha256(content))
 
 
 def check_bound(path: Path, record_sha256: str, run: Path, now_sha256: str) -> None:

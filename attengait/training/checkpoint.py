@@ -24,8 +24,8 @@ from attengait.errors import AttenGaitError
 from attengait.model.checksums import check_tensors, checksums, is_finite
 from attengait.model.loading import WEIGHTS_NAME, fit_weights, save_weights
 from attengait.model.net import AttenGait
-from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, warn_unchecked
-from attengait.system.documents import require_keys, seal, sha256_of, shortened
+from attengait.model.run_folder import RECORD_NAME, check_bound, identity_sha256, read_content, warn_unchecked
+from attengait.system.documents import require_keys, seal, shortened
 from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
 from attengait.training.archive import check_archive
@@ -48,11 +48,11 @@ class RunRecord:
     store: dict[str, Any]
     """What identifies the training store: sequences, frames, a digest of its columns, modality and encoding."""
     sha256: str = field(default="", compare=False)
-    """The digest of the file's content; of a record that was not read, that of the file that will be written."""
+    """The digest of what is computed, which weights and checkpoint name."""
 
     def __post_init__(self) -> None:
         if not self.sha256:
-            object.__setattr__(self, "sha256", sha256_of(_content(self)))
+            object.__setattr__(self, "sha256", identity_sha256(_content(self)))
 
 
 def write_record(run: Path, record: RunRecord) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from attengait.errors import require
 from attengait.model.config import SIZES, ModelConfig, ModelOptions
+from attengait.model.run_folder import RUNTIME_SETTINGS
 from attengait.sampling.rules import ClipRules
 from attengait.system.lookup import check_name
 
@@ -23,9 +24,6 @@ Group = TypeVar("Group")
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
-
-# A resumed run may change these: they say where and how long it runs, not what is computed.
-RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
 
 _MAX_NUMBER = 2**64
 """What the libraries that get a setting can hold; each setting has its own bounds beside this one."""
