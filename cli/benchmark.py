@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attengait.cli.options import STORE_HELP, StoreArgument, parse_numbers
+from attengait.cli.output import say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -71,7 +72,7 @@ def loader(
             num_batches=batches,
             repeats=repeats,
         )
-        print(format_table(report), end="\n\n")
+        say_lines(f"{format_table(report)}\n")
         reports.append(report)
     if plot is not None:
         plot_rates(reports, plot, unit="clips_per_s", ours="stream")
@@ -108,7 +109,7 @@ def preprocess(
         repeats=repeats,
         dataset=dataset,
     )
-    print(format_table(report))
+    say_lines(format_table(report))
     print(json.dumps(report))
 
 
@@ -130,7 +131,7 @@ def flow(
         batches=parse_numbers("batches", batches),
         repeats=repeats,
     )
-    print(format_table(report))
+    say_lines(format_table(report))
     print(json.dumps(report))
 
 
@@ -149,7 +150,7 @@ def agreement(
     width, height = _parse_size("size", size)
     report = measure_agreement(height=height, width=width, frames=frames)
     table = format_agreement(report)
-    print(table)
+    say_lines(table)
     if out is not None:
         write_atomically(out, (table + "\n").encode())
     print(json.dumps(report))
@@ -175,7 +176,7 @@ def scale(
         check_plot(plot)
     sizes = parse_numbers("sequences", sequences)
     report = benchmark_scale(sizes, max_files=files, num_batches=batches, repeats=repeats)
-    print(format_table(report))
+    say_lines(format_table(report))
     if plot is not None:
         plot_curves(report, plot, x="sequences", curves=CURVES)
     print(json.dumps(report))
@@ -209,7 +210,7 @@ def layout(
     layouts = [Layout(codec=codec, chunk_frames=chunk, shard_frames=shard) for codec, chunk, shard in lengths]
     report = benchmark_layout(store, layouts, clip_frames=clip_frames, num_batches=batches, repeats=repeats)
     table = format_table(report)
-    print(table)
+    say_lines(table)
     if out is not None:
         write_atomically(out, (table + "\n").encode())
     print(json.dumps(report))
@@ -239,7 +240,7 @@ def ranks(
         num_batches=batches,
         repeats=repeats,
     )
-    print(format_table(report))
+    say_lines(format_table(report))
     print(json.dumps(report))
 
 
@@ -256,7 +257,7 @@ def soak(
 
     with ProgressLine() as line:
         report = benchmark_soak(store, num_clips=clips, batch_size=batch_size, clip_frames=clip_frames, progress=line)
-    print(format_table(report))
+    say_lines(format_table(report))
     print(json.dumps(report))
     if report["growth"]:
         raise AttenGaitError(f"streaming does not keep what it takes: {'; '.join(report['growth'])}")

@@ -15,6 +15,7 @@ from attengait.cli.options import (
     StoreArgument,
     WorkersOption,
 )
+from attengait.cli.output import say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.system.machine import usable_cores
 
@@ -152,7 +153,7 @@ def export_pickles(
             dry_run=dry_run,
             progress=line,
         )
-    print(summary)
+    say_lines(summary)
 
 
 def _run(

@@ -1,12 +1,14 @@
 """Commands about data: synth, preprocess, info, verify, show."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from attengait.cli.options import (
     CHUNK_FRAMES,
@@ -19,6 +21,7 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
+from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -65,7 +68,7 @@ def synth(
     total = config.num_frames
     with ProgressLine() as line:
         summary = write_walkers(out, config, progress=line)
-    print(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
+    say(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
 def preprocess(
@@ -121,6 +124,21 @@ def preprocess(
         Literal["skip", "bridge"],
         typer.Option(help="If frame numbers are missing: skip the gap, or bridge it as the published program does."),
     ] = "skip",
+    silhouette_level: Annotated[
+        float,
+        typer.Option(
+            help="Where between background (0) and person (1) grey levels of a silhouette, such as the noise of JPEG, "
+            "begin to be the person."
+        ),
+    ] = 0.5,
+    silhouette_offset: Annotated[
+        int | None,
+        typer.Option(
+            help="Added to the numbers of the silhouettes: 1 if they are numbered from 0, the frames from 1. 0 takes "
+            "the numbers as they are.",
+            show_default="0, but such a difference is refused",
+        ),
+    ] = None,
     chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: Annotated[
         int | None,
@@ -155,20 +173,35 @@ def preprocess(
         for name in names:
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(f"--{name} is given, but must be left out {reason}")
+                option = name.replace("_", "-")
+                raise ParameterError(f"--{option} is given, but must be left out {reason}")
 
     recipe: Recipe
     if like is not None:
         refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
+        refuse_options("with --like", "silhouette_level")
         recipe = recipe_like(like)
+        if silhouette_offset is not None:
+            if isinstance(recipe, FlowRecipe):
+                recipe = replace(recipe, silhouette_offset=silhouette_offset)
+            else:
+                refuse_options("for the modality silhouette", "silhouette_offset")
     elif modality == "silhouette":
-        refuse_options("for the modality silhouette", "flow", "farneback", "gap", "encoding", "gpus")
-        recipe = SilhouetteRecipe()
+        names = ("flow", "farneback", "gap", "encoding", "gpus", "silhouette_offset")
+        refuse_options("for the modality silhouette", *names)
+        recipe = SilhouetteRecipe(silhouette_level=silhouette_level)
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
         flow = choose_flow(flow, out)
         parameters = farneback_parameters(flow, farneback or [])
-        recipe = kind(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
+        recipe = kind(
+            flow=flow,
+            farneback=parameters,
+            gap=gap,
+            encoding=encoding,
+            silhouette_level=silhouette_level,
+            silhouette_offset=silhouette_offset,
+        )
     config = PreprocessConfig(
         dataset=dataset,
         folders=Folders(frames=frames, silhouettes=silhouettes),
@@ -184,13 +217,19 @@ def preprocess(
 def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
     """Make a store with a live line and print the summary, or print what would be done."""
     from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
+    from attengait.store.skipped import NothingMadeError, count_skipped, lines_of
 
-    if dry_run:
-        print(plan_preprocessing(config))
-        return
-    with ProgressLine() as line:
-        summary = run_preprocessing(config, line)
-    print(summary)
+    try:
+        if dry_run:
+            say_lines(plan_preprocessing(config))
+            return
+        with ProgressLine() as line:
+            summary = run_preprocessing(config, line)
+    except NothingMadeError as error:
+        for reasons in lines_of(count_skipped(error.skipped)):
+            say_lines(reasons)
+        raise
+    say_lines(summary)
 
 
 def info(
@@ -199,31 +238,38 @@ def info(
 ) -> None:
     """Say what a store holds and how it was made."""
     from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST
     from attengait.store.summary import summarise
 
     summary = summarise(open_store(store))
     if as_json:
-        print(json.dumps(summary, indent=2))
+        say_json(json.dumps(summary, indent=2))
         return
-    table = Table(title=summary["path"], show_header=False, title_justify="left")
+    table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
-        table.add_row(key.replace("_", " "), _plain(value))
+        table.add_row(cell(key.replace("_", " ")), _cell(value))
     Console().print(table)
+    if summary["digest"] is None:
+        say(NO_DIGEST)
 
 
 def verify(store: StoreArgument) -> None:
     """Check all checksums and index records of a store. Damage is listed, and the exit status is then 1."""
-    from attengait.store.location import Location
+    from attengait.store import open_store
+    from attengait.store.digest import NO_DIGEST, has_digest
     from attengait.store.verify import verify as find_damage
 
-    place = Location.parse(store)  # its text has no secrets, such as the query of a URL
+    opened = open_store(store)
+    place = opened.location  # its text has no secrets, such as the query of a URL
     with ProgressLine() as line:
-        findings = find_damage(place, progress=line)
+        findings = find_damage(opened, progress=line)
     if findings:
         for finding in findings:
-            print(finding)
+            say(finding)
         raise AttenGaitError(f"{place} is damaged: {len(findings)} findings")
-    print(f"{place}: every checksum and every index record is right")
+    say(f"{place}: every checksum and every index record is right")
+    if not has_digest(opened.attributes):
+        say(f"But {NO_DIGEST}")
 
 
 def show(
@@ -240,12 +286,18 @@ def show(
     check_target(out)
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
-    print(f"{out}: {len(shown)} sequences of {opened.location}")
+    say(f"{out}: {len(shown)} sequences of {opened.location}")
 
 
-def _plain(value: object, separator: str = "\n") -> str:
+def _cell(value: object) -> Text:
     if isinstance(value, dict):
-        return separator.join(f"{key}: {_plain(item, ', ')}" for key, item in value.items())
+        return cell_of_lines(f"{key}: {_plain(item)}" for key, item in value.items())
+    return cell(_plain(value))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_plain(item)}" for key, item in value.items())
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if value is None:

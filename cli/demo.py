@@ -13,6 +13,7 @@ from rich.console import Console
 
 import attengait
 from attengait.cli.options import WorkersOption
+from attengait.cli.output import say, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.cli.train import train_with_line
@@ -74,7 +75,7 @@ def demo(
             executor=choose_executor(recipe, workers=processes),
             progress=line,
         )
-    print(summary)
+    say_lines(summary)
     sheet = out / "contact-sheet.png"
     contact_sheet(open_store(store), sheet, num_rows=12, num_frames=12)
 
@@ -87,7 +88,7 @@ def demo(
     write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
 
     Console().print(evaluation_table(table))
-    print(
+    say(
         f"trained on subjects {_span(TRAINING_SUBJECTS)}; recognised subjects {_span(TEST_SUBJECTS)}, never seen; "
         f"{duration(time.monotonic() - started_seconds)} in all"
     )
@@ -99,7 +100,7 @@ def demo(
         (out / "embeddings.npz", "features of the test subjects"),
         (out / "table.json", "the table above"),
     ):
-        print(f"  {path}  {what}")
+        say(f"  {path}  {what}")
 
 
 def _make_walkers(out: Path, seed: int, workers: int) -> None:

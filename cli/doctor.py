@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from attengait.cli.output import cell, say_json
 from attengait.errors import AttenGaitError
 
 _NONE = "-"
@@ -27,14 +28,14 @@ def doctor(
         raise AttenGaitError(f"folder is {folder}, but must be a folder that exists")
     report = examine(folder)
     if as_json:
-        print(json.dumps(report, indent=2))
+        say_json(json.dumps(report, indent=2))
         return
     console = Console()
     for title, rows in tables_of(report).items():
-        table = Table(title=title, show_header=False, title_justify="left", box=None, padding=(0, 2))
+        table = Table(title=cell(title), show_header=False, title_justify="left", box=None, padding=(0, 2))
         table.add_column(no_wrap=True, min_width=14)
         for name, text in rows:
-            table.add_row(name, text)
+            table.add_row(cell(name), cell(text))
         console.print(table, markup=False)
         console.print()
 

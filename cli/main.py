@@ -11,6 +11,8 @@ import typer
 
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
+from attengait.cli.last_net import explain
+from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
 from attengait.cli.progress import show_log
 from attengait.cli.signals import Signals, number_of
 from attengait.errors import AttenGaitError
@@ -23,12 +25,23 @@ _signals = Signals()
 class _Commands(typer.core.TyperGroup):
     """The subcommands; an interrupted one says what is kept and exits with 128 + the signal's number."""
 
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        with printable_usage_errors():
+            return super().make_context(*arguments, **named)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with printable_usage_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             _signals.say(str(stop))
             raise typer.Exit(128 + number_of(stop)) from None
+        except Exception:
+            # No import is interrupted, so a command may fail between a signal and its exception.
+            if _signals.stopped_by is None:
+                raise
+            _signals.say()
+            raise typer.Exit(128 + _signals.stopped_by) from None
 
 
 app = typer.Typer(
@@ -62,7 +75,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence on standard error and exit status 1 or 2."""
+    """Run the command line; whatever is wrong is one sentence on standard error, with exit status 1 or 2."""
     run(Signals())
 
 
@@ -85,6 +98,7 @@ def run(signals: Signals) -> None:
 
 
 def _run() -> None:
+    keep_streams_open_to_all_letters()
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -95,7 +109,7 @@ def _run() -> None:
     try:
         app()
     except AttenGaitError as error:
-        print(f"attengait: {error}", file=sys.stderr)
+        complain(f"attengait: {error}")
         sys.exit(error.exit_status)
     except BrokenPipeError:
         # The reader of our output is gone (`attengait info STORE | head`): nothing is left to say.
@@ -103,5 +117,8 @@ def _run() -> None:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"attengait: {where}{error.strerror or error}", file=sys.stderr)
+        complain(f"attengait: {where}{error.strerror or error}")
+        sys.exit(1)
+    except Exception as error:  # whatever nobody foresaw: a user sees no traceback
+        explain(error)
         sys.exit(1)

@@ -2,7 +2,6 @@
 then; and what the library logs, as plain sentences."""
 
 import logging
-import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -11,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as LiveProgress
 
+from attengait.cli.output import complain, say
+from attengait.system.printable import printable
 from attengait.system.progress import Progress, duration
 
 PLAIN_LINE_EVERY_SECONDS = 10.0
@@ -29,7 +30,8 @@ class ProgressLine(Progress):
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"))
+            before, after = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[text]}"))
+            columns = (before, BarColumn(bar_width=24), after)
             self._live = LiveProgress(*columns, console=self._console, transient=True)
             self._live.start()
         return self
@@ -46,14 +48,14 @@ class ProgressLine(Progress):
         if task != self._task:
             self._begin(task, now, done)
         rest = self._rate_text(now, done, total, unit) if detail is None else f"  {detail}"
-        text = f"{done:,} of {total:,} {unit}{rest}"
+        task, text = printable(task), printable(f"{done:,} of {total:,} {unit}{rest}")
         if self._live is not None:
             if self._bar is None:
                 self._bar = self._live.add_task(task, total=total, text=text)
             self._live.update(self._bar, completed=done, total=total, text=text)
         elif now - self._last_plain_seconds >= PLAIN_LINE_EVERY_SECONDS:
             self._last_plain_seconds = now
-            print(f"{task}: {text}", file=sys.stderr, flush=True)
+            complain(f"{task}: {text}")
 
     def _begin(self, task: str, now: float, done: int) -> None:
         if self._live is not None and self._bar is not None:
@@ -81,6 +83,6 @@ class _Sentences(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # The streams are looked up at each record, since tests and users replace them.
         if record.levelno >= logging.WARNING:
-            print(f"warning: {record.getMessage()}", file=sys.stderr, flush=True)
+            complain(f"warning: {record.getMessage()}")
         else:
-            print(record.getMessage(), flush=True)
+            say(record.getMessage())

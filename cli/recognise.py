@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from attengait.cli.options import StoreArgument
+from attengait.cli.output import say
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import evaluation_table
 from attengait.errors import ParameterError
@@ -37,7 +38,7 @@ def embed(
     with ProgressLine() as line:
         embeddings = embed_store(run, store, subjects=subjects, device=device, progress=line)
     save_embeddings(out, embeddings)
-    print(f"{out}: features {list(embeddings.features.shape)}")
+    say(f"{out}: features {list(embeddings.features.shape)}")
 
 
 def evaluate(

@@ -1,9 +1,10 @@
 """What Ctrl-C, SIGTERM and SIGHUP do to a command: one sentence, and exit status 128 + the signal's number.
 
 While the command line is imported, nothing is to be cleaned up, and the command ends at once. Later the first signal
-raises KeyboardInterrupt, or a subclass that names the signal; during an import, when the import is done. Further ones
-are heard only after a while: they must not disturb the cleaning up, and whoever waits too long can end it. A signal
-that was ignored when the command began stays ignored, as under nohup or in the background of a script.
+raises KeyboardInterrupt, or a subclass that names the signal. Where a module is being imported, it does so when that is
+done. Further signals are heard only after a while: they must not disturb the cleaning up, and whoever waits too long
+can end it. A signal that was ignored when the command began stays ignored, as under nohup or in the background of a
+script.
 """
 
 import _thread
@@ -19,10 +20,9 @@ from typing import Any
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SENTENCE = "attengait: stopped"
 
+_REPEAT_SECONDS = 0.05
 _PATIENCE_SECONDS = 1.0
 _LONGEST_STOP_SECONDS = 10.0
-_LONGEST_IMPORT_SECONDS = 3.0
-_POSTPONED_BY_SECONDS = 0.02
 
 
 class Terminated(KeyboardInterrupt):
@@ -47,10 +47,9 @@ class Signals:
     def __init__(self) -> None:
         self.stopped_by: int | None = None
         """The first signal that was heard."""
+        self._is_raised = False
         self._is_said = False
         self._heard_seconds = 0.0
-        self._postponed_seconds = 0.0
-        self._is_coming_again = False
 
     def end_at_once(self) -> None:
         """From now on a signal ends the process at once: there is nothing to clean up."""
@@ -66,8 +65,7 @@ class Signals:
 
         def again(unraisable: Any) -> None:
             if self.stopped_by is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
-                number, self.stopped_by = self.stopped_by, None
-                self._send_again(number)
+                self._is_raised = False
             else:
                 before(unraisable)
 
@@ -88,41 +86,31 @@ class Signals:
     def say(self, text: str = "") -> None:
         """Say once that the command was stopped, and what is kept."""
         if not self._is_said:
+            from attengait.cli.output import complain
+
             self._is_said = True
             warnings.simplefilter("ignore")  # of what was left unfinished
-            print(f"attengait: {text}" if text else SENTENCE, file=sys.stderr, flush=True)
+            complain(f"attengait: {text}" if text else SENTENCE)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._is_coming_again:
-            return
-        if self.stopped_by is None and _is_importing(frame):
-            # Libraries in C++ abort, or say something else, when what they import is interrupted.
-            self._postponed_seconds = self._postponed_seconds or now
-            if now - self._postponed_seconds > _LONGEST_IMPORT_SECONDS:
-                self._end(number)
-            self._send_again(number)
-        elif self.stopped_by is None:
+        if self.stopped_by is None:
             self.stopped_by, self._heard_seconds = number, now
             # Not a Thread: the lock of threading may be held by what is interrupted here.
-            _thread.start_new_thread(self._end_later, ())
-            raise _RAISED.get(number, KeyboardInterrupt)
-        elif now - self._heard_seconds > _PATIENCE_SECONDS:
-            self._end(self.stopped_by)
+            _thread.start_new_thread(self._see_to_it, (_thread.get_ident(),))
+        if self._is_raised:
+            if now - self._heard_seconds > _PATIENCE_SECONDS:
+                self._end(self.stopped_by)
+        elif not _is_importing(frame):
+            self._is_raised = True
+            raise _RAISED.get(self.stopped_by, KeyboardInterrupt)
 
-    def _send_again(self, number: int) -> None:
-        """Let the signal come once more, a little later."""
-
-        def send() -> None:
-            time.sleep(_POSTPONED_BY_SECONDS)
-            self._is_coming_again = False
-            os.kill(os.getpid(), number)
-
-        self._is_coming_again = True
-        _thread.start_new_thread(send, ())
-
-    def _end_later(self) -> None:
-        time.sleep(_LONGEST_STOP_SECONDS)
+    def _see_to_it(self, main_thread: int) -> None:
+        """Send the signal again until it is raised; end the process if it takes too long to stop."""
+        while time.monotonic() - self._heard_seconds < _LONGEST_STOP_SECONDS:
+            time.sleep(_REPEAT_SECONDS)
+            if self.stopped_by is not None and not self._is_raised:
+                signal.pthread_kill(main_thread, self.stopped_by)
         if self.stopped_by is not None:
             self._end(self.stopped_by)
 
@@ -133,16 +121,16 @@ class Signals:
         os._exit(128 + number)
 
 
-def _handle(handler: Any) -> None:
-    for number in NUMBERS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
-
-
 def _is_importing(frame: FrameType | None) -> bool:
-    """Whether what is interrupted is part of an import."""
+    """Whether a module is being imported. Libraries in C++ abort, or print tracebacks, where that is interrupted."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
         frame = frame.f_back
     return False
+
+
+def _handle(handler: Any) -> None:
+    for number in NUMBERS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)

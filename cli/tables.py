@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.table import Column, Table
+
+from attengait.cli.output import cell
 
 if TYPE_CHECKING:
     from attengait.evaluation.result import EvaluationResult
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 def evaluation_table(result: "EvaluationResult") -> Group:
     """A table for a rich console: probe views down, conditions across, percent; below it the notes."""
     first, *conditions = result.headings
-    table = Table(first)
+    table = Table(Column(cell(first)))
     for heading in conditions:
-        table.add_column(heading, justify="right")
+        table.add_column(cell(heading), justify="right")
     *views, means = result.rows
     for row in views:
-        table.add_row(*row)
+        table.add_row(*map(cell, row))
     table.add_section()
-    table.add_row(*means)
-    return Group(Text(result.title), table, *map(Text, result.notes))
+    table.add_row(*map(cell, means))
+    return Group(cell(result.title), table, *map(cell, result.notes))

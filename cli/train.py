@@ -1,7 +1,6 @@
 """The `train` command."""
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attengait.cli.output import complain, say, say_json
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import NUMBERS
 from attengait.system.stopping import StopRequest
@@ -69,13 +69,13 @@ def train(
     settings = parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
     config = choose_settings(out, preset=preset, settings=settings, partition=partition, resume=resume)
     if show_settings:
-        print(config.to_json())
+        say_json(config.to_json())
         return
     result = train_with_line(
         stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"
     )
     rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
-    print(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
+    say(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 
 @contextmanager
@@ -126,6 +126,6 @@ def train_with_line(
         result = train_run(stores, run, config, partition=partition, resume=resume, progress=line, stop=stop)
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
-        print(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}", file=sys.stderr)
+        complain(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}")
         raise typer.Exit(128 + result.interrupted_by)
     return result

@@ -157,7 +157,7 @@ def train_run(
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
             )
-        with store.reader() as reader:
+        with store.reader(check_frames=config.run.check_frames) as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
                 choice = choose_cache(config.run.cache, parts, device)

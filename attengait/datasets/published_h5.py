@@ -29,6 +29,7 @@ from attengait.datasets.source import Folders, Scan
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.store.description import Description
 from attengait.store.skipped import Reason, Skipped
+from attengait.system.hdf5 import check_numbers, member, open_hdf5
 
 LAYOUT = "one .h5 file for each sequence, such as 001_nm-01_090.h5"
 _SUFFIXES = (".h5", ".hdf5")
@@ -136,17 +137,29 @@ def _opened(path: str) -> Iterator[Any]:
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
-            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or 0 in data.shape:
+        with open_hdf5(path) as file:
+            data = member(file, "data")
+            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "biuf" or not data.shape or 0 in data.shape:
                 raise Hdf5Error(f"{path} holds no array of numbers named data")
-            factor = np.asarray(file.attrs.get("compressFactor", 0)).ravel()
-            if factor.any():
-                raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor[0]}, not pictures")
+            check_numbers(data)
+            factor = _number(file, "compressFactor")
+            if factor:
+                raise Hdf5Error(f"{path} holds values that were scaled by compressFactor {factor}, not pictures")
             yield data
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        # Hdf5Error is none of these.
-        raise Hdf5Error(f"{path} is damaged or no HDF5 file that h5py can read: {error}") from None
+    except Hdf5Error:
+        raise
+    except AttenGaitError as error:
+        raise Hdf5Error(str(error)) from None
+
+
+def _number(file: Any, name: str) -> float:
+    """An attribute of the root that is one number; 0 where there is none."""
+    if name not in file.attrs:
+        return 0
+    kept = file.attrs.get_id(name)
+    if kept.dtype.kind not in "biuf" or np.prod(kept.shape, dtype=float) != 1:
+        raise ValueError(f"its attribute {name} is no number")
+    return float(np.asarray(file.attrs[name]).ravel()[0])
 
 
 def _files(folder: str | Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:

@@ -1,26 +1,32 @@
 """Reads NumPy arrays from pickles that are not trusted: nothing in such a file is executed.
 
 A pickle is a program that may call any function it can name. An array's pickle names five things, whichever protocol
-(2 to 5) and NumPy (1 or 2) wrote it. They are replaced by functions of our own that note shape, dtype and bytes, and
-any other name is refused: neither NumPy nor anything else is called on the file's behalf. Python's own unpickler
-written in Python is used, as the one in C can be made to take all memory by a file of a few bytes (through its table
-of remembered objects).
+(0 to 5) and NumPy (1 or 2) wrote it. They are replaced by functions of our own that note shape, dtype and bytes, and
+any other name is refused: neither NumPy nor anything else is called on the file's behalf. Which instructions are
+followed at all is in `attengait.datasets.pickle_reader`.
 """
 
 import io
 import math
 import os
-import pickle
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
+from attengait.datasets.pickle_reader import InstructionError, OtherContentError, RefusedInstructionError, follow
 from attengait.store.skipped import Reason
+from attengait.system.files import open_regular
+from attengait.system.printable import printable
+
+MAX_BYTES = 4 << 30
+"""Of the values of one array, which must fit into memory: 350,000 pictures of 64 x 64 x 3."""
+MAX_AXES = 32
+"""NumPy 1 has no more."""
 
 _SKIPPED_BYTES = 1 << 16
 """If only the header is wanted, larger pieces are not read, and zeros stand for them. Protocols 4 and 5 store
@@ -53,7 +59,10 @@ def read_array(path: str | Path) -> NDArray[Any]:
     """
     found = _load(path, is_header_wanted=False)
     header = _header(path, found)
-    data = found.data.encode("latin-1") if isinstance(found.data, str) else found.data
+    try:
+        data = found.data.encode("latin-1") if isinstance(found.data, str) else found.data
+    except UnicodeEncodeError:
+        raise PickleError(f"{path} is damaged: its values are text that stands for no bytes") from None
     expected_bytes = math.prod(header.shape) * header.dtype.itemsize
     if not isinstance(data, bytes) or len(data) != expected_bytes:
         raise PickleError(f"{path} is damaged: its values do not fill an array of shape {list(header.shape)}")
@@ -71,15 +80,10 @@ def read_header(path: str | Path) -> ArrayHeader:
 class _Dtype:
     """A dtype being unpickled."""
 
-    __slots__ = ("byte_order", "name")
+    __slots__ = ("known",)
 
-    byte_order: Any
-
-    def __init__(self, name: object) -> None:
-        self.name, self.byte_order = name, "="
-
-    def __setstate__(self, state: Any) -> None:
-        self.byte_order = state[1]
+    def __init__(self, known: np.dtype[Any]) -> None:
+        self.known = known
 
 
 class _Array:
@@ -90,76 +94,75 @@ class _Array:
     def __init__(self, data: Any = None, dtype: Any = None, shape: Any = None, is_fortran: Any = False) -> None:
         self.data, self.dtype, self.shape, self.is_fortran = data, dtype, shape, is_fortran
 
-    def __setstate__(self, state: Any) -> None:
-        _, self.shape, self.dtype, self.is_fortran, self.data = state
+
+class _Skipped:
+    """Stands for values that are not read."""
+
+    __slots__ = ("num_bytes",)
+
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+
+    def __len__(self) -> int:
+        return self.num_bytes
 
 
-class _Function:
-    """A function that a file may call. A file cannot change it, neither for itself nor for the next file."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise RefusedPickleError("it tries to change a function")
-
-
-def _reconstruct(subtype: object, shape: object, typecode: object) -> _Array:
-    return _Array()
-
-
-def _from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
-    return _Array(data, dtype, shape, order == "F")
-
-
-def _dtype(name: object, align: object = False, copy: object = False) -> _Dtype:
-    return _Dtype(name)
-
-
-def _encode(text: object, encoding: object) -> object:
-    """Protocol 2 has no bytes: they are written as text, and as a call that turns it back."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise RefusedPickleError("it encodes text in an unusual way")
-    return text
-
-
-_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "dtype"): _dtype,
-    ("_codecs", "encode"): _encode,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+_ARRAY = "numpy.ndarray"
+_FUNCTIONS = {
+    "numpy.dtype": "dtype",
+    "_codecs.encode": "encode",
+    **{f"numpy.{core}.multiarray._reconstruct": "reconstruct" for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": "from_buffer" for core in ("core", "_core")},
 }
 
 
-def _load_bytearray(unpickler: Any) -> None:
-    """What protocol 5 has for the values of an array, as bytes: Python's own makes room for them before it reads."""
-    unpickler.append(unpickler.read(int.from_bytes(unpickler.read(8), "little")))
+def _is_known(name: str) -> bool:
+    return name == _ARRAY or name in _FUNCTIONS
 
 
-class _Unpickler(pickle._Unpickler):
-    """Knows the names of `_FUNCTIONS` and `numpy.ndarray`, which is only ever handed on."""
+def _call(name: str, arguments: list[Any]) -> Any:
+    match _FUNCTIONS.get(name), arguments:
+        case "reconstruct", [_, _, _]:
+            return _Array()
+        case "from_buffer", [data, dtype, shape, order]:
+            return _Array(data, dtype, shape, _text(order) == "F")
+        case "dtype", [dtype, *rest] if len(rest) <= 2:
+            return _Dtype(_numbers(_text(dtype)))
+        case "encode", [str() | _Skipped() as text, encoding]:
+            # Protocols 0 to 2 have no bytes: they are written as text, and as a call that turns it back.
+            if _text(encoding) not in ("latin1", "latin-1"):
+                raise RefusedInstructionError("it encodes text in an unusual way")
+            return text
+    raise RefusedInstructionError(f"it calls {name} in an unusual way")
 
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
-        **pickle._Unpickler.dispatch,
-        pickle.BYTEARRAY8[0]: _load_bytearray,
-    }
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Our function for a name that the file uses. Raises RefusedPickleError for other names."""
-        if (module, name) == ("numpy", "ndarray"):
-            return "numpy.ndarray"
-        if (module, name) not in _FUNCTIONS:
-            raise RefusedPickleError(f"it asks for {module}.{name}, which no array needs")
-        return _Function(_FUNCTIONS[module, name])
+def _build(made: Any, state: Any) -> None:
+    match made, state:
+        case _Array(), (_, shape, dtype, is_fortran, data):
+            made.shape, made.dtype, made.is_fortran, made.data = shape, dtype, is_fortran, data
+        case _Dtype(), (_, byte_order, *_) if _text(byte_order) in ("|", "<", ">", "="):
+            made.known = made.known.newbyteorder(_text(byte_order))  # type: ignore[arg-type]  # it is one of the four
+        case _Dtype(), _:
+            raise InstructionError("it is damaged: it gives its array no dtype")
+        case _:
+            raise RefusedInstructionError("it changes something that is no array")
 
-    def get_extension(self, code: int) -> None:
-        """Refuse what other parts of this process may have registered."""
-        raise RefusedPickleError("it asks for a registered extension, which no array needs")
+
+def _text(text: Any) -> str:
+    """Text as Python 3 or 2 writes it; nothing for anything else."""
+    if isinstance(text, bytes):
+        return text.decode("latin-1")
+    return text if isinstance(text, str) else ""
+
+
+def _numbers(name: str) -> np.dtype[Any]:
+    # NumPy evaluates other names, such as those of records. It writes these and no synonyms.
+    if re.fullmatch(r"b1|[iu][1248]|f(2|4|8|12|16)", name, re.ASCII):
+        try:
+            return np.dtype(name)
+        except TypeError:  # a machine that lacks it
+            pass
+    raise OtherContentError(f"holds an array of {printable(repr(name), max_letters=40)}, not of numbers")
 
 
 class _File:
@@ -170,51 +173,72 @@ class _File:
         self._size_bytes = os.fstat(file.fileno()).st_size
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, or zeros in their place where only the header is wanted."""
-        if size > self._size_bytes - self._file.tell():
-            raise EOFError("it ends too early")
-        if self._is_header_wanted and size > _SKIPPED_BYTES:
-            self._file.seek(size, io.SEEK_CUR)
-            return bytes(size)
+        """The next `size` bytes."""
+        self._check(size)
         return self._file.read(size)
 
-    def readline(self) -> bytes:
-        """The next line."""
-        return self._file.readline()
+    def read_values(self, size: int) -> bytes | _Skipped:
+        """The next `size` bytes, or what stands for them where only the header is wanted."""
+        self._check(size)
+        if self._is_header_wanted and size > _SKIPPED_BYTES:
+            self._file.seek(size, io.SEEK_CUR)
+            return _Skipped(size)
+        return self._file.read(size)
+
+    def read_line(self, max_bytes: int | None) -> bytes:
+        """The next line without its end."""
+        line = self._file.readline(MAX_BYTES if max_bytes is None else max_bytes + 1)
+        if not line.endswith(b"\n"):
+            self._check(1)
+            raise RefusedInstructionError("it has a line that is longer than any array needs")
+        return line[:-1]
+
+    def num_rest_bytes(self) -> int:
+        """How many bytes follow."""
+        return self._size_bytes - self._file.tell()
+
+    def _check(self, size: int) -> None:
+        if size > self.num_rest_bytes():
+            raise InstructionError("it ends too early")
+        if size > MAX_BYTES:
+            raise RefusedInstructionError(f"it holds {size:,} bytes, but at most {MAX_BYTES:,} are read")
 
 
 def _load(path: str | Path, *, is_header_wanted: bool) -> _Array:
     try:
-        with open(path, "rb") as file:
-            found = _Unpickler(_File(file, is_header_wanted=is_header_wanted), encoding="latin-1").load()
+        with open_regular(path) as opened:
+            file = _File(opened, is_header_wanted=is_header_wanted)
+            found = follow(file, call=_call, build=_build, is_known=_is_known)
+            num_rest_bytes = file.num_rest_bytes()
     except OSError as error:
         raise PickleError(f"{path} cannot be read: {error.strerror or error}") from None
-    except RefusedPickleError as error:
+    except RefusedInstructionError as error:
         raise RefusedPickleError(f"{path} is refused, and nothing of it was run: {error}") from None
-    except Exception as error:  # a damaged or hostile file can make the unpickler trip in any way
-        what = str(error) or type(error).__name__
-        raise PickleError(f"{path} is damaged or no pickle of an array: {what}") from None
+    except OtherContentError as error:
+        raise PickleError(f"{path} {error}") from None
+    except InstructionError as error:
+        raise PickleError(f"{path} is damaged or no pickle of an array: {error}") from None
+    except MemoryError:
+        raise PickleError(f"{path} does not fit into memory") from None
     if not isinstance(found, _Array):
-        raise PickleError(f"{path} holds a {type(found).__name__}, not one NumPy array")
+        raise PickleError(f"{path} is damaged or no pickle of an array: it holds something else")
+    if num_rest_bytes:
+        raise PickleError(f"{path} is damaged: {num_rest_bytes:,} bytes follow its array")
     return found
 
 
 def _header(path: str | Path, found: _Array) -> ArrayHeader:
     shape, dtype = found.shape, found.dtype
-    if not isinstance(shape, tuple) or not all(type(length) is int and length >= 0 for length in shape):
+    if not isinstance(shape, tuple) or not all(type(length) is int and 0 <= length < 2**63 for length in shape):
         raise PickleError(f"{path} is damaged: it gives its array no shape")
+    if len(shape) > MAX_AXES:
+        raise PickleError(f"{path} is damaged: its array has {len(shape)} axes, not at most {MAX_AXES}")
     if 0 in shape:
         raise PickleError(f"{path} holds an array without values, of shape {list(shape)}")
-    if not isinstance(dtype, _Dtype) or not isinstance(dtype.name, str) or dtype.byte_order not in ("|", "<", ">", "="):
+    if not isinstance(dtype, _Dtype):
         raise PickleError(f"{path} is damaged: it gives its array no dtype")
-    try:
-        known = np.dtype(dtype.name).newbyteorder(dtype.byte_order)
-    except (TypeError, ValueError):
-        known = np.dtype("O")
-    if known.kind not in "biuf":
-        raise PickleError(f"{path} holds an array of {dtype.name!r}, not of numbers")
-    # A shape alone can ask for any amount of memory. Text has as many characters as bytes, zeros in its place no fewer.
-    num_values = len(found.data) // known.itemsize if isinstance(found.data, (bytes, str)) else 0
-    if math.prod(shape) > num_values:
+    # A shape alone can ask for any amount of memory. Text has as many letters as bytes, before it is read no fewer.
+    num_bytes = len(found.data) if isinstance(found.data, (bytes, str, _Skipped)) else 0
+    if math.prod(shape) > num_bytes // dtype.known.itemsize:
         raise PickleError(f"{path} is damaged: its values do not fill an array of shape {list(shape)}")
-    return ArrayHeader(shape=shape, dtype=known)
+    return ArrayHeader(shape=shape, dtype=dtype.known)

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -137,10 +136,8 @@ class _Task:
 
     store: Location
     targets: list[str]
-    names: list[str]
     starts: list[int]
     lengths: list[int]
-    checksums: list[int]
     temporary: Path
 
 
@@ -167,20 +164,16 @@ def _write(
                 _Task(
                     store=store.location,
                     targets=[],
-                    names=[],
                     starts=[],
                     lengths=[],
-                    checksums=[],
                     temporary=temporary,
                 )
             )
             room = max(_TASK_FRAMES, length)
         room -= length
         tasks[-1].targets.append(str(tree / path))
-        tasks[-1].names.append(sequences.name(i))
         tasks[-1].starts.append(int(sequences.start[i]))
         tasks[-1].lengths.append(length)
-        tasks[-1].checksums.append(int(sequences.crc32c[i]))
     progress.update("Exporting", done, total, unit="frames")
 
     def add(num_frames: int) -> None:
@@ -197,8 +190,6 @@ def _export(task: _Task) -> int:
     reader = _reader(task.store)
     for i, target in enumerate(map(Path, task.targets)):
         (frames,) = reader.read_clips([task.starts[i]], [task.lengths[i]])
-        if google_crc32c.value(frames.tobytes()) != task.checksums[i]:
-            raise AttenGaitError(f"{task.store}: the frames of {task.names[i]} fail their checksum")
         frames = frames[..., 0] if frames.shape[-1] == 1 else np.moveaxis(frames, -1, 1)
         temporary = task.temporary / f"{os.getpid()}.pkl"
         temporary.write_bytes(pickle_array(np.ascontiguousarray(frames)))

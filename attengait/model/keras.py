@@ -6,9 +6,11 @@ layers are matched by kind and order of creation. Widths, depth, D and classes f
 Keras stores convolutions [kh, kw, in, out] and the pyramids' depthwise kernels [b, 16, 1, C] and [b, b, 16, 1, C].
 """
 
+import importlib.util
+import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.model.config import ModelConfig
+from attengait.system.hdf5 import MAX_BYTES, check_numbers, datasets, member, open_hdf5
+from attengait.system.printable import printable
 
 if TYPE_CHECKING:
     import h5py
@@ -34,50 +38,45 @@ def read_keras_weights(path: Path) -> tuple[ModelConfig, dict[str, Tensor]]:
     Raises:
         AttenGaitError: h5py is not installed, the file is damaged, or it does not hold an AttenGait network.
     """
-    h5py = _import_h5py()
-    try:
-        with h5py.File(path) as file:
-            kinds = _layers(file.get("model_weights", file))
-    except (OSError, KeyError, RuntimeError) as error:
-        raise AttenGaitError(f"{path} is not a readable HDF5 file: {error}") from error
+    if importlib.util.find_spec("h5py") is None:
+        raise AttenGaitError(f"reading Keras weights needs h5py: {how_to_install()}")
+    with open_hdf5(path) as file:
+        weights = member(file, "model_weights")
+        kinds = _layers(file if weights is None else weights)
     try:
         return _config(kinds), _state(kinds)
     except (LookupError, ValueError) as error:
-        raise AttenGaitError(f"{path} does not hold the Keras weights of an AttenGait network: {error}") from error
-
-
-def _import_h5py() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise AttenGaitError(f"reading Keras weights needs h5py: {how_to_install()}") from error
-    return h5py
+        raise AttenGaitError(
+            f"{path} does not hold the Keras weights of an AttenGait network: {printable(error)}"
+        ) from error
 
 
 def _layers(root: "h5py.Group") -> dict[str, list[_Layer]]:
     """Layers that hold weights, by kind, in order of creation."""
-    numbered: dict[str, list[tuple[int, _Layer]]] = {}
-    for name, group in root.items():
-        if not hasattr(group, "visititems"):  # a dataset at the top: no layer
+    layers: dict[str, _Layer] = {}
+    num_bytes = 0
+    for path, dataset in datasets(root):
+        name, _, rest = path.partition("/")
+        if not rest or dataset.shape is None or dataset.dtype.kind != "f":  # a dataset at the top is no layer
             continue
-        layer: _Layer = {}
-
-        def collect(key: str, item: Any, layer: _Layer = layer) -> None:
-            if getattr(item, "shape", None) is not None and item.dtype.kind == "f":
-                layer.setdefault(key.rsplit("/", 1)[-1].split(":")[0], []).append(np.asarray(item, np.float32))
-
-        group.visititems(collect)
-        if layer:
-            for arrays in layer.values():
-                arrays.sort(key=np.size)
-            kind, number = _kind_and_number(name)
-            numbered.setdefault(kind, []).append((number, layer))
-    return {kind: [layer for _, layer in sorted(layers, key=_first)] for kind, layers in numbered.items()}
+        check_numbers(dataset)
+        num_bytes += math.prod(dataset.shape) * np.dtype(np.float32).itemsize
+        if num_bytes > MAX_BYTES:
+            raise AttenGaitError(f"{printable(dataset.file.filename)} holds more than {MAX_BYTES:,} bytes of weights")
+        kept = layers.setdefault(name, {}).setdefault(rest.rpartition("/")[2].split(":")[0], [])
+        kept.append(np.asarray(dataset, np.float32))
+    numbered: dict[str, list[tuple[int, _Layer]]] = {}
+    for name, layer in layers.items():
+        for arrays in layer.values():
+            arrays.sort(key=np.size)
+        kind, number = _kind_and_number(name)
+        numbered.setdefault(kind, []).append((number, layer))
+    return {kind: [layer for _, layer in sorted(found, key=_first)] for kind, found in numbered.items()}
 
 
 def _kind_and_number(name: str) -> tuple[str, int]:
     """`attention_conv_12` -> ("attention_conv", 12); without a suffix it is the first."""
-    match = re.fullmatch(r"(.+?)(?:_(\d+))?", name, re.ASCII)
+    match = re.fullmatch(r"(.+?)(?:_(\d{1,9}))?", name, re.ASCII | re.DOTALL)
     assert match is not None
     return match[1], int(match[2] or 0)
 

@@ -25,7 +25,7 @@ from attengait.model.checksums import check_tensors, checksums, is_finite
 from attengait.model.config import ModelConfig
 from attengait.model.keras import HDF5_MAGIC, read_keras_weights
 from attengait.model.net import AttenGait
-from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, warn_unchecked
+from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, record_digest, warn_unchecked
 from attengait.system.documents import is_intact, parse_document, require_keys, seal, shortened
 from attengait.system.files import open_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
@@ -121,7 +121,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, T
         return config, state
     description, state = _read_safetensors(path, int.from_bytes(magic, "little"), num_bytes)
     if run is not None and description.record_sha256 is not None and (run / RECORD_NAME).exists():
-        check_bound(path, description.record_sha256, run, read_content(run).sha256)
+        check_bound(path, description.record_sha256, run, record_digest(read_content(run)))
     return description.config, state
 
 

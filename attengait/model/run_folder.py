@@ -10,53 +10,28 @@ Runs of version 0.1.0 have none of this. They are read, and the log says what ca
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from attengait.errors import AttenGaitError
-from attengait.system.documents import SEAL, is_intact, parse_document, sha256_of, unseal
-from attengait.system.files import open_regular
+from attengait.system.documents import SEAL, is_intact, read_document, sha256_of, unsealed
 
 RECORD_NAME = "config.json"
-RUNTIME_SETTINGS = frozenset({"cache", "checkpoint_every_steps", "device", "stop_after_steps"})
-"""A resumed run may change these: they say where and how long it runs, not what is computed."""
-MAX_RECORD_BYTES = 64 << 20
+RUNTIME_SETTINGS = frozenset({"cache", "check_frames", "checkpoint_every_steps", "device", "stop_after_steps"})
+"""Settings that a resumed run may change: they say where and how long it runs, not what is computed."""
+_MAX_RECORD_BYTES = 64 << 20
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordContent:
-    """What a record's file holds, before anything is known about its meaning."""
+def read_content(run: Path) -> dict[str, Any]:
+    """What RUN/config.json says, before anything is known about its meaning.
 
-    content: dict[str, Any]
-    """Without the seal."""
-    sha256: str
-    """What `identity_sha256` says of it."""
-
-
-def identity_sha256(content: Mapping[str, Any]) -> str:
-    """The digest of what a record says about what is computed. To it, weights and checkpoint are bound.
-
-    Equal runs give equal weights, wherever and in however many parts they ran.
+    Raises AttenGaitError where there is none, where it is damaged, and where it was edited.
     """
-    config = content.get("config")
-    if isinstance(config, dict):
-        content = {**content, "config": {key: config[key] for key in config if key not in RUNTIME_SETTINGS}}
-    return sha256_of(content)
-
-
-def read_content(run: Path) -> RecordContent:
-    """Read RUN/config.json. Raises AttenGaitError where there is none, where it is damaged, and where it was edited."""
     path = run / RECORD_NAME
     try:
-        with open_regular(path) as file:
-            text = file.read(MAX_RECORD_BYTES + 1)
-        if len(text) > MAX_RECORD_BYTES:
-            raise ValueError(f"it is larger than {MAX_RECORD_BYTES >> 20} MiB")
-        document = parse_document(text)
-        content, _ = unseal(document)
+        document = read_document(path, max_bytes=_MAX_RECORD_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise AttenGaitError(f"{run} is not the folder of a training run: it has no {RECORD_NAME}") from None
     except OSError as error:
@@ -64,14 +39,23 @@ def read_content(run: Path) -> RecordContent:
     except ValueError as error:
         raise AttenGaitError(f"{path} is damaged or of another version: {error}") from None
     if not is_intact(document):
+        changed = ", ".join(sorted(RUNTIME_SETTINGS))
         raise AttenGaitError(
             f"{path} was changed after it was written (its {SEAL} does not fit), but what a run is trained with cannot "
-            "be changed afterwards: put the old file back, or start a new run; --set changes device, cache, "
-            "checkpoint_every_steps and stop_after_steps of a run that is continued with --resume"
+            f"be changed afterwards: put the old file back, or start a new run; with --resume, --set changes {changed}"
         )
     if SEAL not in document:
         warn_unchecked(path)
-    return RecordContent(content=content, sha256=identity_sha256(content))
+    return unsealed(document)
+
+
+def record_digest(content: Mapping[str, Any]) -> str:
+    """The digest of what determines a run. Equal runs have the same, wherever and in however many parts they ran."""
+    settings = content.get("config")
+    if isinstance(settings, dict):
+        lasting = {key: value for key, value in settings.items() if key not in RUNTIME_SETTINGS}
+        content = {**content, "config": lasting}
+    return sha256_of(content)
 
 
 def check_bound(path: Path, record_sha256: str, run: Path, now_sha256: str) -> None:

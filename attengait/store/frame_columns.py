@@ -7,7 +7,7 @@
 F is that of `frames`. Each is one chunk, like the columns of `sequences`. Stores of version 0.1.0 have neither.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import zarr
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
+from attengait.store.digest import check_frame_column
 from attengait.store.location import Location
-from attengait.store.sequences import SequenceRecord, read_column, read_files, write_column
+from attengait.store.sequences import SequenceRecord, read_column, read_column_files, write_column
 
 NUMBERS, TIMES = "frame_numbers", "frame_times"
 NO_NUMBER = -1
@@ -37,8 +38,8 @@ def from_runs(runs: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
 
-def write_frame_columns(group: zarr.Group, rows: Sequence[SequenceRecord], num_frames: int) -> list[str]:
-    """Create the columns of a store with these sequences in a group that lacks them; returns their names."""
+def write_frame_columns(group: zarr.Group, rows: Sequence[SequenceRecord], num_frames: int) -> dict[str, NDArray[Any]]:
+    """Create the columns of a store with these sequences in a group that lacks them; returns them by name."""
     numbers = np.full(num_frames, NO_NUMBER, _DTYPES[NUMBERS])
     times = np.full(num_frames, np.nan)
     for row in rows:
@@ -48,20 +49,27 @@ def write_frame_columns(group: zarr.Group, rows: Sequence[SequenceRecord], num_f
             times[place] = row.times_seconds
     write_column(group, NUMBERS, numbers)
     if np.isnan(times).all():
-        return [NUMBERS]
+        return {NUMBERS: numbers}
     write_column(group, TIMES, times)
-    return [NUMBERS, TIMES]
+    return {NUMBERS: numbers, TIMES: times}
 
 
-def read_frame_column(location: Location, name: str, num_frames: int) -> NDArray[Any] | None:
+def read_frame_column(
+    location: Location, attributes: Mapping[str, Any], name: str, num_frames: int
+) -> NDArray[Any] | None:
     """The column `frame_numbers` (int32 [F]) or `frame_times` (float64 [F]) of a store; None where it has none.
 
-    Raises AttenGaitError where it is damaged.
+    Raises AttenGaitError where it is damaged, or is not the one that the digest in the store's attributes is of.
     """
-    files = read_files(location, [f"{name}/zarr.json", f"{name}/c/0"])
-    if not files:
-        return None
-    column = read_column(location, files, name, (_DTYPES[name],))
-    if len(column) != num_frames:
+    return frame_column(location, attributes, read_column_files(location, [name]), name, num_frames)
+
+
+def frame_column(
+    location: Location, attributes: Mapping[str, Any], files: Mapping[str, bytes], name: str, num_frames: int
+) -> NDArray[Any] | None:
+    """What `read_frame_column` returns, out of the column's files."""
+    column = read_column(location, files, name, (_DTYPES[name],)) if files else None
+    if column is not None and len(column) != num_frames:
         raise AttenGaitError(f"{location}: the column {name} has {len(column)} entries, but must have {num_frames}")
+    check_frame_column(str(location), attributes, name, column)
     return column

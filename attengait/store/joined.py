@@ -34,9 +34,10 @@ class JoinedStores:
         """Height, width, channels."""
         return self.stores[0].frame_shape
 
-    def reader(self) -> ClipReader:
-        """The fastest readers of the stores as one; close it after use."""
-        return JoinedReader([s.reader() for s in self.stores], [s.layout.num_frames for s in self.stores])
+    def reader(self, *, check_frames: bool = True) -> ClipReader:
+        """The fastest readers of the stores as one; close it after use. See `Store.reader`."""
+        readers = [store.reader(check_frames=check_frames) for store in self.stores]
+        return JoinedReader(readers, [store.layout.num_frames for store in self.stores])
 
 
 def join_stores(stores: Sequence[Store]) -> JoinedStores:

@@ -24,6 +24,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.location import Location, Where
+from attengait.system.files import open_regular
 from attengait.system.lookup import check_name
 
 FORMAT = "attengait-store"
@@ -31,6 +32,21 @@ VERSION = 1
 MAX_CHUNK_FRAMES = 512
 DEFAULT_CHUNK_FRAMES = 8
 """Clips begin anywhere: the shorter the chunks, the fewer frames are unpacked that no clip needs."""
+
+MAX_SHARDS = 2**20
+MAX_FRAME_SIDE = 2**14
+"""Pixels."""
+MAX_CHANNELS = 2**10
+MAX_SHARD_BYTES = 2**36
+"""Unpacked. A shard holds its longest sequence in full."""
+MAX_CHUNKS = 2**22
+"""In a shard: an index of 64 MB."""
+MAX_CHUNK_BYTES = 2**31 - 2**10
+"""Unpacked. Blosc takes no more."""
+
+DIGEST_MARK: dict[str, Any] = {"digest": "sha256"}
+"""Attributes of `frames` in a store with a digest (attengait.store.digest), so that no single fault makes it look like
+an older store that has none."""
 
 ABSENT = np.uint64(2**64 - 1)
 """Offset and size of a chunk that a shard leaves out."""
@@ -78,12 +94,27 @@ class FrameLayout:
         return height * width * channels
 
     @property
+    def chunk_bytes(self) -> int:
+        """Bytes of one unpacked chunk."""
+        return self.chunk_frames * self.frame_bytes
+
+    @property
+    def max_packed_chunk_bytes(self) -> int:
+        """Upper bound of a chunk's bytes in a shard file."""
+        return self.chunk_bytes + (self.chunk_bytes // 64 + 2**10 if self.codec != "none" else 0)
+
+    @property
+    def max_shard_file_bytes(self) -> int:
+        """Upper bound of the size of a shard file, with its index."""
+        return self.chunks_per_shard * self.max_packed_chunk_bytes + index_bytes(self.chunks_per_shard)
+
+    @property
     def raw_bytes(self) -> int:
         """Size of all uncompressed shard files."""
         return self.num_shards * (self.shard_frames * self.frame_bytes + index_bytes(self.chunks_per_shard))
 
-    def create(self, group: zarr.Group) -> zarr.Array[Any]:
-        """Create the array `frames` in a group that lacks it."""
+    def create(self, group: zarr.Group, *, has_digest: bool = False) -> zarr.Array[Any]:
+        """Create the array `frames` in a group that lacks it, of a store that will have a digest or not."""
         return group.create_array(
             "frames",
             shape=(self.num_frames, *self.frame_shape),
@@ -92,6 +123,7 @@ class FrameLayout:
             shards=(self.shard_frames, *self.frame_shape),
             compressors=CODECS[self.codec],
             fill_value=0,
+            attributes=DIGEST_MARK if has_digest else {},
         )
 
 
@@ -106,39 +138,20 @@ def check_chunk_frames(chunk_frames: int) -> None:
         raise ParameterError(f"chunk_frames is {chunk_frames}, but must be from 1 to {MAX_CHUNK_FRAMES}")
 
 
-def frame_layout(frames: zarr.Array[Any]) -> FrameLayout:
-    """The layout of an existing `frames` array; raises AttenGaitError when it is not as described above."""
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shards is None:
-        raise AttenGaitError(
-            f"frames is {frames.dtype} with {frames.ndim} dimensions{'' if frames.shards else ', without shards'}, "
-            "but must be uint8 with 4 dimensions, in shards"
-        )
-    length, height, width, channels = frames.shape
-    shard, chunk = frames.shards, frames.chunks
-    codecs = [codec for codec, compressors in CODECS.items() if _kinds(frames.compressors) == _kinds(compressors)]
-    if not codecs:
-        found = ", ".join(_kinds(frames.compressors))
-        raise AttenGaitError(f"frames is compressed by {found}, which is none of {', '.join(CODECS)}")
-    if not shard[1:] == chunk[1:] == (height, width, channels) or length % shard[0]:
-        raise AttenGaitError(
-            f"frames {frames.shape} in shards {shard} and chunks {chunk} is not laid out in whole frames"
-        )
-    return FrameLayout(
-        num_shards=length // shard[0],
-        shard_frames=shard[0],
-        chunk_frames=chunk[0],
-        frame_shape=(height, width, channels),
-        codec=codecs[0],
-    )
-
-
-def _kinds(compressors: tuple[Any, ...]) -> list[str]:
-    """Names of codecs, with Blosc's inner compressor, whatever their levels."""
-    return [f"{type(codec).__name__}/{_cname(codec)}" for codec in compressors]
-
-
-def _cname(codec: Any) -> str:
-    return codec.cname.value if isinstance(codec, BloscCodec) else ""
+def check_sizes(layout: FrameLayout) -> None:
+    """Raise AttenGaitError for a layout beyond what is read, whatever its metadata say."""
+    height, width, channels = layout.frame_shape
+    for what, size, most in (
+        ("the number of shards", layout.num_shards, MAX_SHARDS),
+        ("the height of a frame", height, MAX_FRAME_SIDE),
+        ("the width of a frame", width, MAX_FRAME_SIDE),
+        ("the number of channels", channels, MAX_CHANNELS),
+        ("the size of a shard in bytes", layout.shard_frames * layout.frame_bytes, MAX_SHARD_BYTES),
+        ("the number of chunks of a shard", layout.chunks_per_shard, MAX_CHUNKS),
+        ("the size of a chunk in bytes", layout.chunk_bytes, MAX_CHUNK_BYTES),
+    ):
+        if size > most:
+            raise AttenGaitError(f"{what} is {size}, but must be at most {most}")
 
 
 def shard_key(shard: int) -> str:
@@ -171,35 +184,37 @@ def index_bytes(chunks_per_shard: int) -> int:
     return 16 * chunks_per_shard + 4
 
 
-def read_shard_index(path: Path, chunks_per_shard: int) -> NDArray[np.uint64]:
+def read_shard_index(path: Path, layout: FrameLayout) -> NDArray[np.uint64]:
     """Offset and size of each chunk in a shard file, uint64 [chunks_per_shard, 2]; `ABSENT` twice where there is none.
 
-    Raises AttenGaitError when the file is missing or too short, when the index fails its checksum, or when it points
-    outside the file.
+    Raises AttenGaitError when the file is missing, no regular file or too short, when the index fails its checksum, or
+    when it points outside the file or has a chunk of more bytes than a chunk can have.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file_bytes = file.seek(0, os.SEEK_END)
-            file.seek(max(0, file_bytes - index_bytes(chunks_per_shard)))
+            file.seek(max(0, file_bytes - index_bytes(layout.chunks_per_shard)))
             tail = file.read()
     except OSError as error:
         raise AttenGaitError(f"{path}: {error.strerror}") from error
     try:
-        return parse_shard_index(tail, file_bytes, chunks_per_shard)
+        return parse_shard_index(tail, file_bytes, layout)
     except AttenGaitError as error:
         raise AttenGaitError(f"{path}: {error}") from error
 
 
-def parse_shard_index(tail: bytes, file_bytes: int, chunks_per_shard: int) -> NDArray[np.uint64]:
+def parse_shard_index(tail: bytes, file_bytes: int, layout: FrameLayout) -> NDArray[np.uint64]:
     """The index in the last bytes of a shard file of `file_bytes`; see `read_shard_index`."""
-    size = index_bytes(chunks_per_shard)
+    size = index_bytes(layout.chunks_per_shard)
     tail = tail[-size:]
     if len(tail) < size:
         raise AttenGaitError(f"truncated to {file_bytes} bytes, which is less than its index")
     if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         raise AttenGaitError("truncated or damaged, its index fails its checksum")
-    index = np.frombuffer(tail[:-4], dtype="<u8").reshape(chunks_per_shard, 2)
+    index = np.frombuffer(tail[:-4], dtype="<u8").reshape(layout.chunks_per_shard, 2)
     present = index[(index != ABSENT).all(axis=1)].astype(object)
     if any(offset + length > file_bytes - size for offset, length in present):
         raise AttenGaitError(f"its index points outside the file of {file_bytes} bytes")
+    if any(length > layout.max_packed_chunk_bytes for _, length in present):
+        raise AttenGaitError(f"its index has a chunk of more than {layout.max_packed_chunk_bytes} bytes")
     return index

@@ -12,7 +12,8 @@ here: for folders by plain files, for URLs by tensorstore's key-value stores, wh
                          and left out of messages
 
 A port where nobody listens, a lost connection, and a server that is busy or silent are tried again, `MAX_RETRIES`
-times. That a server is silent is noticed after `limit_waiting()` only.
+times. How long an answer may take is limited (attengait.store.waiting). After `limit_waiting()`, a server that says
+nothing is noticed earlier.
 """
 
 import json
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.waiting import Wait
+from attengait.system.files import open_regular
 from attengait.system.lookup import check_name
 
 DRIVERS = {"s3": "s3", "gs": "gcs", "http": "http", "https": "http"}
@@ -122,32 +125,45 @@ class Location:
         bucket, _, path = rest.partition("/")
         return spec | {"bucket": bucket, "path": f"{path}/" if path else ""} | (_s3() if driver == "s3" else {})
 
-    def read(self, key: str, part: Range | None = None) -> bytes | None:
+    def read(self, key: str, part: Range | None = None, *, max_bytes: int | None = None) -> bytes | None:
         """The bytes of a file, or those of the part that it has; None where there is no such file.
 
-        Raises AttenGaitError, naming the file, when it cannot be read.
+        Raises AttenGaitError, naming the file, when it cannot be read or has more than `max_bytes`.
         """
-        return self.read_all([(key, part)])[0]
+        return self.read_all([(key, part)], None if max_bytes is None else [max_bytes])[0]
 
-    def read_all(self, wanted: Sequence[tuple[str, Range | None]]) -> list[bytes | None]:
-        """What `read` returns for each of some files, asked for all at once."""
+    def read_all(
+        self, wanted: Sequence[tuple[str, Range | None]], limits: Sequence[int] | None = None
+    ) -> list[bytes | None]:
+        """What `read` returns for each of some files, asked for all at once; `limits` are the most bytes of each."""
+        most = [None] * len(wanted) if limits is None else limits
         if self.path is not None:
-            return [_read_file(self.path / key, part) for key, part in wanted]
+            return [
+                _read_file(self.path / key, part, max_bytes)
+                for (key, part), max_bytes in zip(wanted, most, strict=True)
+            ]
         store = self._open()
         reads = [store.read(key, byte_range=slice(*part) if part else None) for key, part in wanted]
-        found = []
-        for (key, part), read in zip(wanted, reads, strict=True):
+        wait, found = self.wait(self), []
+        for (key, part), read, max_bytes in zip(wanted, reads, most, strict=True):
             try:
-                result = read.result()
+                result = wait.result(read, self / key)
             except (ValueError, OSError, RuntimeError) as error:
                 if part is None or "OUT_OF_RANGE" not in str(error):
                     raise AttenGaitError(f"{self / key} {reason_of(error)}") from error
                 # The file is shorter than the part.
-                whole = self.read(key)
+                whole = self.read(key, max_bytes=max_bytes)
                 found.append(None if whole is None else whole[slice(*part)])
             else:
+                _check_bytes(self / key, len(result.value), max_bytes)
                 found.append(bytes(result.value) if result.state == "value" else None)
         return found
+
+    def wait(self, place: object, *, expected_bytes: int = 0) -> Wait:
+        """A wait for requests to the server, of answers of so many bytes in all."""
+        # A cloud's own servers send what they are asked for.
+        is_trusted = not self.is_remote or self.kvstore()["driver"] != "http"
+        return Wait(place, expected_bytes=expected_bytes, is_trusted=is_trusted)
 
     def has(self, files: Sequence[tuple[str, int]]) -> list[bool]:
         """Whether each of some files is there in full, by its size in bytes: behind a URL, at least of that size."""
@@ -164,7 +180,7 @@ class Location:
             return False
         keys = use_tensorstore().KvStore.KeyRange("\0", "\1")
         try:
-            _open(json.dumps(spec | {"path": ""})).list(keys).result()
+            self.wait(self).result(_open(json.dumps(spec | {"path": ""})).list(keys))
         except (ValueError, OSError, RuntimeError) as error:
             return "no such bucket" in reason_of(error)
         return False
@@ -211,7 +227,8 @@ Where = str | Path | Location
 def limit_waiting() -> None:
     """Have this process and its children give up a server that says nothing for 15 seconds.
 
-    By default TensorStore waits for such a server for ever. It can be told only by environment variables
+    By default TensorStore waits for such a server until the request's deadline (attengait.store.waiting), and does not
+    try again. It can be told only by environment variables
     (TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS and others), read at its first use; those that are set already stay. The
     command line calls this at its start; call it in a program of your own that reads stores on servers.
     """
@@ -247,19 +264,23 @@ _used_by: int | None = None
 """The process that used tensorstore; processes forked from it inherit this."""
 
 
-def _read_file(path: Path, part: Range | None) -> bytes | None:
+def _read_file(path: Path, part: Range | None, max_bytes: int | None) -> bytes | None:
     try:
-        with path.open("rb") as file:
-            if part is None:
-                return file.read()
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
-            start, stop, _ = slice(*part).indices(size)
+            start, stop, _ = slice(*(part or (0, None))).indices(size)
+            _check_bytes(path, stop - start, max_bytes)
             file.seek(start)
             return file.read(max(0, stop - start))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise AttenGaitError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _check_bytes(place: object, num_bytes: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and num_bytes > max_bytes:
+        raise AttenGaitError(f"{place} has {num_bytes} bytes, but must have at most {max_bytes}")
 
 
 def _s3() -> dict[str, Any]:

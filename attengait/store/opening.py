@@ -1,13 +1,14 @@
 """Opens a finished store. Everything that may be wrong with it has its own one-sentence error."""
 
-import json
 from pathlib import Path
 from typing import Any, Protocol
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.store.layout import FORMAT, VERSION, frame_layout
+from attengait.store.digest import has_digest, is_right
+from attengait.store.layout import FORMAT, VERSION
 from attengait.store.location import Location, Where
-from attengait.store.sequences import array_in, read_files, read_sequences
+from attengait.store.metadata import MAX_METADATA_BYTES, check_group, parse_document, parse_frames
+from attengait.store.sequences import read_files, read_sequences
 from attengait.store.store import Store
 from attengait.store.workfolder import progress_of
 
@@ -29,7 +30,7 @@ def is_finished(where: Where) -> bool:
     """Whether there is a finished store, of any version; AttenGaitError when a server does not answer."""
     location = Location.parse(where)
     try:
-        data = location.read("zarr.json")
+        data = location.read("zarr.json", max_bytes=MAX_METADATA_BYTES)
     except AttenGaitError:
         if location.is_remote:
             raise
@@ -44,8 +45,9 @@ def open_store(where: AnyStore) -> Store:
     """Open a finished store: a folder, or an s3://, gs://, http:// or https:// URL.
 
     What `attengait.preprocess` returns is accepted, too. A store that is open already is returned as it is. From a
-    server a fixed number of small files is read, whatever the size of the store. Frames are not looked at: see
-    `attengait.store.verify`.
+    server a fixed number of small files is read, whatever the size of the store. The digest of the attributes and
+    columns is checked, where the store has one (attengait.store.digest). Frames are not looked at: each sequence is
+    checked when it is first read.
 
     Raises:
         AttenGaitError: there is no store, it is not finished, of another version, not ours, or damaged in its metadata
@@ -64,28 +66,36 @@ def open_store(where: AnyStore) -> Store:
             f"store is {where!r}, but must be a path, a URL, an open store, or what attengait.preprocess returned"
         )
     location = Location.parse(place)
-    head = read_files(location, ["zarr.json", "frames/zarr.json"])
+    head = read_files(location, dict.fromkeys(["zarr.json", "frames/zarr.json"], MAX_METADATA_BYTES))
     if "zarr.json" not in head:
         raise _nothing_there(location)
     attributes = _root_attributes(location, head["zarr.json"])
     if attributes.get("format") != FORMAT:
         raise AttenGaitError(f"{location} is a Zarr group, but not an AttenGait store (its format is not {FORMAT!r})")
-    if attributes.get("version") != VERSION:
+    if type(attributes.get("version")) is not int or attributes["version"] != VERSION:
         raise AttenGaitError(
-            f"{location} is a store of version {attributes.get('version')}, but this attengait reads version {VERSION}"
+            f"{location} is a store of version {attributes.get('version')!r}, but this attengait reads version "
+            f"{VERSION}"
         )
-    try:
-        layout = frame_layout(array_in(head, "frames"))
-    except AttenGaitError as error:
-        raise AttenGaitError(f"{location}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise AttenGaitError(f"{location}: the array frames cannot be opened: {error}") from error
-    return Store(
-        location=location,
-        attributes=attributes,
-        layout=layout,
-        sequences=read_sequences(location, _own_columns(location, attributes)),
-    )
+    for key in ("dataset", "modality", "encoding"):
+        if not isinstance(attributes.get(key, ""), str):
+            raise AttenGaitError(f"{location / 'zarr.json'} is damaged: the attribute {key} is no text")
+    if "frames/zarr.json" not in head:
+        raise AttenGaitError(
+            f"{location}: the array frames cannot be opened: {location / 'frames/zarr.json'} is missing"
+        )
+    layout, must_have_digest = parse_frames(location / "frames/zarr.json", head["frames/zarr.json"])
+    if has_digest(attributes) != must_have_digest:
+        raise AttenGaitError(
+            f"{location / ('zarr.json' if must_have_digest else 'frames/zarr.json')} is damaged: it lacks the digest"
+        )
+    sequences = read_sequences(location, _own_columns(location, attributes))
+    if must_have_digest and not is_right(attributes, layout, sequences):
+        raise AttenGaitError(
+            f"{location} was changed after it was made, or is damaged: its attributes and the columns of its sequences "
+            f"do not fit the digest in {location / 'zarr.json'}"
+        )
+    return Store(location=location, attributes=attributes, layout=layout, sequences=sequences)
 
 
 def _own_columns(location: Location, attributes: dict[str, Any]) -> list[str]:
@@ -116,11 +126,9 @@ def _nothing_there(location: Location) -> AttenGaitError:
 
 
 def _root_attributes(location: Location, data: bytes) -> dict[str, Any]:
-    try:
-        metadata = json.loads(data)
-    except ValueError as error:
-        raise AttenGaitError(f"{location / 'zarr.json'} is damaged: {error}") from error
-    attributes = metadata.get("attributes") if isinstance(metadata, dict) else None
-    if not isinstance(attributes, dict) or metadata.get("node_type") != "group":
+    document = parse_document(location / "zarr.json", data)
+    attributes = document.get("attributes")
+    if not isinstance(attributes, dict) or document.get("node_type") != "group":
         raise AttenGaitError(f"{location} is not a Zarr v3 group")
+    check_group(location / "zarr.json", document)
     return attributes

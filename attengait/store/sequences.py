@@ -11,15 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import google_crc32c
+import numcodecs.vlen
+import numcodecs.zstd
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.buffer import cpu
 from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.location import Location
+from attengait.store.metadata import MAX_COLUMN_BYTES, MAX_METADATA_BYTES, parse_column
+from attengait.store.packed import zstd_content_bytes
 
 DTYPES: dict[str, Any] = {
     "subject": np.dtypes.StringDType(),
@@ -33,6 +36,7 @@ DTYPES: dict[str, Any] = {
 
 EXTRA_DTYPES: dict[type, Any] = {str: np.dtypes.StringDType(), int: np.dtype("int64"), float: np.dtype("float64")}
 """What a data set's own columns may hold."""
+_VLEN_UTF8 = numcodecs.vlen.VLenUTF8()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +168,7 @@ def read_sequences(location: Location, extra: Sequence[str] = ()) -> Sequences:
     """
     wanted: dict[str, tuple[Any, ...]] = {name: (dtype,) for name, dtype in DTYPES.items()}
     wanted |= {name: tuple(EXTRA_DTYPES.values()) for name in extra}
-    files = read_files(location, [f"sequences/{name}/{file}" for name in wanted for file in ("zarr.json", "c/0")])
+    files = read_column_files(location, [f"sequences/{name}" for name in wanted])
     columns = {name: read_column(location, files, f"sequences/{name}", dtypes) for name, dtypes in wanted.items()}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
@@ -172,37 +176,54 @@ def read_sequences(location: Location, extra: Sequence[str] = ()) -> Sequences:
     return Sequences(**{name: columns[name] for name in DTYPES}, extra={name: columns[name] for name in extra})
 
 
+def read_column_files(location: Location, paths: Sequence[str]) -> dict[str, bytes]:
+    """The files of columns, by key, without those that do not exist; all are requested at once."""
+    limits = {f"{path}/zarr.json": MAX_METADATA_BYTES for path in paths}
+    limits |= {f"{path}/c/0": MAX_COLUMN_BYTES for path in paths}
+    return read_files(location, limits)
+
+
 def read_column(location: Location, files: Mapping[str, bytes], path: str, dtypes: tuple[Any, ...]) -> NDArray[Any]:
     """The column at `path` among files that were read already, of one of some types.
 
-    Raises AttenGaitError, naming the column, where it is missing or damaged.
+    Raises AttenGaitError, naming the column, where it is missing or damaged, or claims to be larger than its file says.
     """
+    metadata, values = f"{path}/zarr.json", f"{path}/c/0"
+    if metadata not in files:
+        raise AttenGaitError(f"{location}: the column {path} cannot be read: its zarr.json is missing")
+    dtype, length = parse_column(location / metadata, files[metadata], dtypes)
+    if values not in files:
+        raise AttenGaitError(f"{location}: the column {path} cannot be read: its values are missing")
     try:
-        array = array_in(files, path)
-        if array.shape > array.chunks:
-            raise ValueError(f"it has chunks of {array.chunks}, but must be one")
-        if array.size and f"{path}/c/0" not in files:
-            raise OSError("its values are missing")
-        column = np.asarray(array[:])
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        return _unpack(files[values], dtype, length)
+    except (ValueError, RuntimeError, MemoryError) as error:
         raise AttenGaitError(f"{location}: the column {path} cannot be read: {error}") from error
-    if column.dtype not in dtypes or column.ndim != 1:
-        known = " or ".join(map(str, dtypes))
-        raise AttenGaitError(f"{location}: the column {path} is {column.dtype}, but must be {known}")
-    return column
 
 
-def read_files(location: Location, keys: Sequence[str]) -> dict[str, bytes]:
-    """The contents of files of a store, by key, without those that do not exist."""
-    found = zip(keys, location.read_all([(key, None) for key in keys]), strict=True)
+def _unpack(data: bytes, dtype: Any, length: int) -> NDArray[Any]:
+    """The values of a column's one chunk; raises ValueError or RuntimeError for damage."""
+    packed, checksum = data[:-4], data[-4:]
+    if len(data) < 4 or google_crc32c.value(packed) != int.from_bytes(checksum, "little"):
+        raise ValueError("its values fail their checksum")
+    num_bytes = zstd_content_bytes(packed)
+    is_text = isinstance(dtype, np.dtypes.StringDType)
+    fits = num_bytes >= 4 + 4 * length if is_text else num_bytes == length * np.dtype(dtype).itemsize
+    if not fits or num_bytes > MAX_COLUMN_BYTES:
+        raise ValueError(f"its values are {num_bytes} bytes, which is not what {length} entries take")
+    plain = bytes(numcodecs.zstd.decompress(packed))
+    if len(plain) != num_bytes:
+        raise ValueError(f"its values are {len(plain)} bytes instead of {num_bytes}")
+    if not is_text:
+        return np.frombuffer(plain, np.dtype(dtype).newbyteorder("<")).astype(dtype)
+    if int.from_bytes(plain[:4], "little") != length:
+        raise ValueError(f"it has {int.from_bytes(plain[:4], 'little')} entries instead of {length}")
+    return np.array(_VLEN_UTF8.decode(plain), dtype)
+
+
+def read_files(location: Location, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """The contents of files of a store, by key, without those that do not exist; `limits` gives their most bytes.
+
+    Raises AttenGaitError, naming the file, for one that cannot be read or is larger.
+    """
+    found = zip(limits, location.read_all([(key, None) for key in limits], list(limits.values())), strict=True)
     return {key: data for key, data in found if data is not None}
-
-
-def array_in(files: Mapping[str, bytes], path: str) -> zarr.Array[Any]:
-    """The array at `path` among files that were read already; raises what zarr-python does for damaged ones."""
-    return zarr.open_array(
-        MemoryStore({key: cpu.Buffer.from_bytes(data) for key, data in files.items()}, read_only=True),
-        path=path,
-        mode="r",
-        zarr_format=3,
-    )

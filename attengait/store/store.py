@@ -17,6 +17,7 @@ from attengait.store.layout import FrameLayout
 from attengait.store.location import Location
 from attengait.store.readers import open_reader
 from attengait.store.readers.base import ClipReader, Frames
+from attengait.store.readers.checked import CheckedReader
 from attengait.store.sequences import Sequences, content_sha256
 from attengait.system.lookup import check_name
 
@@ -176,10 +177,18 @@ class Store:
         times = self._frame_column(TIMES, index)
         return None if times is None or np.isnan(times).any() else times
 
-    def reader(self) -> ClipReader:
-        """The fastest reader for this store; close it after use. Raises AttenGaitError for a store that is closed."""
+    def reader(self, *, check_frames: bool = True) -> ClipReader:
+        """The fastest reader for this store; close it after use.
+
+        It checks the checksum of each sequence when it first reads a part of it, unless `check_frames` is false.
+
+        Raises AttenGaitError for a store that is closed, and for a sequence that does not lie within one shard.
+        """
         self._check_open()
-        return open_reader(self.location, self.layout)
+        reader = open_reader(self.location, self.layout)
+        if not check_frames:
+            return reader
+        return CheckedReader(reader, self.sequences if self.whole is None else self.whole, self.location, self.layout)
 
     def close(self) -> None:
         """Let go of all files; arrays that were read stay valid.
@@ -266,7 +275,7 @@ class Store:
         self._check_open()
         columns = self._opened.columns
         if name not in columns:
-            columns[name] = read_frame_column(self.location, name, self.layout.num_frames)
+            columns[name] = read_frame_column(self.location, self.attributes, name, self.layout.num_frames)
         column = columns[name]
         start = int(self.sequences.start[row])
         return None if column is None else column[start : start + int(self.sequences.length[row])]

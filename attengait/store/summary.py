@@ -4,13 +4,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from attengait.store.digest import KEY
 from attengait.store.store import Store
 
 
 def summarise(store: Store) -> dict[str, Any]:
     """A JSON-ready summary: counts, sizes in bytes on disk and unpacked, layout, recipe, versions.
 
-    `walks` and `views` give the number of sequences for each; `bytes` is None for a store behind a URL.
+    `walks` and `views` give the number of sequences for each; `bytes` is None for a store behind a URL; `digest` is
+    None for a store without one, whose names, labels and attributes have no checksum.
     """
     sequences, layout, attributes = store.sequences, store.layout, store.attributes
     lengths = sequences.length.tolist()
@@ -34,6 +36,7 @@ def summarise(store: Store) -> dict[str, Any]:
         "bytes": _bytes_of(store.location.path),
         "unpacked_bytes": store.num_frames * layout.frame_bytes,
         **{key: attributes.get(key) for key in ("recipe", "versions", "source")},
+        "digest": attributes.get(KEY, {}).get("sha256"),
     }
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.digest import with_digest
 from attengait.store.frame_columns import write_frame_columns
 from attengait.store.layout import report_location, shard_key, work_path
 from attengait.store.location import Location, Where
@@ -24,7 +25,7 @@ from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
-from attengait.store.skipped import Skipped, count_skipped, plural
+from attengait.store.skipped import NothingMadeError, Skipped, count_skipped, in_brackets, plural
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
 from attengait.system.progress import SILENT, Progress
 
@@ -100,7 +101,7 @@ def check_path(store: Where) -> None:
     if is_finished(location) or work.plan_file.is_file():
         return
     if path is None:
-        if location.read("zarr.json") is not None:
+        if location.read("zarr.json", (0, 1)) is not None:
             raise AttenGaitError(f"{location} is a Zarr group or array already, not an AttenGait store: choose another")
         if location.lacks_bucket():
             raise AttenGaitError(f"{location} cannot be written: there is no such bucket")
@@ -150,11 +151,9 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
     num_sequences = sum(len(record.sequences) for record in records)
     if not num_sequences:
-        why = "; ".join(f"{reason}: {count}" for reason, count in count_skipped(_whole_report(job, records)).items())
-        raise AttenGaitError(
-            f"nothing came out of {plural(len(plan.sequences), 'sequence')} ({why or 'there was nothing'}): see "
-            f"{report_location(path)}"
-        )
+        skipped = _whole_report(job, records)
+        what = f"nothing came out of {plural(len(plan.sequences), 'sequence')} {in_brackets(skipped)}"
+        raise NothingMadeError(f"{what}; see {report_location(path)}", skipped)
     return WriteSummary(
         num_sequences=num_sequences,
         num_frames=sum(lengths.values()),
@@ -180,7 +179,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], progress: Progress) -> l
 
     report_progress()
     with work.temporary_folder() as temporary:
-        plan.layout.create(zarr.create_group(temporary, zarr_format=3, attributes=plan.attributes))
+        plan.layout.create(zarr.create_group(temporary, zarr_format=3, attributes=plan.attributes), has_digest=True)
         tasks = [
             ShardTask(
                 shard=shard,
@@ -204,7 +203,7 @@ def _write(job: StoreJob, kept: dict[int, ShardRecord], progress: Progress) -> l
 
 
 def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
-    """Report, columns, metadata and last the root attributes, which mark the store finished."""
+    """Report, columns, metadata and last the root attributes with the digest, which mark the store finished."""
     lines = [json.dumps(each.to_dict()) + "\n" for each in _whole_report(job, records)]
     (temporary / "report").write_text("".join(lines), encoding="utf-8")
     report = report_location(job.location)
@@ -212,10 +211,20 @@ def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
     rows = [row for record in records for row in record.sequences]
     if not rows:
         return
-    write_sequences(zarr.create_group(temporary / "sequences", zarr_format=3), columns_of(rows))
-    beside = write_frame_columns(zarr.open_group(temporary, mode="r+"), rows, job.plan.layout.num_frames)
+    sequences, group = columns_of(rows), zarr.open_group(temporary, mode="r+")
+    write_sequences(group.create_group("sequences"), sequences)
+    beside = write_frame_columns(group, rows, job.plan.layout.num_frames)
+    attributes = job.plan.attributes | _noted(_whole_report(job, records))
+    group.update_attributes(with_digest(attributes, job.plan.layout, sequences, beside))
     for name in ("sequences", *beside, "frames/zarr.json", "zarr.json"):
         put_in_store(temporary / name, job.location, name)
+
+
+def _noted(report: list[Skipped]) -> dict[str, Any]:
+    """The attribute that says what was done to some of the input; nothing where nothing was."""
+    noted = {reason: count for reason, count in count_skipped(report).items() if reason.is_note}
+    said = {reason.value: f"{count}, such as {count.example}" for reason, count in noted.items()}
+    return {"noted": said} if said else {}
 
 
 def _whole_report(job: StoreJob, records: list[ShardRecord]) -> list[Skipped]:

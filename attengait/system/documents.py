@@ -6,11 +6,26 @@ A sealed document carries the SHA-256 of its other content, so that a changed di
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from attengait.system.files import open_regular
+
 SEAL = "sha256"
 """The key of a sealed document that holds the digest."""
+
+
+def read_document(path: str | os.PathLike[str], *, max_bytes: int) -> dict[str, Any]:
+    """Read a file with a JSON object.
+
+    Raises OSError for a file that cannot be read, and ValueError, with a short reason, as `parse_document` does.
+    """
+    with open_regular(path) as file:
+        text = file.read(max_bytes + 1)
+    if len(text) > max_bytes:
+        raise ValueError(f"it is larger than {max_bytes >> 20} MiB")
+    return parse_document(text)
 
 
 def parse_document(text: bytes | str) -> dict[str, Any]:
@@ -47,16 +62,14 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, SEAL: sha256_of(content)}
 
 
-def unseal(document: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The content of a document, and its digest, computed anew. Whether it is the one that the document names is to be
-    asked with `is_intact`."""
-    content = {key: value for key, value in document.items() if key != SEAL}
-    return content, sha256_of(content)
+def unsealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a document, sealed or not."""
+    return {key: value for key, value in document.items() if key != SEAL}
 
 
 def is_intact(document: Mapping[str, Any]) -> bool:
     """Whether a sealed document has the content that it was sealed with; one without a seal counts as intact."""
-    return SEAL not in document or document[SEAL] == unseal(document)[1]
+    return SEAL not in document or document[SEAL] == sha256_of(unsealed(document))
 
 
 def require_keys(document: Mapping[str, Any], needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> None:

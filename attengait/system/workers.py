@@ -2,13 +2,15 @@
 
 Workers are spawned (a fork after tensorstore or OpenCV has run is unsafe). Each waits, in a thread, for the end of a
 pipe whose other end only the parent holds: when the parent stops, or is killed, the pipe ends and the worker exits at
-once. Workers ignore SIGINT, SIGTERM and SIGHUP, which a terminal or a batch system sends to all processes: the parent
-decides what to do.
+once. A worker that is busy in a library may not come to that, so it is also killed: by the parent that stops, and by
+Linux when the parent was killed. Workers ignore SIGINT, SIGTERM and SIGHUP, which a terminal or a batch system sends to
+all processes: the parent decides what to do.
 
 An exception is pickled on its way to another process. Not every exception survives that, so `call` and `unpack` take it
 there, for any function that a process calls for another one.
 """
 
+import ctypes
 import functools
 import os
 import pickle
@@ -18,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection as waiting
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -25,6 +28,7 @@ from typing import Any, TypeVar
 from attengait.errors import AttenGaitError, ParameterError
 
 _POLL_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -98,27 +102,51 @@ def run_in_workers(
     context = get_context("spawn")
     end_of_parent, held_by_parent = context.Pipe(duplex=False)
     executor = ProcessPoolExecutor(num_workers, context, _begin_worker, (end_of_parent,))
+    ended = threading.Event()
     try:
-        pending = _undisturbed(lambda: {executor.submit(call, function, task) for task in tasks})
+        pending = _undisturbed(lambda: {executor.submit(call, function, task) for task in tasks}, ended)
         while pending:
             done, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in done:
                 on_result(unpack(future.result()))
             on_poll()
+            if pending:
+                _check_workers(executor)
     except BrokenProcessPool:
-        held_by_parent.close()
+        _kill_workers(executor)
         raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
     except BaseException:
-        held_by_parent.close()
+        _kill_workers(executor)
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+        ended.set()
         held_by_parent.close()
         end_of_parent.close()
 
 
-def _undisturbed(start: Callable[[], set[Future[Any]]]) -> set[Future[Any]]:
+def _check_workers(executor: ProcessPoolExecutor) -> None:
+    """Raise BrokenProcessPool when a worker is dead: the pool does not notice it while another one never answers."""
+    if waiting.wait([process.sentinel for process in list((executor._processes or {}).values())], timeout=0):
+        raise BrokenProcessPool
+
+
+def _kill_workers(executor: ProcessPoolExecutor) -> None:
+    """The pool itself would wait for each worker's present task, which may never end."""
+    for process in list((executor._processes or {}).values()):  # from Python 3.14 on: executor.kill_workers()
+        process.kill()
+
+
+def die_with_parent() -> None:
+    """Let Linux kill this process when the thread that started it ends, by whatever cause; elsewhere do nothing."""
+    if prctl := getattr(ctypes.CDLL(None), "prctl", None):
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _undisturbed(start: Callable[[], set[Future[Any]]], ended: threading.Event) -> set[Future[Any]]:
     """Start the workers in another thread, where no handler of a signal runs. The workers inherit its mask.
+
+    The thread lives until `ended`: Linux kills workers whose starter ends (`die_with_parent`).
 
     An exception that a handler raises here is raised when they are started: a worker that its parent has not told what
     to do would print a traceback.
@@ -131,6 +159,7 @@ def _undisturbed(start: Callable[[], set[Future[Any]]]) -> set[Future[Any]]:
             begun.set_result(start())
         except BaseException as error:
             begun.set_exception(error)
+        ended.wait()
 
     interruption: BaseException | None = None
     try:
@@ -151,6 +180,7 @@ def _undisturbed(start: Callable[[], set[Future[Any]]]) -> set[Future[Any]]:
 
 
 def _begin_worker(end_of_parent: Connection) -> None:
+    die_with_parent()
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 

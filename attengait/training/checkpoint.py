@@ -10,6 +10,7 @@ A checkpoint carries a CRC-32C of each tensor and one of all other values togeth
 """
 
 import io
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from attengait.errors import AttenGaitError
 from attengait.model.checksums import check_tensors, checksums, is_finite
 from attengait.model.loading import WEIGHTS_NAME, fit_weights, save_weights
 from attengait.model.net import AttenGait
-from attengait.model.run_folder import RECORD_NAME, check_bound, identity_sha256, read_content, warn_unchecked
+from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, record_digest, warn_unchecked
 from attengait.system.documents import require_keys, seal, shortened
 from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
@@ -36,6 +37,9 @@ RUN_FILES = (RECORD_NAME, CHECKPOINT_NAME, WEIGHTS_NAME)
 """What a run writes with `write_atomically`."""
 _STATE = ("step", "model", "optimiser", "scaler")
 _MAX_DEPTH = 8
+_MAX_VALUES = 100_000
+_MAX_TEXT = 300
+"""Bounds of what a checkpoint holds, far above any use: a pickle of a few bytes can mean a tree without end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +52,11 @@ class RunRecord:
     store: dict[str, Any]
     """What identifies the training store: sequences, frames, a digest of its columns, modality and encoding."""
     sha256: str = field(default="", compare=False)
-    """The digest of what is computed, which weights and checkpoint name."""
+    """The digest of what determines the run, as it is in the file; of a record that was not read, as it will be."""
 
     def __post_init__(self) -> None:
         if not self.sha256:
-            object.__setattr__(self, "sha256", identity_sha256(_content(self)))
+            object.__setattr__(self, "sha256", record_digest(_content(self)))
 
 
 def write_record(run: Path, record: RunRecord) -> None:
@@ -65,8 +69,7 @@ def read_record(run: Path) -> RunRecord:
 
     Raises AttenGaitError where there is none, it is damaged, or it was changed after it was written.
     """
-    read = read_content(run)
-    content = read.content
+    content = read_content(run)
     try:
         require_keys(content, ("config", "subjects", "store"))
         settings, subjects, store = content["config"], content["subjects"], content["store"]
@@ -75,7 +78,7 @@ def read_record(run: Path) -> RunRecord:
         if not all(isinstance(name, str) for name in subjects):
             raise ValueError("subjects is a list of other things than names")
         _check_store(store)
-        return RunRecord(config=make_config(settings), subjects=subjects, store=store, sha256=read.sha256)
+        return RunRecord(config=make_config(settings), subjects=subjects, store=store, sha256=record_digest(content))
     except (ValueError, TypeError) as error:
         raise AttenGaitError(f"{run / RECORD_NAME} is damaged or of another version: {_cut(str(error))}") from None
 
@@ -175,6 +178,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         if is_checked:
             expected = state.pop("crc32c")
             tensors, others = _parts(state)
+            if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
+                raise ValueError("its tensors are larger than the file")
             if not isinstance(expected, dict) or expected.pop("", None) != others:
                 raise ValueError("its values have another checksum than they were written with")
             check_tensors(tensors, expected)
@@ -220,7 +225,9 @@ def _checksums(state: Mapping[str, Any]) -> dict[str, int]:
 
 def _parts(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], int]:
     """The tensors of a state by their place, such as 'model'/'spatial.kernels.0', and the CRC-32C of all else."""
-    leaves = list(_leaves("", state, 0))
+    leaves = list(itertools.islice(_leaves("", state, 0), _MAX_VALUES + 1))
+    if len(leaves) > _MAX_VALUES:
+        raise ValueError(f"it holds more than {_MAX_VALUES:,} values")
     tensors = {place: value for place, value in leaves if isinstance(value, Tensor)}
     others = [[place, value] for place, value in leaves if not isinstance(value, Tensor)]
     crc: int = google_crc32c.value(json.dumps(others).encode())
@@ -231,6 +238,8 @@ def _leaves(place: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
     """All values in dictionaries, lists and tuples, each with its place. Raises ValueError for anything else."""
     if depth > _MAX_DEPTH:
         raise ValueError("it is nested too deeply")
+    if len(place) > _MAX_TEXT or (isinstance(value, str) and len(value) > _MAX_TEXT):
+        raise ValueError("it holds texts that are too long")
     if isinstance(value, (dict, list, tuple)):
         # How many there are is a value, too: nothing is lost unnoticed.
         yield place, f"{'dictionary' if isinstance(value, dict) else 'list'} of {len(value)}"

@@ -26,7 +26,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
 
 _MAX_NUMBER = 2**64
-"""What the libraries that get a setting can hold; each setting has its own bounds beside this one."""
+"""Of whole numbers: what the libraries that get a setting can hold. Each setting has its own bounds beside this one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "amp": ("precision",),
@@ -164,6 +164,8 @@ class RunSettings:
     cache: str = "auto"
     """Where all frames are kept: host, gpu or none (they are read from the store). auto decides by what fits, and
     says what it decided."""
+    check_frames: bool = True
+    """Whether the checksum of each sequence is checked when it is first read."""
     precision: str = "auto"
     """fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the device computes in it, else fp32."""
     seed: int = 0
@@ -248,7 +250,7 @@ def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
         else:
             fits = type(value) is expected
         require(fits, key, value, _in_words(expected))
-        if type(value) is int:
+        if isinstance(value, int):
             require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
         checked[key] = tuple(value) if isinstance(value, list) else value
     return _build(TrainingConfig, checked)

@@ -1,14 +1,13 @@
 """A data set's own division into training and test subjects, as OpenGait's JSON files give it."""
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from attengait.errors import AttenGaitError
 from attengait.sampling.selection import some_of, subjects_among
+from attengait.system.documents import read_document
 from attengait.training.config import TrainingConfig, make_config, settings_of
 
 _log = logging.getLogger(__name__)
@@ -97,14 +96,12 @@ def with_partition(
 def _sets(path: Path) -> dict[str, list[str]]:
     """The lists of a partition's file."""
     try:
-        if not path.is_file():
-            raise AttenGaitError(f"the partition {path} is not there, or is no file")
-        if path.stat().st_size > _MAX_BYTES:
-            raise AttenGaitError(f"the partition {path} has more than {_MAX_BYTES >> 20} MB")
-        content: Any = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise AttenGaitError(f"the partition {path} cannot be read: {error or type(error).__name__}") from None
-    if not isinstance(content, dict) or not {"TRAIN_SET", "TEST_SET"} <= content.keys():
+        content = read_document(path, max_bytes=_MAX_BYTES)
+    except OSError as error:
+        raise AttenGaitError(f"the partition {path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise AttenGaitError(f"the partition {path} cannot be read: {error}") from None
+    if not {"TRAIN_SET", "TEST_SET"} <= content.keys():
         raise AttenGaitError(f"{path} is no partition: a JSON object with TRAIN_SET and TEST_SET is expected")
     for key in ("TRAIN_SET", "TEST_SET", "PROBE_SET"):
         value = content.get(key, [])

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, Self, TypeVar
 
 from attengait.errors import AttenGaitError
-from attengait.system.workers import Answer, call, sendable, unpack
+from attengait.system.workers import Answer, call, die_with_parent, sendable, unpack
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -32,6 +32,7 @@ class InOwnProcess(Generic[Argument, Result]):
         self._own = threading.local()
         self._lock = threading.Lock()
         self._started: list[tuple[Connection, BaseProcess]] = []
+        self._is_over = False
 
     def __call__(self, argument: Argument) -> Result:
         """Return or raise what the function does; AttenGaitError when the process dies."""
@@ -47,10 +48,15 @@ class InOwnProcess(Generic[Argument, Result]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        """End all processes, each after its present call. No thread may call the function any more."""
-        for connection, _ in self._started:
-            connection.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """End all processes. After an exception they are killed, and calls that wait for them raise AttenGaitError."""
+        with self._lock:
+            self._is_over = True
+        for connection, process in self._started:
+            if kind is None:
+                connection.close()
+            else:
+                process.kill()  # its end of the pipe goes with it, which a thread that waits at ours hears
         for _, process in self._started:
             process.join()
 
@@ -59,6 +65,8 @@ class InOwnProcess(Generic[Argument, Result]):
         process = _context.Process(target=_serve, args=(self._function, theirs))
         # What multiprocessing notes of its processes is not guarded against threads.
         with self._lock:
+            if self._is_over:
+                raise AttenGaitError("what reads was stopped")
             process.start()
             theirs.close()
             self._started.append((ours, process))
@@ -66,6 +74,7 @@ class InOwnProcess(Generic[Argument, Result]):
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
+    die_with_parent()
     while True:
         try:
             argument = connection.recv()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.datasets.inputs import check_unchanged
 from attengait.datasets.pictures import read_one_by_one
 from attengait.datasets.reading import FrameSizes, read_with_the_size_of_most
 from attengait.datasets.source import Fault, ReadGrays, SourceSequence
@@ -68,7 +69,8 @@ def make_shards(
     """
     read_here = partial(read_sequence, recipe=recipe, read_grays=read_grays)
     reading = InOwnProcess(read_here) if in_processes else nullcontext(read_here)
-    with reading as read, _threads(1) as writer, _threads(num_readers) as readers:
+    # The processes are stopped before the threads that wait for them.
+    with _threads(1) as writer, _threads(num_readers) as readers, reading as read:
         ahead = ReadAhead(tasks, read, readers, num_sequences=SEQUENCES_PER_READER * num_readers)
         written: Future[None] | None = None
         for _, computed in groupby(_compute_all(ahead, recipe, backend), key=lambda each: each[0].task.shard):
@@ -79,9 +81,15 @@ def make_shards(
             assert shard is not None
             if written is not None:
                 written.result()
-            written = writer.submit(shard.commit)
+            written = writer.submit(_commit, shard, place.task)
         if written is not None:
             written.result()
+
+
+def _commit(shard: OpenShard, task: ShardTask) -> None:
+    for _, source in task.sequences:
+        check_unchanged(source)
+    shard.commit()
 
 
 def read_sequence(source: SourceSequence, *, recipe: FlowRecipe, read_grays: ReadGrays) -> ReadSequence:

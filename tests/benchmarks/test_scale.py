@@ -30,7 +30,7 @@ def test_every_sequence_lies_within_a_shard_and_every_shard_is_the_one_file(tmp_
     starts = store.sequences.start
     assert starts.tolist() == [0, 110, 240, 350, 480, 590, 720]
     assert store.layout.num_shards == 4
-    with store.reader() as reader:
+    with store.reader(check_frames=False) as reader:
         clips = reader.read_clips(starts, np.full(7, SEQUENCE_FRAMES))
     for even, odd in ((0, 1), (2, 3), (4, 5), (6, 1)):
         assert np.array_equal(clips[even], clips[0])

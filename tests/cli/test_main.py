@@ -1,24 +1,24 @@
 """The command line as a user meets it: the journey, and one clear sentence for every mistake."""
 
-import contextlib
 import dataclasses
-import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
+from command import attengait, refused
 from servers import S3Server, Server
 from store_fakes import tree
 
 from attengait.cli import demo
-from attengait.cli.main import app, main
+from attengait.cli.main import app
 from attengait.kernels.flow.backends import BACKENDS
 
 TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
@@ -27,43 +27,6 @@ TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", 
 
 FLOW = ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "x")
 SILHOUETTES = ("preprocess", "casia-b", "--silhouettes", "b", "--out", "c", "--modality", "silhouette")
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def attengait(*words: object, cwd: Path | None = None) -> Done:
-    """Run a command in this process: starting Python for each would take most of the time."""
-    out, err = io.StringIO(), io.StringIO()
-    status: object = 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", ["attengait", *map(str, words)])
-        # A wide terminal: messages are not wrapped.
-        patch.setenv("COLUMNS", "300")
-        patch.setattr(signal, "signal", lambda number, handler: None)
-        if cwd is not None:
-            patch.chdir(cwd)
-        try:
-            main()
-        except SystemExit as exit:
-            status = exit.code or 0
-    assert isinstance(status, int)
-    return Done(status, out.getvalue(), err.getvalue())
-
-
-def refused(done: Done, status: int, *parts: str) -> None:
-    """One sentence on standard error, the right status; an exception out of `main` would fail the test by itself."""
-    assert done.returncode == status, done.stderr
-    for part in parts:
-        assert part in done.stderr
-    if status == 1 or "Usage:" not in done.stderr:  # Typer's own messages are boxes
-        assert done.stderr.startswith("attengait: ")
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -279,12 +242,21 @@ def test_a_truncated_shard_stops_training_with_its_name(journey: Path, tmp_path:
     refused(attengait("train", store, "--out", tmp_path / "run", *TRAINING), 1, "frames/c/")
 
 
-def test_a_record_that_was_edited_is_one_sentence(journey: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: Path) -> None:
     run = shutil.copytree(journey / "run", tmp_path / "run")
     record = json.loads((run / "config.json").read_text())
     record["config"]["size"] = "small"
     (run / "config.json").write_text(json.dumps(record))
-    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "config.json was changed")
+    refused(attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey), 1, "config.json was changed after")
+    # As of version 0.1.0: without checksums.
+    del record["sha256"]
+    (run / "config.json").write_text(json.dumps(record))
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    torch.save({name: state[name] for name in ("step", "model", "optimiser", "scaler")}, run / "checkpoint.pt")
+    done = attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey)
+    assert done.returncode == 1
+    assert "checkpoint.pt does not fit: the tensor" in done.stderr.splitlines()[-1]
+    assert done.stderr.count("carries no checksums") == 2
 
 
 @pytest.mark.parametrize(
@@ -309,6 +281,8 @@ def test_a_record_that_was_edited_is_one_sentence(journey: Path, tmp_path: Path)
         ((*SILHOUETTES, "--frames", "a"), 2, "but must be left out: the modality silhouette takes no frames"),
         ((*SILHOUETTES, "--encoding", "uv"), 2, "--encoding is given, but must be left out"),
         ((*SILHOUETTES, "--gap", "skip"), 2, "--gap is given, but must be left out"),
+        ((*SILHOUETTES, "--silhouette-offset", 1), 2, "--silhouette-offset is given, but must be left out"),
+        ((*FLOW, "--silhouette-level", 1), 2, "silhouette_level is 1.0, but must be a number between 0 and 1"),
         ((*SILHOUETTES, "--farneback", "winsize=9"), 2, "--farneback is given, but must be left out"),
         ((*SILHOUETTES, "--gpus", "1"), 2, "--gpus is given, but must be left out"),
         (
@@ -415,7 +389,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
-            *("--gpus", "--like", "--modality", "--out", "--silhouettes", "--workers"),
+            *("--gpus", "--like", "--modality", "--out", "--silhouette-level", "--silhouette-offset", "--silhouettes"),
+            "--workers",
         ],
         "info": ["--json"],
         "verify": [],

@@ -36,6 +36,12 @@ class Importing:
                     send()
                 finally:
                     send()
+        if how == "twice, as in C++":
+            try:
+                send()
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                os.abort()
         if how == "in a destructor":
             Sends()
         if how == "as another error":
@@ -90,6 +96,7 @@ def test_while_the_command_line_is_imported(number: signal.Signals) -> None:
         ("once", signal.SIGTERM),
         ("three times", signal.SIGINT),
         ("three times", signal.SIGTERM),
+        ("twice, as in C++", signal.SIGTERM),
         ("in a destructor", signal.SIGINT),
         ("as another error", signal.SIGTERM),
         ("in a text that is executed", signal.SIGINT),

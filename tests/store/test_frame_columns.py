@@ -48,6 +48,10 @@ def test_every_picture_has_its_number_and_plain_zarr_python_reads_it(store):
 def test_a_store_without_numbers_says_so_and_is_sound(store):
     for name in ("c/0", "zarr.json"):
         (store.path / "frame_numbers" / name).unlink()
+    assert [str(finding) for finding in verify(store.path)] == ["frame_numbers: is missing"]
+    with pytest.raises(AttenGaitError, match="the column frame_numbers is missing"):
+        open_store(store.path).frame_numbers(0)
+    fakes.forget_digest(store.path)
     assert verify(store.path) == []
     with pytest.raises(AttenGaitError, match=r"keeps no frame numbers: it was made by version 0\.1\.0"):
         open_store(store.path).frame_numbers(0)
@@ -67,6 +71,8 @@ def test_numbers_that_do_not_ascend_are_found(store):
     array = zarr.open_array(store.path / "frame_numbers", mode="r+")
     start = int(store.sequences.start[2])
     array[start : start + 2] = [5, 5]
+    assert [str(finding) for finding in verify(store.path)] == ["frame_numbers: fails its checksum"]
+    fakes.forget_digest(store.path)
     assert [finding.place for finding in verify(store.path)] == [store.sequences.name(2)]
 
 

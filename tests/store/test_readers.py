@@ -53,6 +53,8 @@ def raw(tmp_path: Path) -> Store:
 def test_the_reader_of_a_store_gives_every_frame_as_zarr_python_does(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
     with store.reader() as reader:
+        assert_equals_zarr(reader, store)
+    with store.reader(check_frames=False) as reader:
         assert isinstance(reader, MappedReader if codec == "none" else ChunkReader)
         assert_equals_zarr(reader, store)
 
@@ -305,12 +307,13 @@ def readers_of_every_kind(folder: Path) -> list[ClipReader]:
     raw, packed = make_store(folder / "raw.zarr"), make_store(folder / "lz4.zarr", "lz4")
     joined = JoinedReader([raw.reader(), packed.reader()], [raw.layout.num_frames, packed.layout.num_frames])
     remote = TensorStoreReader(raw.location, raw.layout)
-    return [raw.reader(), packed.reader(), remote, joined, ResidentReader(zarr_frames(raw))]
+    unchecked = [store.reader(check_frames=False) for store in (raw, packed)]
+    return [raw.reader(), *unchecked, remote, joined, ResidentReader(zarr_frames(raw))]
 
 
 def test_a_closed_reader_says_so_and_reads_nothing(tmp_path: Path) -> None:
     readers = readers_of_every_kind(tmp_path)
-    assert len({type(reader) for reader in readers}) == 5
+    assert len({type(reader) for reader in readers}) == 6
     for reader in readers:
         (clip,) = reader.read_clips([0], [10])
         expected = clip.copy()

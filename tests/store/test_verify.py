@@ -58,7 +58,7 @@ def test_a_flipped_bit_in_any_chunk_is_found_with_its_sequences(store):
     path = shard_path(store.path, 0)
     original = path.read_bytes()
     last_frame = int(store.sequences.length[store.sequences.start < store.shard_frames].sum())
-    for chunk, (offset, size) in enumerate(read_shard_index(path, store.layout.chunks_per_shard).tolist()):
+    for chunk, (offset, size) in enumerate(read_shard_index(path, store.layout).tolist()):
         flip(path, offset + size // 2, 4)
         frames = range(chunk * 4, chunk * 4 + 4)
         spans = zip(store.sequences.start.tolist(), store.sequences.length.tolist(), strict=True)
@@ -112,7 +112,7 @@ def write_index(path, index):
 
 def test_a_chunk_left_out_of_a_sound_index_is_found(store):
     path = shard_path(store.path, 0)
-    index = read_shard_index(path, store.layout.chunks_per_shard).copy()
+    index = read_shard_index(path, store.layout).copy()
     index[0] = 2**64 - 1
     write_index(path, index)
     assert found(store) == [
@@ -123,7 +123,7 @@ def test_a_chunk_left_out_of_a_sound_index_is_found(store):
 
 def test_an_index_that_points_elsewhere_is_found(store):
     path = shard_path(store.path, 0)
-    index = read_shard_index(path, store.layout.chunks_per_shard).copy()
+    index = read_shard_index(path, store.layout).copy()
     index[3] = (2**63, 2**63)
     write_index(path, index)
     (finding,) = found(store)
@@ -132,7 +132,7 @@ def test_an_index_that_points_elsewhere_is_found(store):
 
 def test_chunks_that_changed_places_are_found(store):
     path = shard_path(store.path, 0)
-    index = read_shard_index(path, store.layout.chunks_per_shard).copy()
+    index = read_shard_index(path, store.layout).copy()
     index[[1, 2]] = index[[2, 1]]
     write_index(path, index)
     assert found(store) == ["001/nm-01/090: its frames in frames/c/0/0/0/0 fail their checksum",
@@ -158,8 +158,11 @@ def write_column(store, name, index, value):
         ("crc32c", 1, 0, "001/nm-03/090: its frames in frames/c/0/0/0/0 fail their checksum"),
     ],
 )
-def test_every_record_is_checked(store, column, index, value, sentence):
+def test_every_record_is_checked_also_without_a_digest(store, column, index, value, sentence):
     write_column(store, column, index, value)
+    with pytest.raises(AttenGaitError, match=r"was changed after it was made, or is damaged: .* do not fit the digest"):
+        verify(store.path)
+    fakes.forget_digest(store.path)
     findings = found(store)
     if sentence is None:
         assert findings == []

@@ -98,6 +98,7 @@ def test_the_attributes_say_how_it_was_made(finished):
         **plan.parameters,
         "versions": plan.versions,
         "source": plan.source,
+        "digest": attributes["digest"],
     }
 
 

@@ -1,4 +1,8 @@
-"""Tasks for worker processes that end in every kind of exception."""
+"""Tasks for worker processes that end in every kind of exception, or never."""
+
+import ctypes
+import os
+import signal
 
 from attengait.errors import AttenGaitError, ParameterError
 
@@ -56,3 +60,18 @@ def failing_task(kind):
 def unsendable_result(_):
     """Return what cannot be pickled."""
     return lambda: None
+
+
+def never_ends_or_dies(folder):
+    """The worker of a task without a folder is killed, as by the system when memory is short."""
+    if folder is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    never_ends(folder)
+
+
+def never_ends(folder):
+    """Hold the interpreter for ever, as a library may: no other thread of this process runs. Says before who it is."""
+    if folder is None:
+        raise ValueError("another task failed")
+    (folder / f"busy-{os.getpid()}").touch()
+    ctypes.PyDLL(None).pause()

@@ -1,5 +1,6 @@
 """Small stores of random frames for the tests of what reads them."""
 
+import google_crc32c
 import numpy as np
 import zarr
 
@@ -20,6 +21,7 @@ def make_store(
     write_empty_chunks=True,
     attributes=(),
     seed=0,
+    checksums_are_right=True,
 ):
     """A finished store; the first 16 frames of shard 1 are zeros. Returns it opened."""
     starts = []
@@ -58,7 +60,7 @@ def make_store(
             view="090",
             start=start,
             length=length,
-            crc32c=0,
+            crc32c=google_crc32c.value(frames[start : start + length].tobytes()) if checksums_are_right else 0,
         )
         for i, (start, length) in enumerate(zip(starts, lengths, strict=True))
     ]

@@ -1,5 +1,6 @@
 """A made-up source of frames for the tests of the store; importable by spawned workers, unlike the tests themselves."""
 
+import json
 import os
 import signal
 import sys
@@ -141,3 +142,11 @@ def run_in_processes(tasks, on_poll, *, make, num_workers):
 def tree(folder):
     """Every file below `folder` and what it holds."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+def forget_digest(path):
+    """Make a store as version 0.1.0 made it: without a digest."""
+    for name, key in (("zarr.json", "digest"), ("frames/zarr.json", "digest")):
+        document = json.loads((path / name).read_bytes())
+        document["attributes"].pop(key, None)
+        (path / name).write_text(json.dumps(document, indent=2))

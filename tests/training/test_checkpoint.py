@@ -132,7 +132,7 @@ def test_a_record_that_was_edited_says_what_to_do(run: Path) -> None:
     text = refusal(lambda: read_record(run))
     assert f"{path} was changed after it was written" in text
     assert "start a new run" in text
-    assert "--set changes device" in text
+    assert "--set changes cache, check_frames, checkpoint_every_steps, device, stop_after_steps" in text
     assert refusal(lambda: load_model(run)) == text
     load_model(run / "model.safetensors")  # the file alone needs no record
 
@@ -196,6 +196,30 @@ def test_a_checkpoint_made_by_hand_is_refused(run: Path, part: str) -> None:
     text = refusal(lambda: restore(run))
     assert str(path) in text
     assert part in text
+
+
+def tree(shared: Any, depth: int) -> Any:
+    """Few bytes in a pickle, which writes a shared value once; 1,000 to the power of `depth` values to look at."""
+    for _ in range(depth):
+        shared = [shared] * 1000
+    return shared
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        (tree(1, 6), "it holds more than 100,000 values"),
+        (tree(1, 9), "it is nested too deeply"),
+        (tree("a" * 1_000_000, 1), "it holds texts that are too long"),
+        ({"a" * 1_000_000: tree(1, 1)}, "it holds texts that are too long"),
+        (tree(torch.zeros(100_000), 1), "its tensors are larger than the file"),
+    ],
+)
+def test_a_small_checkpoint_that_means_much_is_refused(run: Path, value: Any, part: str) -> None:
+    path = run / "checkpoint.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "scaler": value}, path)
+    assert refusal(lambda: restore(run)) == f"{path} is damaged: {part}"
 
 
 class Nested:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,9 @@ def test_a_partition_of_another_data_set_is_refused(tmp_path: Path, partition: P
     [
         ("", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
-        ("[]", "a JSON object with TRAIN_SET and TEST_SET is expected"),
+        ("[]", "it is not a JSON object"),
+        ('{"TRAIN_SET": [], "TEST_SET": [], "TRAIN_SET": ["1"]}', "its key 'TRAIN_SET' occurs twice"),
+        ('{"TRAIN_SET": NaN}', "it holds NaN"),
         ('{"TRAIN_SET": []}', "a JSON object with TRAIN_SET and TEST_SET is expected"),
         ('{"TRAIN_SET": [1], "TEST_SET": []}', "its TRAIN_SET must be a list of texts"),
         ('{"TRAIN_SET": [], "TEST_SET": "001"}', "its TEST_SET must be a list of texts"),
@@ -158,9 +161,10 @@ def test_a_file_that_is_no_partition_is_named(tmp_path: Path, content: str, said
 
 
 def test_a_partition_that_is_not_there_or_no_file_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path / "nothing.json", tmp_path):
-        with pytest.raises(AttenGaitError, match="is not there, or is no file"):
-            read_partition(path)
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (("nothing", "No such file"), ("", "it is a folder"), ("pipe", "it is a named pipe")):
+        with pytest.raises(AttenGaitError, match=f"{tmp_path / name} cannot be read: {said}"):
+            read_partition(tmp_path / name)
 
 
 def test_a_subject_that_a_preset_excludes_may_be_absent_and_another_may_not(tmp_path: Path) -> None:

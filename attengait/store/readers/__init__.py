@@ -5,6 +5,7 @@ chunks     compressed and local: chunks are unpacked in threads, straight into t
 remote     everything else, by TensorStore: a batch of clips at a time, with all requests on their way at once
 resident   frames that are in memory already
 joined     several stores
+checked    any of these; the checksum of a sequence is checked when it is first read
 """
 
 from attengait.store.layout import FrameLayout

@@ -11,25 +11,18 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import google_crc32c
-import numcodecs.blosc
-import numcodecs.zstd
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
 from attengait.store.layout import ABSENT, FrameLayout, read_shard_index, shard_path
 from attengait.store.location import Location
+from attengait.store.packed import unpack_chunk
 from attengait.store.readers.base import Frames, Indices, Reader, TakeClips, locate
+from attengait.system.files import open_regular
 from attengait.system.machine import usable_cores
-
-UNPACK: dict[str, Callable[[bytes, NDArray[np.uint8]], Any]] = {
-    "lz4": numcodecs.blosc.decompress,
-    "zstd": numcodecs.zstd.decompress,
-}
-"""How a chunk without its checksum is unpacked into a contiguous array."""
 
 MAX_OPEN_SHARDS = 48
 """Kept open for later."""
@@ -51,7 +44,6 @@ class ChunkFiles:
 
     def __init__(self, path: Path, layout: FrameLayout) -> None:
         self._path, self._layout = path, layout
-        self._unpack = UNPACK[layout.codec]
         self._num_threads = min(MAX_THREADS, usable_cores())
         self._indexes: dict[int, NDArray[np.uint64]] = {}
         self._begin()
@@ -110,7 +102,7 @@ class ChunkFiles:
                 continue
             whole = place if len(place) == chunk_frames else np.empty((chunk_frames, *clip.shape[1:]), np.uint8)
             try:
-                self._unpack(data, whole)
+                unpack_chunk(self._layout.codec, data, whole)
             except (RuntimeError, ValueError) as error:
                 raise shard.damaged(f"chunk {chunk} cannot be unpacked: {error}") from error
             if whole is not place:
@@ -124,7 +116,7 @@ class ChunkFiles:
                 return found
         path = shard_path(self._path, shard)
         if shard not in self._indexes:
-            self._indexes[shard] = read_shard_index(path, self._layout.chunks_per_shard)
+            self._indexes[shard] = read_shard_index(path, self._layout)
         found = _Shard(path, self._indexes[shard])
         with self._lock:
             self._shards[shard] = found
@@ -149,13 +141,13 @@ class _Shard:
     def __init__(self, path: Path, index: NDArray[np.uint64]) -> None:
         self._path, self._index = path, index
         try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._file = open_regular(path)
         except OSError as error:
             raise AttenGaitError(f"{path}: {error.strerror}") from error
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
-            os.close(self._file)
+            self._file.close()
 
     def damaged(self, problem: str) -> AttenGaitError:
         """What to raise for a shard that is."""
@@ -172,7 +164,7 @@ class _Shard:
         if place is None:
             return True
         try:
-            return bool(os.preadv(self._file, [bytearray(1)], sum(place) - 1, os.RWF_NOWAIT))
+            return bool(os.preadv(self._file.fileno(), [bytearray(1)], sum(place) - 1, os.RWF_NOWAIT))
         except OSError:
             return False
 
@@ -180,7 +172,7 @@ class _Shard:
         """Have the kernel read chunks from the disk, without waiting for it; they need not lie one after the other."""
         for chunk in range(first, end):
             if (place := self._place(chunk)) is not None:
-                os.posix_fadvise(self._file, *place, os.POSIX_FADV_WILLNEED)
+                os.posix_fadvise(self._file.fileno(), *place, os.POSIX_FADV_WILLNEED)
 
     def read(self, chunk: int) -> bytes | None:
         """A chunk as it is compressed, after its checksum was checked. None for a chunk that the shard leaves out."""
@@ -189,8 +181,8 @@ class _Shard:
             return None
         offset, num_bytes = place
         try:
-            data = os.pread(self._file, num_bytes - _CRC_BYTES, offset)
-            checksum = os.pread(self._file, _CRC_BYTES, offset + num_bytes - _CRC_BYTES)
+            data = os.pread(self._file.fileno(), num_bytes - _CRC_BYTES, offset)
+            checksum = os.pread(self._file.fileno(), _CRC_BYTES, offset + num_bytes - _CRC_BYTES)
         except OSError as error:
             raise AttenGaitError(f"{self._path}: {error.strerror}") from error
         if google_crc32c.value(data) != int.from_bytes(checksum, "little") or len(checksum) < _CRC_BYTES:

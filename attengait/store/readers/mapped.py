@@ -27,6 +27,7 @@ from attengait.store.layout import FrameLayout, index_bytes, read_shard_index, s
 from attengait.store.location import Location
 from attengait.store.readers.base import Frames, Indices, Reader, TakeClips, locate
 from attengait.store.readers.remote import TensorStoreReader
+from attengait.system.files import open_regular
 
 RECHECK_SECONDS = 1.0
 """How long the size of a shard's file is trusted before it is checked again."""
@@ -114,15 +115,15 @@ class MappedFrames:
 
     def _map(self, shard: int) -> None:
         path, layout = shard_path(self._path, shard), self._layout
-        index = read_shard_index(path, layout.chunks_per_shard)
-        chunk_bytes = layout.chunk_frames * layout.frame_bytes
+        index = read_shard_index(path, layout)
+        chunk_bytes = layout.chunk_bytes
         offsets = np.arange(layout.chunks_per_shard, dtype=np.uint64) * np.uint64(chunk_bytes)
         is_contiguous = np.array_equal(index[:, 0], offsets) and bool((index[:, 1] == chunk_bytes).all())
         if not is_contiguous or self._stat(shard).st_size != self._file_bytes:
             self._state[shard] = _OTHER
             return
         place = self.frames.ctypes.data + shard * self._stride
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             self._check_size(shard, status.st_size)
             # Of the files of others, the kernel says that they are in memory, wherever they are.

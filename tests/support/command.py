@@ -1,0 +1,50 @@
+"""Runs the command line within the tests' process."""
+
+import contextlib
+import io
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from attengait.cli.main import main
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def attengait(*words: object, cwd: Path | None = None) -> Done:
+    """Run a command in this process: starting Python for each would take most of the time."""
+    out, err = io.StringIO(), io.StringIO()
+    status: object = 0
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["attengait", *map(str, words)])
+        # A wide terminal: messages are not wrapped.
+        patch.setenv("COLUMNS", "300")
+        patch.setattr(signal, "signal", lambda number, handler: None)
+        if cwd is not None:
+            patch.chdir(cwd)
+        try:
+            main()
+        except SystemExit as exit:
+            status = exit.code or 0
+    assert isinstance(status, int)
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def refused(done: Done, status: int, *parts: str) -> None:
+    """One sentence on standard error, the right status, and not the one for whatever nobody foresaw."""
+    assert done.returncode == status, done.stderr
+    assert "unexpected error" not in done.stderr, "what a user can bring about has a sentence of its own"
+    for part in parts:
+        assert part in done.stderr
+    if status == 1 or "Usage:" not in done.stderr:  # Typer's own messages are boxes
+        assert done.stderr.startswith("attengait: ")
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
