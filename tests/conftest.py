@@ -14,9 +14,11 @@ DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("ATTENGAIT_SHARED", Path(__file__).parents[2] / "shared"))
 
 
-# A command that a shell starts in the background ignores SIGINT, and so would all programs that the tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A command that a shell starts in the background ignores SIGINT, and one under nohup SIGHUP. So would all programs that
+# the tests start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")

@@ -142,5 +142,5 @@ def test_files_are_read_whole_or_in_part(tmp_path):
     ]
     assert [place.read("missing"), place.read("file/below")] == [None, None]
     assert place.has([("file", 10), ("file", 9), ("missing", 1)]) == [True, False, False]
-    with pytest.raises(AttenGaitError, match="is a folder, but must be a regular file"):
+    with pytest.raises(AttenGaitError, match="it is a folder, not a file"):
         place.parent.read(tmp_path.name)

@@ -371,7 +371,7 @@ def test_killed_during_an_upload_a_run_continues_to_the_same_bytes(finished, s3)
 
 
 def test_a_run_that_yields_nothing_leaves_only_the_reasons(s3):
-    sentence = r"nothing came out of 10 sequences \(too few pictures: 10\): see s3://bucket/w\.zarr\.skipped\.js"
+    sentence = r"nothing came out of 10 sequences \(too few pictures: 10\), such as 001/nm-01/090; see s3://bucket/w\.zarr\.skipped\.js"
     with pytest.raises(AttenGaitError, match=sentence):
         write_store(fakes.job_of("s3://bucket/w.zarr", compute=fakes.nothing))
     assert list(s3.objects) == ["bucket/w.zarr.skipped.jsonl"]

@@ -311,7 +311,7 @@ def test_a_damaged_plan_is_said(tmp_path):
 
 
 def test_a_run_that_yields_nothing_is_an_error_and_leaves_the_reasons(tmp_path):
-    sentence = r"nothing came out of 10 sequences \(too few pictures: 10\): see .*skipped\.jsonl"
+    sentence = r"nothing came out of 10 sequences \(too few pictures: 10\), such as 001/nm-01/090; see .*skipped\.jsonl"
     with pytest.raises(AttenGaitError, match=sentence):
         write_store(fakes.job_of(tmp_path / "s.zarr", compute=fakes.nothing))
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr.skipped.jsonl"]

@@ -156,7 +156,7 @@ def _store() -> Path:
     made = arrays(64, 64)
     write_pickles(folder / "pickles", {name: array[:3] for name, array in made.items()})
     words = ["import", "pickles", str(folder / "pickles"), "--out", str(folder / "s.zarr"), "--codec", CODEC]
-    with contextlib.suppress(SystemExit):
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         app([*words, "--workers", "1", "--modality", "other"], standalone_mode=False)
     return folder / "s.zarr"
 
