@@ -1,6 +1,7 @@
 """Commands about data: synth, preprocess, info, verify, show."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,7 +21,7 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
-from attengait.cli.output import cell, cell_of_lines, say, say_lines
+from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -123,6 +124,21 @@ def preprocess(
         Literal["skip", "bridge"],
         typer.Option(help="If frame numbers are missing: skip the gap, or bridge it as the published program does."),
     ] = "skip",
+    silhouette_level: Annotated[
+        float,
+        typer.Option(
+            help="Where between background (0) and person (1) grey levels of a silhouette, such as the noise of JPEG, "
+            "begin to be the person."
+        ),
+    ] = 0.5,
+    silhouette_offset: Annotated[
+        int | None,
+        typer.Option(
+            help="Added to the numbers of the silhouettes: 1 if they are numbered from 0, the frames from 1. 0 takes "
+            "the numbers as they are.",
+            show_default="0, but such a difference is refused",
+        ),
+    ] = None,
     chunk_frames: ChunkOption = CHUNK_FRAMES,
     workers: Annotated[
         int | None,
@@ -157,20 +173,35 @@ def preprocess(
         for name in names:
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
-                raise ParameterError(f"--{name} is given, but must be left out {reason}")
+                option = name.replace("_", "-")
+                raise ParameterError(f"--{option} is given, but must be left out {reason}")
 
     recipe: Recipe
     if like is not None:
         refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
+        refuse_options("with --like", "silhouette_level")
         recipe = recipe_like(like)
+        if silhouette_offset is not None:
+            if isinstance(recipe, FlowRecipe):
+                recipe = replace(recipe, silhouette_offset=silhouette_offset)
+            else:
+                refuse_options("for the modality silhouette", "silhouette_offset")
     elif modality == "silhouette":
-        refuse_options("for the modality silhouette", "flow", "farneback", "gap", "encoding", "gpus")
-        recipe = SilhouetteRecipe()
+        names = ("flow", "farneback", "gap", "encoding", "gpus", "silhouette_offset")
+        refuse_options("for the modality silhouette", *names)
+        recipe = SilhouetteRecipe(silhouette_level=silhouette_level)
     else:
         kind = FlowRecipe if modality == "flow" else SilhouetteFlowRecipe
         flow = choose_flow(flow, out)
         parameters = farneback_parameters(flow, farneback or [])
-        recipe = kind(flow=flow, farneback=parameters, gap=gap, encoding=encoding)
+        recipe = kind(
+            flow=flow,
+            farneback=parameters,
+            gap=gap,
+            encoding=encoding,
+            silhouette_level=silhouette_level,
+            silhouette_offset=silhouette_offset,
+        )
     config = PreprocessConfig(
         dataset=dataset,
         folders=Folders(frames=frames, silhouettes=silhouettes),
@@ -186,12 +217,18 @@ def preprocess(
 def make_store(config: "PreprocessConfig", *, dry_run: bool) -> None:
     """Make a store with a live line and print the summary, or print what would be done."""
     from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
+    from attengait.store.skipped import NothingMadeError, count_skipped, lines_of
 
-    if dry_run:
-        say_lines(plan_preprocessing(config))
-        return
-    with ProgressLine() as line:
-        summary = run_preprocessing(config, line)
+    try:
+        if dry_run:
+            say_lines(plan_preprocessing(config))
+            return
+        with ProgressLine() as line:
+            summary = run_preprocessing(config, line)
+    except NothingMadeError as error:
+        for reasons in lines_of(count_skipped(error.skipped)):
+            say_lines(reasons)
+        raise
     say_lines(summary)
 
 
@@ -206,7 +243,7 @@ def info(
 
     summary = summarise(open_store(store))
     if as_json:
-        say_lines(json.dumps(summary, indent=2))
+        say_json(json.dumps(summary, indent=2))
         return
     table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():

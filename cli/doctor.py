@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from attengait.cli.output import cell, say_lines
+from attengait.cli.output import cell, say_json
 from attengait.errors import AttenGaitError
 
 _NONE = "-"
@@ -28,7 +28,7 @@ def doctor(
         raise AttenGaitError(f"folder is {folder}, but must be a folder that exists")
     report = examine(folder)
     if as_json:
-        say_lines(json.dumps(report, indent=2))
+        say_json(json.dumps(report, indent=2))
         return
     console = Console()
     for title, rows in tables_of(report).items():

@@ -12,7 +12,7 @@ import typer
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
 from attengait.cli.last_net import explain
-from attengait.cli.output import complain, keep_streams_open_to_all_letters
+from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
 from attengait.cli.progress import show_log
 from attengait.cli.signals import Signals, number_of
 from attengait.errors import AttenGaitError
@@ -25,9 +25,14 @@ _signals = Signals()
 class _Commands(typer.core.TyperGroup):
     """The subcommands; an interrupted one says what is kept and exits with 128 + the signal's number."""
 
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        with printable_usage_errors():
+            return super().make_context(*arguments, **named)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with printable_usage_errors():
+                return super().invoke(ctx)
         except KeyboardInterrupt as stop:
             _signals.say(str(stop))
             raise typer.Exit(128 + number_of(stop)) from None

@@ -4,7 +4,8 @@ A name may hold escape sequences, line ends, or what rich takes for markup (`[/x
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from rich.text import Text
 
@@ -26,6 +27,11 @@ def say_lines(text: object) -> None:
     sys.stdout.flush()
 
 
+def say_json(text: str) -> None:
+    """Print JSON to standard output as it is, whatever its length. Its own escapes stand for control characters."""
+    print(text, flush=True)
+
+
 def complain(sentence: object) -> None:
     """Print one line to standard error."""
     print(_line(sentence), file=sys.stderr, flush=True)
@@ -39,6 +45,18 @@ def cell(text: object) -> Text:
 def cell_of_lines(lines: Iterable[object]) -> Text:
     """A cell that has a line for each of `lines`."""
     return Text("\n").join(map(cell, lines))
+
+
+@contextmanager
+def printable_usage_errors() -> Iterator[None]:
+    """Make the user's words printable that typer repeats in its own messages about usage."""
+    try:
+        yield
+    except Exception as error:
+        # The class of these errors lies in another package with each version of typer.
+        if hasattr(error, "format_message") and hasattr(error, "message"):
+            error.message = "\n".join(map(_line, str(error.message).split("\n")))
+        raise
 
 
 def keep_streams_open_to_all_letters() -> None:

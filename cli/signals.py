@@ -17,8 +17,6 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from attengait.system.printable import printable
-
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SENTENCE = "attengait: stopped"
 
@@ -88,9 +86,11 @@ class Signals:
     def say(self, text: str = "") -> None:
         """Say once that the command was stopped, and what is kept."""
         if not self._is_said:
+            from attengait.cli.output import complain
+
             self._is_said = True
             warnings.simplefilter("ignore")  # of what was left unfinished
-            print(f"attengait: {printable(text)}" if text else SENTENCE, file=sys.stderr, flush=True)
+            complain(f"attengait: {text}" if text else SENTENCE)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

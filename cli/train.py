@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from attengait.cli.output import complain, say, say_lines
+from attengait.cli.output import complain, say, say_json
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import NUMBERS
 from attengait.system.stopping import StopRequest
@@ -69,7 +69,7 @@ def train(
     settings = parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
     config = choose_settings(out, preset=preset, settings=settings, partition=partition, resume=resume)
     if show_settings:
-        say_lines(config.to_json())
+        say_json(config.to_json())
         return
     result = train_with_line(
         stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"

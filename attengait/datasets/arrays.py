@@ -14,6 +14,12 @@ from attengait.errors import AttenGaitError
 from attengait.store.skipped import Reason
 
 MAX_CHANNELS = 16
+MAX_COORDINATES = 7
+"""Of a joint: x, y, z, how sure it is, and how it moves. No picture is as narrow."""
+_NUM_JOINTS = {13, 14, 15, 16, 17, 18, 19, 21, 23, 24, 25, 33, 133}
+"""Joints of a body in the usual models of poses."""
+_MOST_CHANNELS_OF_JOINTS, _MOST_PEOPLE = 4, 2
+"""Of arrays [C, T, V, M], as networks on graphs take them."""
 
 
 class FileError(AttenGaitError):
@@ -29,22 +35,41 @@ class ArrayError(FileError):
     reason = Reason.NOT_FRAMES
 
 
+class JointsError(ArrayError):
+    """An array of joints, the points of a body, such as [T, 17, 3]."""
+
+    reason = Reason.JOINTS
+
+
 def picture_shape(shape: tuple[int, ...], *, pad: bool) -> tuple[int, int, int]:
     """Height, width and channels of the frames that an array of `shape` gives; raises ArrayError where it gives none.
 
+    JointsError is raised for joints: arrays [T, V, C], or such ones with further axes.
+
     With `pad` the width is at least the height.
     """
+    if (
+        len(shape) == 4
+        and shape[0] <= _MOST_CHANNELS_OF_JOINTS
+        and shape[2] in _NUM_JOINTS
+        and shape[3] <= _MOST_PEOPLE
+    ):
+        raise _joints(shape, shape[0])
     if len(shape) == 3:
         height, width, channels = shape[1], shape[2], 1
     elif len(shape) == 4 and _is_channels(shape[1], of=shape[2:]):
         channels, height, width = shape[1:]
     elif len(shape) == 4 and _is_channels(shape[3], of=shape[1:3]):
         height, width, channels = shape[1:]
+    elif len(shape) >= 3 and shape[-1] <= MAX_COORDINATES:
+        raise _joints(shape, shape[-1])
     else:
         raise ArrayError(
             f"its shape is {list(shape)}, not [T, H, W], [T, C, H, W] or [T, H, W, C] with at most {MAX_CHANNELS} "
             "channels, fewer than rows and columns"
         )
+    if min(height, width) <= MAX_COORDINATES:
+        raise _joints(shape, min(height, width))
     return height, max(height, width) if pad else width, channels
 
 
@@ -58,12 +83,33 @@ def to_frames(array: NDArray[Any], *, pad: bool) -> NDArray[np.uint8]:
         array = array[..., None]
     elif _is_channels(array.shape[1], of=array.shape[2:]):
         array = np.moveaxis(array, 1, -1)
-    pixels = _to_bytes(array)
-    missing = width - array.shape[2]
-    if missing:
-        pixels = np.pad(pixels, ((0, 0), (0, 0), (missing // 2, missing - missing // 2), (0, 0)))
+    pixels = widened(_to_bytes(array), width)
     assert pixels.shape[1:] == (height, width, channels)
     return np.ascontiguousarray(pixels)
+
+
+def widened(frames: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Frames [T, H, W, C] with columns of zeros on both sides, [T, H, `width`, C]."""
+    missing = width - frames.shape[2]
+    return np.pad(frames, ((0, 0), (0, 0), (missing // 2, missing - missing // 2), (0, 0))) if missing else frames
+
+
+def as_two_values(array: NDArray[Any]) -> NDArray[Any]:
+    """An array of two numbers, whatever they are, as uint8 of 0 and 1; any other array, and one of bytes, as it is."""
+    if array.dtype.kind not in "iuf" or array.dtype == np.uint8 or not array.size:
+        return array
+    low, high = array.min(), array.max()
+    if not low < high or not ((array == low) | (array == high)).all():
+        return array
+    ones: NDArray[np.uint8] = (array == high).astype(np.uint8)
+    return ones
+
+
+def _joints(shape: tuple[int, ...], num_coordinates: int) -> JointsError:
+    return JointsError(
+        f"its shape is {list(shape)}: points of {num_coordinates} numbers each seem to be the joints of a body, not "
+        "pictures"
+    )
 
 
 def _is_channels(length: int, *, of: tuple[int, ...]) -> bool:

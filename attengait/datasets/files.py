@@ -1,11 +1,13 @@
 """Files of other programs, one for each sequence: how they are found in folders and become sequences."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from attengait.datasets.arrays import FileError
+from attengait.datasets.inputs import pack_stamps
 from attengait.datasets.source import ARRAY, ArrayFile, SourceSequence, digest
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.skipped import Reason, Skipped
@@ -61,6 +63,7 @@ def sequences_of(found: Iterable[FoundFile], make_array: MakeArray, skipped: lis
                 parts={ARRAY: array},
                 content_digest=digest(lines),
                 scan_digest=digest([*lines, str(file.changed_ns)]),
+                stamps=pack_stamps([(file.size_bytes, file.changed_ns)]),
             )
         )
     return sequences
@@ -81,11 +84,27 @@ def entries(path: str | Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
     except OSError as error:
         skipped.append(Skipped(reason=Reason.UNREADABLE_FOLDER, where=str(path), detail=error.strerror or ""))
         return []
+    listed = [entry for entry in listed if leads_somewhere(entry, skipped)]
     sound = [entry for entry in listed if _is_text(entry.name)]
     if len(sound) < len(listed):
         detail = f"{len(listed) - len(sound)} names are not UTF-8"
         skipped.append(Skipped(reason=Reason.FOREIGN_NAMES, where=str(path), detail=detail))
     return sound
+
+
+def leads_somewhere(entry: os.DirEntry[str], skipped: list[Skipped]) -> bool:
+    """Whether an entry is no link, or one to something; else it is named in `skipped`."""
+    try:
+        if entry.is_symlink():
+            entry.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            skipped.append(Skipped(reason=Reason.LINK_IN_CIRCLE, where=entry.path, detail="it leads to itself"))
+        else:
+            why = f"it is a link, and what it leads to cannot be read: {error.strerror}"
+            skipped.append(Skipped(reason=Reason.UNREADABLE_FILE, where=entry.path, detail=why))
+        return False
+    return True
 
 
 def status_of(entry: os.DirEntry[str], skipped: list[Skipped]) -> os.stat_result | None:

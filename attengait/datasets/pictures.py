@@ -1,7 +1,11 @@
 """The numbered pictures of a sequence; grey pictures from PNG, JPEG and BMP files: whole or not at all.
 
-OpenCV returns the readable part of a truncated JPEG as if it were the picture, and libpng and libjpeg write to standard
-error by themselves. So a file is checked to be complete before it is decoded.
+OpenCV returns the readable part of a damaged JPEG as if it were the picture, and libpng and libjpeg write to standard
+error by themselves. So a file is checked before it is decoded: a PNG by its checksums, a JPEG by what libjpeg says when
+it decodes it at an eighth of its size. A JPEG has no checksum, so libjpeg notices only a part of the damage in its
+scan: of single flipped bits about a third.
+
+A file that cannot be opened or read is no bad picture. It is an error of the run, as it was there before (InputError).
 """
 
 import zlib
@@ -9,20 +13,29 @@ from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
-from attengait.datasets.picture_size import has_too_many_pixels
+from attengait.datasets.inputs import read_bytes
+from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
 from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
 from attengait.store.skipped import Reason
-from attengait.system.files import open_regular
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_JPEG_DAMAGE = ("Corrupt JPEG data: ", "Premature end of JPEG file", "Inconsistent progression sequence")
+"""How libjpeg's warnings of damage begin; its other ones do no harm."""
+_PNG_WITH_ALPHA = (4, 6)
+"""Colour types."""
+
+
+class PictureError(Exception):
+    """A file that is no whole picture; it says what is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +46,9 @@ class Pictures:
 
     folder: str
     packed_names: str
-    """File names with `/` between them; each ends in the frame's number (after the last `-`) and a suffix."""
+    """File names with `/` between them; each ends in a number (after the last `-`) and a suffix."""
+    offset: int = 0
+    """What is added to the numbers of the names to get those of the frames."""
 
     @classmethod
     def of(cls, folder: str | Path, names: list[str]) -> Self:
@@ -48,7 +63,7 @@ class Pictures:
     @property
     def by_number(self) -> dict[int, str]:
         """Paths by frame number, in the order of the numbers."""
-        return {frame_number(name): f"{self.folder}{SEPARATOR}{name}" for name in self.names}
+        return {frame_number(name) + self.offset: f"{self.folder}{SEPARATOR}{name}" for name in self.names}
 
     @property
     def files(self) -> list[str]:
@@ -62,7 +77,7 @@ class Pictures:
 
     def matching(self, numbers: Iterable[int]) -> set[int]:
         """Those of `numbers` that have a picture."""
-        return set(numbers).intersection(map(frame_number, self.names))
+        return set(numbers).intersection(frame_number(name) + self.offset for name in self.names)
 
     def read(self, wanted: Set[int], faults: list[Fault], read_grays: ReadGrays) -> Iterator[Frame]:
         """See FramePart."""
@@ -71,7 +86,7 @@ class Pictures:
         for number, path in paths.items():
             gray = next(grays) if number in wanted else None
             if gray is None and number in wanted:
-                faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path))
+                faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path, why_unreadable(path)))
             yield Frame(number, gray, path)
 
 
@@ -81,39 +96,68 @@ def read_one_by_one(paths: Iterable[str]) -> Iterator[Gray | None]:
 
 
 def read_gray(path: str) -> NDArray[np.uint8] | None:
-    """Return a picture as `cv2.imread(path, cv2.IMREAD_GRAYSCALE)` does, uint8 [H, W]; None if it is not whole."""
+    """Return a picture as `cv2.imread(path, cv2.IMREAD_GRAYSCALE)` does, uint8 [H, W]; None if it is not whole.
+
+    Raises InputError when the file cannot be read.
+    """
     data = read_complete(path)
     return None if data is None else decode_gray(data)
 
 
 def read_colour(path: str) -> NDArray[np.uint8] | None:
-    """Return a picture's colours, uint8 [H, W, 3] in the order red, green, blue; None if it is not whole."""
-    data = read_complete(path)
-    picture = None if data is None else _decode(data, cv2.IMREAD_COLOR)
-    return None if picture is None else np.ascontiguousarray(picture[..., ::-1])
+    """Return a picture's colours, uint8 [H, W, 3] in the order red, green, blue; None if it is not whole.
+
+    Raises InputError when the file cannot be read.
+    """
+    try:
+        picture = decode(read_whole(path), cv2.IMREAD_COLOR)
+    except PictureError:
+        return None
+    return np.ascontiguousarray(picture[..., ::-1])
 
 
 def read_complete(path: str) -> bytes | None:
-    """Return a file's bytes; None if it cannot be read or is not complete."""
+    """Return a file's bytes; None if it is not complete. Raises InputError when the file cannot be read."""
     try:
-        with open_regular(path) as file:
-            data = file.read()
-    except OSError:
+        return read_whole(path)
+    except PictureError:
         return None
-    return data if is_complete(data) else None
+
+
+def read_whole(path: str) -> bytes:
+    """The bytes of a picture file. Raises PictureError if it is not whole, InputError when it cannot be read."""
+    data = read_bytes(path)
+    if problem := _problem(data):
+        raise PictureError(problem)
+    return data
+
+
+def why_unreadable(path: str) -> str:
+    """What is wrong with a picture that is not whole."""
+    try:
+        decode(read_whole(path), cv2.IMREAD_GRAYSCALE)
+    except PictureError as error:
+        return str(error)
+    return ""
 
 
 def decode_gray(data: bytes) -> NDArray[np.uint8] | None:
     """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it."""
-    return _decode(data, cv2.IMREAD_GRAYSCALE)
+    try:
+        return decode(data, cv2.IMREAD_GRAYSCALE)
+    except PictureError:
+        return None
 
 
-def _decode(data: bytes, flags: int) -> NDArray[np.uint8] | None:
+def decode(data: bytes, flags: int) -> NDArray[Any]:
+    """The picture in a file's bytes, as OpenCV decodes it by the flags IMREAD_...; raises PictureError."""
     with silent_opencv():
         try:
-            picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+            picture: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
-            return None
+            picture = None
+    if picture is None:
+        raise PictureError("it is no picture that OpenCV can decode")
     return picture
 
 
@@ -128,19 +172,54 @@ def silent_opencv() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
-def is_complete(data: bytes) -> bool:
-    """Whether a file's bytes are a PNG with every checksum right, a JPEG with its end, or of another kind.
-
-    A picture of more than `picture_size.MAX_PIXELS` is none of these: a small file may unpack to all memory.
-    """
-    if has_too_many_pixels(data):
-        return False
+def may_have_alpha(data: bytes) -> bool:
+    """Whether a picture in a file's bytes may have an alpha channel, by its header."""
     if data.startswith(_PNG_SIGNATURE):
-        return _is_complete_png(data)
-    if data.startswith(_JPEG_SIGNATURE):
+        return data[25] in _PNG_WITH_ALPHA or b"tRNS" in data[: data.find(b"IDAT")]
+    return not is_jpeg(data)
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Whether a file's bytes are those of a JPEG."""
+    return data.startswith(_JPEG_SIGNATURE)
+
+
+def _problem(data: bytes) -> str | None:
+    """What is wrong with a file that is a PNG, a JPEG, or of another kind; None where nothing is."""
+    if not data:
+        return "the file is empty"
+    if has_too_many_pixels(data):
+        return f"it has more than {MAX_PIXELS:,} pixels: a small file may unpack to all memory"
+    if data.startswith(_PNG_SIGNATURE):
+        return None if _is_complete_png(data) else "a checksum of the PNG file is wrong, or its end is missing"
+    if is_jpeg(data):
         # An embedded thumbnail has an end of its own, so the end must follow the last scan.
-        return data.rfind(_JPEG_END_OF_IMAGE) > data.rfind(_JPEG_START_OF_SCAN) > 0
-    return len(data) > 0
+        if not data.rfind(_JPEG_END_OF_IMAGE) > data.rfind(_JPEG_START_OF_SCAN) > 0:
+            return "the end of the JPEG file is missing"
+        return _jpeg_damage(data)
+    return None
+
+
+def _jpeg_damage(data: bytes) -> str | None:
+    """What libjpeg says of damage in a JPEG file, None without any."""
+    said = _libjpeg_says(data)
+    if said is None:
+        return None
+    # Some cameras fill up the scan with zeros: libjpeg takes them for data too many.
+    end = data.rfind(_JPEG_END_OF_IMAGE)
+    filled = data[:end].rstrip(b"\0")
+    if len(filled) < end and _libjpeg_says(filled + _JPEG_END_OF_IMAGE) is None:
+        return None
+    return said
+
+
+def _libjpeg_says(data: bytes) -> str | None:
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, min_height=1, min_width=1)
+    except ValueError as error:
+        # What it cannot decode at all, such as four colours, is for OpenCV to decode or refuse.
+        return str(error) if str(error).startswith(_JPEG_DAMAGE) else None
+    return None
 
 
 def _is_complete_png(data: bytes) -> bool:

@@ -125,6 +125,9 @@ class SourceSequence:
     """Hexadecimal digest over the files' names and sizes: equal for a copy elsewhere."""
     scan_digest: str = ""
     """The same with the times of last change (nanoseconds): differs when a file was written again."""
+    stamps: bytes = b""
+    """Size in bytes and time of last change in nanoseconds of each file, int64 [N, 2], part by part in the order of
+    its `files` (see `attengait.datasets.inputs`); empty where nobody looked."""
 
     @property
     def name(self) -> str:

@@ -1,13 +1,13 @@
 """The video of a sequence, and grey pictures from it: every coded frame, once, in order, by the FFmpeg within OpenCV.
 
 FFmpeg hides damage: it invents what it cannot decode, or leaves whole frames out, so that all later ones would get
-wrong numbers. FFmpeg reports damage only on standard error. So standard error is read here, and not shown to the
-user. A video is used up to the first such message. Codecs without checks (Huffyuv, VP9) give no message.
+wrong numbers. FFmpeg reports damage only on standard error. So standard error is read here (through a file in memory,
+which no full disk can stop), and not shown to the user. A video is used up to the first such message. Codecs without
+checks (Huffyuv, VP9) give no message.
 """
 
 import os
 import re
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.datasets.inputs import require_readable
 from attengait.datasets.pictures import silent_opencv
 from attengait.datasets.source import Fault, Frame, ReadGrays
 from attengait.store.skipped import Reason
@@ -73,7 +74,10 @@ class Video:
         try:
             for number, gray, seconds in read_video(self.path, wanted):
                 yield Frame(number, gray, self.path, seconds)
+            if number < max(wanted, default=0):
+                require_readable(self.path)  # to FFmpeg an error of the disk is the end of the file
         except BrokenVideoError as error:
+            require_readable(self.path)
             for lost in range(number + 1, max(wanted, default=0) + 1):
                 if lost in wanted:
                     faults.append(Fault(Reason.BROKEN_VIDEO, lost, self.path, str(error)))
@@ -88,7 +92,7 @@ def read_video(path: str, wanted: Set[int]) -> Iterator[tuple[int, NDArray[np.ui
     colours can differ from it by one level. Neither frame rate nor time stamps drop or double frames; rotation that the
     container asks for is done. Raises BrokenVideoError.
     """
-    with tempfile.TemporaryFile(buffering=0) as said:
+    with open(os.memfd_create("ffmpeg"), "r+b", buffering=0) as said:
         video, complaint = _overhear(partial(_open, path), said.fileno())
         if video is None or not video.isOpened():
             raise BrokenVideoError(complaint or "no video that FFmpeg knows")

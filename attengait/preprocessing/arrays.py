@@ -10,14 +10,18 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from attengait.datasets.arrays import FileError, picture_shape, to_frames
+from attengait.datasets.arrays import FileError, as_two_values, picture_shape, to_frames, widened
 from attengait.datasets.files import skipped_file
-from attengait.datasets.source import ARRAY, Scan, SourceSequence
-from attengait.errors import AttenGaitError
-from attengait.preprocessing.recipe import with_parts
+from attengait.datasets.inputs import require_readable
+from attengait.datasets.masks import check_silhouettes
+from attengait.datasets.source import ARRAY, Fault, Scan, SourceSequence
+from attengait.preprocessing.recipe import Picture, gather, with_parts
 from attengait.store.description import describe
 from attengait.store.shards import MadeSequence
-from attengait.store.skipped import Reason, Skipped
+from attengait.store.skipped import NothingMadeError, Reason, Skipped
+
+SILHOUETTE_FIRST = ("silhouette", "silhouette+flow")
+"""Modalities whose first channel is the silhouette."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +66,7 @@ class ArrayRecipe:
                 skipped.append(skipped_file(sequence.name, sequence.array.where, error))
         if not shapes:
             why = f": {skipped[-1].detail}" if skipped else ""
-            raise AttenGaitError(f"no file holds frames{why}")
+            raise NothingMadeError(f"no file holds frames{why}", skipped)
         (frame_shape, _), *_ = Counter(shapes.values()).most_common(1)
         fitting = []
         for sequence in scan.sequences:
@@ -78,14 +82,27 @@ class ArrayRecipe:
         return int(sequence.array.shape[0])
 
     def make(self, sequence: SourceSequence) -> MadeSequence:
-        """See Recipe. Pictures are numbered from 1, by their place in the file: files of this kind hold no numbers."""
+        """See Recipe. Pictures are numbered from 1, by their place in the file: files of this kind hold no numbers.
+
+        Where the first channel is the silhouette, it must be one; its grey edges are kept.
+        """
         try:
-            frames = to_frames(sequence.array.read(), pad=self.pad)
+            array = sequence.array.read()
+            frames = to_frames(as_two_values(array) if self.modality == "silhouette" else array, pad=False)
+            height, width, channels = picture_shape(frames.shape, pad=self.pad)
         except FileError as error:
+            require_readable(sequence.array.where)
             return self._nothing(skipped_file(sequence.name, sequence.array.where, error))
-        if frames.shape[1:] != self.frame_shape:
-            return self._nothing(_wrong_size(sequence, frames.shape[1:], self.frame_shape))
-        return MadeSequence(pictures=frames, frame_numbers=np.arange(1, len(frames) + 1))
+        if (height, width, channels) != self.frame_shape:
+            return self._nothing(_wrong_size(sequence, (height, width, channels), self.frame_shape))
+        faults: list[Fault] = []
+        numbers = list(range(1, len(frames) + 1))
+        if self.modality in SILHOUETTE_FIRST:
+            outlines, numbers = check_silhouettes(frames[..., 0], faults)
+            frames = np.concatenate([outlines[..., None], frames[..., 1:]], axis=-1)
+        frames = widened(frames, width)
+        pictures = (Picture(number, frames[number - 1]) for number in numbers)
+        return gather(pictures, faults, sequence, self.frame_shape, min_frames=1)
 
     def _attributes(self, scan: Scan, channels: int) -> dict[str, Any]:
         exported = scan.description

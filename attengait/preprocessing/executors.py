@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from attengait.datasets.inputs import check_unchanged
 from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
 from attengait.preprocessing.recipe import Recipe
@@ -51,5 +52,5 @@ class LocalProcesses:
 
     def run(self, recipe: Recipe, tasks: list[ShardTask], on_poll: Callable[[], None]) -> None:
         """See Executor. Raises AttenGaitError when a worker dies, and what one of them raises."""
-        function = partial(write_shard, make=recipe.make)
+        function = partial(write_shard, make=recipe.make, check=check_unchanged)
         run_in_workers(function, tasks, num_workers=min(self.num_workers, len(tasks)), on_poll=on_poll)

@@ -15,8 +15,10 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.datasets.pictures import read_gray, read_one_by_one
-from attengait.datasets.reading import FrameSizes, format_size, read_frames, read_with_the_size_of_most
+from attengait.datasets.masks import LEVEL, check_level, read_silhouette
+from attengait.datasets.numbering import check_offset, shifted
+from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.reading import FrameSizes, read_frames, read_with_the_size_of_most
 from attengait.datasets.source import FRAMES, SILHOUETTES, Fault, Frame, Gray, ReadGrays, Scan, SourceSequence
 from attengait.errors import ParameterError
 from attengait.kernels.flow.backends import (
@@ -30,7 +32,7 @@ from attengait.kernels.flow.backends import (
 )
 from attengait.kernels.pictures.crop import has_walker
 from attengait.kernels.pictures.encode import ENCODINGS, check_encoding, encode_silhouette
-from attengait.preprocessing.recipe import Picture, check_limits, gather, with_parts
+from attengait.preprocessing.recipe import Picture, check_limits, gather, with_parts, without_defaults
 from attengait.store.description import flow_channels
 from attengait.store.shards import MadeSequence
 from attengait.store.skipped import Reason
@@ -85,6 +87,12 @@ class FlowRecipe:
     """Height and width of a flow image, in pixels."""
     silhouette_threshold: int = 10_000
     """A frame whose silhouette's values sum to this or less is left out."""
+    silhouette_level: float = LEVEL
+    """Where between background (0) and person (1) grey levels of a silhouette begin to be the person. Silhouettes of
+    two values do not depend on it."""
+    silhouette_offset: int | None = None
+    """Added to the numbers of the silhouettes. None is 0, but refuses silhouettes and frames that begin with different
+    ones of the numbers 0 and 1."""
     gap: Gap = "skip"
     """Across missing frame numbers: no flow ("skip") or the flow between the neighbours ("bridge", as published)."""
     min_frames: int = 5
@@ -97,6 +105,8 @@ class FlowRecipe:
         if self.farneback != FarnebackParameters():
             check_farneback(self.flow)
         check_limits(self.crop_size, self.silhouette_threshold, self.min_frames)
+        check_level(self.silhouette_level)
+        check_offset(self.silhouette_offset)
         if self.gap not in get_args(Gap):
             raise ParameterError(f"gap is {self.gap!r}, but must be skip or bridge")
         check_encoding(self.encoding)
@@ -128,7 +138,7 @@ class FlowRecipe:
         """
         plain = asdict(self)
         del plain["farneback"]
-        return plain | recorded_parameters(self.flow, self.farneback)
+        return without_defaults(plain) | recorded_parameters(self.flow, self.farneback)
 
     def check(self) -> None:
         """See Recipe."""
@@ -136,7 +146,7 @@ class FlowRecipe:
 
     def fit(self, scan: Scan) -> tuple[Self, Scan]:
         """See Recipe."""
-        return self, with_parts(scan, self.needs)
+        return self, shifted(with_parts(scan, self.needs), self.silhouette_offset)
 
     def max_pictures(self, sequence: SourceSequence) -> int:
         """One for each frame with a silhouette, but the first."""
@@ -196,7 +206,8 @@ class FlowRecipe:
             number = good[i].number
             if self.gap == "skip" and good[i - 1].number != number - 1:
                 continue
-            silhouette = _read_silhouette(silhouettes[number], grays[i].shape, number, faults)
+            path, level = silhouettes[number], self.silhouette_level
+            silhouette = read_silhouette(path, number, faults, level=level, frame_shape=grays[i].shape)
             if silhouette is None:
                 continue
             if not has_walker(silhouette, self.silhouette_threshold):
@@ -252,15 +263,3 @@ def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[
         both = sorted(frames & silhouettes)
         missing |= {number - 1 for number in both[1:]} - (frames | silhouettes)
     return sorted(missing)
-
-
-def _read_silhouette(path: str, shape: tuple[int, ...], number: int, faults: list[Fault]) -> Gray | None:
-    """Read a silhouette of the given shape [H, W], or note what is wrong with it and return None."""
-    picture = read_gray(path)
-    if picture is None:
-        faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path))
-    elif picture.shape != shape:
-        detail = f"the silhouette has {format_size(picture.shape)} pixels, the frame {format_size(shape)}"
-        faults.append(Fault(Reason.WRONG_SIZE, number, path, detail))
-        return None
-    return picture

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.datasets.masks import LEVEL
 from attengait.datasets.source import Fault, Scan, SourceSequence
 from attengait.errors import ParameterError
 from attengait.store.shards import MadeSequence
@@ -136,6 +137,15 @@ def gather(
         times_seconds=None if None in times or not made else np.array(times, np.float64),
         skipped=tuple(skipped),
     )
+
+
+def without_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's parameters without those that version 0.1.0 did not know, where they have the values it meant.
+
+    So its stores, and those of this version, have the same attributes.
+    """
+    meant = {"silhouette_level": LEVEL, "silhouette_offset": None}
+    return {name: value for name, value in recorded.items() if name not in meant or value != meant[name]}
 
 
 def check_limits(crop_size: int, silhouette_threshold: int, min_frames: int) -> None:

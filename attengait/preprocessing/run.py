@@ -13,7 +13,7 @@ import cv2
 import attengait
 from attengait.datasets import Folders, Scan, find_dataset
 from attengait.datasets.video import Video, decoder_version
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import ParameterError
 from attengait.preprocessing.executors import Executor, LocalProcesses
 from attengait.preprocessing.recipe import Recipe
 from attengait.preprocessing.summary import PlanSummary, PreprocessSummary
@@ -21,7 +21,7 @@ from attengait.store.layout import DEFAULT_CHUNK_FRAMES, check_chunk_frames, che
 from attengait.store.location import Location, Where
 from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
-from attengait.store.skipped import count_skipped
+from attengait.store.skipped import NothingMadeError, in_brackets
 from attengait.store.workfolder import progress_of
 from attengait.store.writer import StoreJob, check_path, write_store
 from attengait.system.packages import installed
@@ -103,8 +103,8 @@ def _plan(config: PreprocessConfig) -> tuple[Recipe, Scan, StorePlan]:
     adapter = find_dataset(config.dataset)
     recipe, scan = config.recipe.fit(adapter.scan(config.folders))
     if not scan.sequences:
-        counts = "; ".join(f"{reason}: {count}" for reason, count in count_skipped(scan.skipped).items())
-        raise AttenGaitError(f"no sequence can be used for the modality {recipe.modality} ({counts})")
+        sentence = f"no sequence can be used for the modality {recipe.modality} {in_brackets(scan.skipped)}"
+        raise NothingMadeError(sentence, scan.skipped)
     plan = StorePlan(
         sequences=tuple(
             PlannedSequence(

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Self
 
-from attengait.datasets.pictures import read_gray
+from attengait.datasets.masks import LEVEL, check_level, read_silhouette
 from attengait.datasets.source import SILHOUETTES, Fault, Scan, SourceSequence
 from attengait.kernels.pictures.crop import has_walker
 from attengait.kernels.pictures.encode import encode_silhouette
-from attengait.preprocessing.recipe import Picture, check_limits, gather, with_parts
+from attengait.preprocessing.recipe import Picture, check_limits, gather, with_parts, without_defaults
 from attengait.store.shards import MadeSequence
 from attengait.store.skipped import Reason
 
@@ -40,10 +40,14 @@ class SilhouetteRecipe:
     """Height and width of a picture, in pixels."""
     silhouette_threshold: int = 10_000
     """A frame whose silhouette's values sum to this or less is left out."""
+    silhouette_level: float = LEVEL
+    """Where between background (0) and person (1) grey levels of a silhouette begin to be the person. Silhouettes of
+    two values do not depend on it."""
     min_frames: int = 5
     """A sequence with fewer pictures is left out."""
 
     def __post_init__(self) -> None:
+        check_level(self.silhouette_level)
         check_limits(self.crop_size, self.silhouette_threshold, self.min_frames)
 
     @property
@@ -54,7 +58,7 @@ class SilhouetteRecipe:
     @property
     def attributes(self) -> dict[str, Any]:
         """See Recipe."""
-        return {"modality": self.modality, "encoding": self.encoding, "recipe": asdict(self)}
+        return {"modality": self.modality, "encoding": self.encoding, "recipe": without_defaults(asdict(self))}
 
     def check(self) -> None:
         """See Recipe; crops can be made everywhere."""
@@ -74,10 +78,10 @@ class SilhouetteRecipe:
 
     def _pictures(self, sequence: SourceSequence, faults: list[Fault]) -> Iterator[Picture]:
         for number, path in sequence.silhouettes.by_number.items():
-            silhouette = read_gray(path)
+            silhouette = read_silhouette(path, number, faults, level=self.silhouette_level)
             if silhouette is None:
-                faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path))
-            elif not has_walker(silhouette, self.silhouette_threshold):
-                faults.append(Fault(Reason.SILHOUETTE_EMPTY, number))
-            else:
+                continue
+            if has_walker(silhouette, self.silhouette_threshold):
                 yield Picture(number, encode_silhouette(silhouette, self.crop_size))
+            else:
+                faults.append(Fault(Reason.SILHOUETTE_EMPTY, number))

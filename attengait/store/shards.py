@@ -40,6 +40,8 @@ MakeSequence = Callable[[Any], MadeSequence]
 """From what describes a sequence's input to what comes out of it.
 
 It must be picklable and deterministic; bad input is an entry in `skipped`, not an exception."""
+CheckSequence = Callable[[Any], None]
+"""Raises AttenGaitError where a sequence's input is no longer what was planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +124,17 @@ class OpenShard:
         task.work.write_record(record)
 
 
-def write_shard(task: ShardTask, *, make: MakeSequence) -> None:
-    """Make the sequences of one shard and commit it: what a worker process does.
+def write_shard(task: ShardTask, *, make: MakeSequence, check: CheckSequence | None = None) -> None:
+    """Make the sequences of one shard, check their inputs and commit it: what a worker process does.
 
-    Raises AttenGaitError when writing fails or when a sequence gives more pictures than planned.
+    Raises AttenGaitError when writing fails or when a sequence gives more pictures than planned, and what `check` does.
     """
     shard = OpenShard(task)
     for _, source in task.sequences:
         shard.add(make(source))
+    if check is not None:
+        for _, source in task.sequences:
+            check(source)
     shard.commit()
 
 

@@ -1,17 +1,19 @@
-"""What was left out of a store, and why: one form, from whoever finds it to the report beside the store.
+"""What was left out of a store or changed, and why: one form, from whoever finds it to the report beside the store.
 
 A source finds sequences, folders and files of no use; a recipe finds frames of no use. Both say so by `Skipped`, with a
 `Reason`. It is counted on the screen and stands in NAME.zarr.skipped.jsonl, one JSON object a line.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from attengait.errors import AttenGaitError
+
 
 class Reason(StrEnum):
-    """Why something was left out; the value is what a user reads."""
+    """Why something was left out, or what was done to it; the value is what a user reads."""
 
     # Found by a source.
     UNREADABLE_FOLDER = "unreadable folder"
@@ -21,12 +23,15 @@ class Reason(StrEnum):
     FOREIGN_NAMES = "foreign names"
     FOREIGN_PICTURES = "foreign pictures"
     FOREIGN_VIDEOS = "foreign videos"
+    PACKED = "packed archive"
+    LINK_IN_CIRCLE = "link that leads back to where it is"
     SEQUENCE_TWICE = "sequence twice"
     FRAME_TWICE = "frame number twice"
     NO_PICKLE = "no pickle"
     NO_SUCH_FILE = "no such file"
     REFUSED_PICKLE = "refused pickle"
     NOT_FRAMES = "array that holds no frames"
+    JOINTS = "joints of a body instead of pictures"
 
     # Found by a recipe.
     NO_FRAMES = "no frames"
@@ -35,10 +40,23 @@ class Reason(StrEnum):
     NO_ARRAY = "no array"
     NO_MATCH = "no matching frame number"
     SILHOUETTE_EMPTY = "silhouette empty"
+    SILHOUETTE_FULL = "silhouette without background"
+    SILHOUETTE_INVERTED = "silhouette with too much white"
+    SILHOUETTE_GREY = "grey picture instead of a silhouette"
+    SILHOUETTE_ALPHA = "silhouette in the alpha channel"
     UNREADABLE_PICTURE = "unreadable picture"
     WRONG_SIZE = "wrong size"
     BROKEN_VIDEO = "broken video"
     TOO_FEW = "too few pictures"
+
+    # Nothing was left out: what was done to it is said.
+    SILHOUETTE_VALUES = "silhouette with other values than 0 and 255"
+    SILHOUETTE_CUT = "silhouette with grey levels, cut between them"
+
+    @property
+    def is_note(self) -> bool:
+        """Whether it was used, in the way that the detail tells."""
+        return self in (Reason.SILHOUETTE_VALUES, Reason.SILHOUETTE_CUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +109,8 @@ class SkipCount:
     """Sequences, or folders and files that are no sequences."""
     frames: int
     """Frames; 0 where whole sequences, folders or files were left out."""
+    example: str = ""
+    """Where the first of them is, and what there is to say of it."""
 
     def __str__(self) -> str:
         if not self.frames:
@@ -102,14 +122,35 @@ def count_skipped(skipped: Iterable[Skipped]) -> dict[Reason, SkipCount]:
     """Count by reason, in the order in which the reasons come up."""
     counts: dict[Reason, SkipCount] = {}
     for each in skipped:
-        before = counts.get(each.reason, SkipCount(entries=0, frames=0))
-        counts[each.reason] = SkipCount(entries=before.entries + 1, frames=before.frames + len(each.frames))
+        example = f"{each.where}: {each.detail}" if each.detail else each.where
+        before = counts.get(each.reason, SkipCount(entries=0, frames=0, example=example))
+        counts[each.reason] = replace(before, entries=before.entries + 1, frames=before.frames + len(each.frames))
     return counts
 
 
 def lines_of(counts: Mapping[Reason, SkipCount]) -> list[str]:
-    """What a summary says of it, such as: skipped, broken video: 14 frames in 1 sequence."""
-    return [f"skipped, {reason}: {count}" for reason, count in counts.items()]
+    """What a summary says of it: skipped, too few pictures: 1, such as 001/nm-01/090: 4 pictures came out, but ..."""
+    return [
+        f"{'noted' if reason.is_note else 'skipped'}, {reason}: {count}, such as {count.example}"
+        for reason, count in counts.items()
+    ]
+
+
+class NothingMadeError(AttenGaitError):
+    """No sequence can be used, or nothing came out of any; `skipped` says why."""
+
+    def __init__(self, sentence: str, skipped: Sequence[Skipped] = ()) -> None:
+        super().__init__(sentence)
+        self.skipped = tuple(skipped)
+
+
+def in_brackets(skipped: Sequence[Skipped]) -> str:
+    """The end of a sentence: how often what was left out, by reason, and what there is to say of the first."""
+    counts = count_skipped(skipped)
+    if not counts:
+        return "(there was nothing)"
+    why = "; ".join(f"{reason}: {count}" for reason, count in counts.items())
+    return f"({why}), such as {next(iter(counts.values())).example}"
 
 
 def plural(number: int, noun: str) -> str:

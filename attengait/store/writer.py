@@ -25,7 +25,7 @@ from attengait.store.opening import is_finished, open_store
 from attengait.store.plan import StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
-from attengait.store.skipped import Skipped, count_skipped, plural
+from attengait.store.skipped import NothingMadeError, Skipped, count_skipped, in_brackets, plural
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
 from attengait.system.progress import SILENT, Progress
 
@@ -151,11 +151,9 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     lengths = {record.shard: sum(row.length for row in record.sequences) for record in records}
     num_sequences = sum(len(record.sequences) for record in records)
     if not num_sequences:
-        why = "; ".join(f"{reason}: {count}" for reason, count in count_skipped(_whole_report(job, records)).items())
-        raise AttenGaitError(
-            f"nothing came out of {plural(len(plan.sequences), 'sequence')} ({why or 'there was nothing'}): see "
-            f"{report_location(path)}"
-        )
+        skipped = _whole_report(job, records)
+        what = f"nothing came out of {plural(len(plan.sequences), 'sequence')} {in_brackets(skipped)}"
+        raise NothingMadeError(f"{what}; see {report_location(path)}", skipped)
     return WriteSummary(
         num_sequences=num_sequences,
         num_frames=sum(lengths.values()),
@@ -216,9 +214,17 @@ def _finish(job: StoreJob, records: list[ShardRecord], temporary: Path) -> None:
     sequences, group = columns_of(rows), zarr.open_group(temporary, mode="r+")
     write_sequences(group.create_group("sequences"), sequences)
     beside = write_frame_columns(group, rows, job.plan.layout.num_frames)
-    group.update_attributes(with_digest(job.plan.attributes, job.plan.layout, sequences, beside))
+    attributes = job.plan.attributes | _noted(_whole_report(job, records))
+    group.update_attributes(with_digest(attributes, job.plan.layout, sequences, beside))
     for name in ("sequences", *beside, "frames/zarr.json", "zarr.json"):
         put_in_store(temporary / name, job.location, name)
+
+
+def _noted(report: list[Skipped]) -> dict[str, Any]:
+    """The attribute that says what was done to some of the input; nothing where nothing was."""
+    noted = {reason: count for reason, count in count_skipped(report).items() if reason.is_note}
+    said = {reason.value: f"{count}, such as {count.example}" for reason, count in noted.items()}
+    return {"noted": said} if said else {}
 
 
 def _whole_report(job: StoreJob, records: list[ShardRecord]) -> list[Skipped]:

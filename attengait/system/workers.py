@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection as waiting
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
@@ -109,6 +110,8 @@ def run_in_workers(
             for future in done:
                 on_result(unpack(future.result()))
             on_poll()
+            if pending:
+                _check_workers(executor)
     except BrokenProcessPool:
         _kill_workers(executor)
         raise AttenGaitError("a worker process died, perhaps for lack of memory") from None
@@ -120,6 +123,12 @@ def run_in_workers(
         ended.set()
         held_by_parent.close()
         end_of_parent.close()
+
+
+def _check_workers(executor: ProcessPoolExecutor) -> None:
+    """Raise BrokenProcessPool when a worker is dead: the pool does not notice it while another one never answers."""
+    if waiting.wait([process.sentinel for process in list((executor._processes or {}).values())], timeout=0):
+        raise BrokenProcessPool
 
 
 def _kill_workers(executor: ProcessPoolExecutor) -> None:

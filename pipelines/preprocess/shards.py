@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.datasets.inputs import check_unchanged
 from attengait.datasets.pictures import read_one_by_one
 from attengait.datasets.reading import FrameSizes, read_with_the_size_of_most
 from attengait.datasets.source import Fault, ReadGrays, SourceSequence
@@ -80,9 +81,15 @@ def make_shards(
             assert shard is not None
             if written is not None:
                 written.result()
-            written = writer.submit(shard.commit)
+            written = writer.submit(_commit, shard, place.task)
         if written is not None:
             written.result()
+
+
+def _commit(shard: OpenShard, task: ShardTask) -> None:
+    for _, source in task.sequences:
+        check_unchanged(source)
+    shard.commit()
 
 
 def read_sequence(source: SourceSequence, *, recipe: FlowRecipe, read_grays: ReadGrays) -> ReadSequence:

@@ -281,6 +281,8 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         ((*SILHOUETTES, "--frames", "a"), 2, "but must be left out: the modality silhouette takes no frames"),
         ((*SILHOUETTES, "--encoding", "uv"), 2, "--encoding is given, but must be left out"),
         ((*SILHOUETTES, "--gap", "skip"), 2, "--gap is given, but must be left out"),
+        ((*SILHOUETTES, "--silhouette-offset", 1), 2, "--silhouette-offset is given, but must be left out"),
+        ((*FLOW, "--silhouette-level", 1), 2, "silhouette_level is 1.0, but must be a number between 0 and 1"),
         ((*SILHOUETTES, "--farneback", "winsize=9"), 2, "--farneback is given, but must be left out"),
         ((*SILHOUETTES, "--gpus", "1"), 2, "--gpus is given, but must be left out"),
         (
@@ -387,7 +389,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
-            *("--gpus", "--like", "--modality", "--out", "--silhouettes", "--workers"),
+            *("--gpus", "--like", "--modality", "--out", "--silhouette-level", "--silhouette-offset", "--silhouettes"),
+            "--workers",
         ],
         "info": ["--json"],
         "verify": [],

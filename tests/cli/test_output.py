@@ -137,8 +137,28 @@ def test_nothing_else_in_the_command_line_prints() -> None:
             call = ast.unparse(node.func)
             words = [ast.unparse(word) for word in node.args]
             if call == "print" and path.name != "output.py":
-                assert words[0].startswith(("json.dumps(", "f'attengait {__version__}'")), (path, words)
+                assert words[0].startswith(
+                    ("json.dumps(", "f'attengait {__version__}'", "f'attengait: {printable(text)}'")
+                ), (path, words)
             if call.endswith(("add_row", "add_column")):
                 assert all("cell" in word for word in words), (path, words)
             if call in ("Text", "typer.echo", "sys.stdout.write", "sys.stderr.write"):
                 assert path.name == "output.py", (path, call)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, *HOSTILE.values(), "\udcff"], ids=lambda name: ascii(name)[:10])
+def test_json_keeps_names_of_any_length_and_letters(store: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    from attengait.store import summary
+
+    held = {"path": name, "views": {name: 1}}
+    monkeypatch.setattr(summary, "summarise", lambda store: held)
+    assert json.loads(attengait("info", store, "--json").stdout) == held
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, *HOSTILE.values(), "\udcff"], ids=lambda name: ascii(name)[:10])
+@pytest.mark.parametrize("words", [("{}",), ("--{}",), ("info", "x", "{}"), ("synth", "x", "--frames", "{}")])
+def test_messages_about_usage_show_words_only(name: str, words: tuple[str, ...]) -> None:
+    done = attengait(*(word.format(name) for word in words))
+    assert done.returncode == 2
+    assert is_shown_only(done.stdout + done.stderr)
+    assert len(done.stderr) < 8000

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attengait.datasets.arrays import ArrayError, picture_shape, to_frames
+from attengait.datasets.arrays import ArrayError, JointsError, as_two_values, picture_shape, to_frames
 
 RANDOM = np.random.default_rng(0)
 
@@ -88,3 +88,38 @@ def test_values_that_are_no_pixels_are_refused(values: list[float], part: str) -
     array[0, 0, :2] = values
     with pytest.raises(ArrayError, match=part):
         to_frames(array, pad=True)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (60, 17, 3),
+        (60, 17, 2),
+        (60, 25, 3),
+        (60, 133, 4),
+        (60, 3, 17),
+        (60, 1, 17, 3),
+        (60, 2, 18, 2),
+        (60, 17, 5),
+        (60, 17, 6),
+        (3, 60, 17, 1),
+        (3, 60, 17, 2),
+        (2, 300, 25, 2),
+    ],
+)
+def test_joints_are_called_by_their_name(shape: tuple[int, ...]) -> None:
+    with pytest.raises(JointsError, match=r"its shape is .* seem to be the joints of a body, not pictures") as caught:
+        picture_shape(shape, pad=True)
+    assert caught.value.reason == "joints of a body instead of pictures"
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [((0, 65535), np.uint16), ((0, 1000), np.int64), ((-1, 1), np.int8), ((0.0, 0.5), np.float32)]
+)
+def test_two_numbers_are_two_values_whatever_they_are(values: tuple[float, float], dtype: Any) -> None:
+    picture = np.zeros((2, 64, 44), bool)
+    picture[:, 5:50, 10:30] = True
+    mapped = as_two_values(np.where(picture, values[1], values[0]).astype(dtype))
+    np.testing.assert_array_equal(mapped, picture.astype(np.uint8))
+    for other in (mapped, picture, np.arange(12.0).reshape(3, 2, 2), np.full((2, 3, 3), 7), np.array([np.nan, 1.0])):
+        assert as_two_values(other) is other

@@ -60,7 +60,10 @@ def test_sequences_are_ordered_by_subject_walk_and_view(folders: tuple[Path, Pat
 
 
 def test_numbers_are_ordered_as_numbers_and_matched_ones_bound_the_images(tmp_path: Path) -> None:
-    for root, numbers in ((tmp_path / "rgb", [998, 999, 1000, 1001]), (tmp_path / "silh", [999, 1000, 1001, 1002])):
+    for root, numbers in (
+        (tmp_path / "rgb", [998, 999, 1000, 1001]),
+        (tmp_path / "silh", [999, 1000, 1001, 1002, 1003]),
+    ):
         make(root, "001/nm-01/090", numbers)
     (sequence,) = casia.find(tmp_path / "rgb", tmp_path / "silh").sequences
     assert list(sequence.frames.by_number) == [998, 999, 1000, 1001]
@@ -69,7 +72,7 @@ def test_numbers_are_ordered_as_numbers_and_matched_ones_bound_the_images(tmp_pa
 
 def test_no_common_number_bounds_the_images_at_none(tmp_path: Path) -> None:
     make(tmp_path / "rgb", "001/nm-01/090", [1, 2])
-    make(tmp_path / "silh", "001/nm-01/090", [3, 4])
+    make(tmp_path / "silh", "001/nm-01/090", [3, 4, 5])
     assert casia.max_images(casia.find(tmp_path / "rgb", tmp_path / "silh").sequences[0]) == 0
 
 
@@ -188,9 +191,24 @@ def test_an_unreadable_folder_is_named(folders: tuple[Path, Path]) -> None:
         folder.chmod(0o755)
 
 
-def test_a_dangling_link_is_no_picture(folders: tuple[Path, Path]) -> None:
+def test_links_that_lead_nowhere_or_to_themselves_are_named(folders: tuple[Path, Path]) -> None:
     (folders[0] / "001/nm-01/090/001-nm-01-090-008.png").symlink_to("gone.png")
+    (folders[0] / "001/nm-01/090/001-nm-01-090-009.png").symlink_to("001-nm-01-090-009.png")
+    (folders[1] / "003").symlink_to("/nowhere")
+    (folders[1] / "loop").symlink_to("loop")
     assert len(casia.find(*folders).sequences[0].frames.names) == 7
+    assert problems(folders) == [
+        ("unreadable file", "rgb/001/nm-01/090/001-nm-01-090-008.png"),
+        ("link that leads back to where it is", "rgb/001/nm-01/090/001-nm-01-090-009.png"),
+        ("unreadable file", "silh/003"),
+        ("link that leads back to where it is", "silh/loop"),
+    ]
+
+
+def test_one_folder_for_both_is_refused(folders: tuple[Path, Path]) -> None:
+    (folders[0].parent / "same").symlink_to(folders[1])
+    with pytest.raises(ParameterError, match=r"^silhouettes is '.*silh', but must be another folder than that of"):
+        casia.find(folders[0].parent / "same", folders[1])
 
 
 def test_a_missing_folder_a_file_and_a_folder_without_sequences_are_refused(
@@ -298,3 +316,57 @@ def test_the_walkers_are_found(shared: Path, tmp_path: Path) -> None:
     found = casia.find(tmp_path / "rgb", tmp_path / "silh")
     assert len(found.sequences) == 45
     assert sum(casia.max_images(sequence) for sequence in found.sequences) == 2294
+
+
+def test_a_packed_subject_beside_unpacked_ones_is_named(folders: tuple[Path, Path]) -> None:
+    for name in ("002.tar.gz", "003.zip", "001.tar.gz"):  # the last was unpacked
+        (folders[1] / name).write_bytes(b"x")
+    (folders[1] / "001" / "nm-02.tgz").write_bytes(b"x")
+    view = folders[1] / "004/nm-01/090"
+    view.mkdir(parents=True)
+    (view / "004-nm-01-090.tar").write_bytes(b"x")
+    assert problems(folders) == [
+        ("packed archive", "silh/001/nm-02.tgz"),
+        ("packed archive", "silh/002.tar.gz"),
+        ("packed archive", "silh/003.zip"),
+        ("packed archive", "silh/004/nm-01/090/004-nm-01-090.tar"),
+    ]
+
+
+@pytest.mark.parametrize("root", ["002", "002/002"])
+def test_a_root_called_like_a_subject_holds_all_its_subjects(tmp_path: Path, root: str) -> None:
+    for name in ("001/nm-01/090", "002/nm-01/090", "003/nm-01/090"):
+        make(tmp_path / root, name, range(1, 4))
+    found = casia.find(None, tmp_path / "002")
+    assert [sequence.name for sequence in found.sequences] == ["001/nm-01/090", "002/nm-01/090", "003/nm-01/090"]
+    assert found.skipped == ()
+
+
+def test_a_link_that_leads_back_is_one_entry_wherever_it_is(folders: tuple[Path, Path]) -> None:
+    root = folders[1]
+    (root / "001/001").symlink_to(".")
+    (root / "001/nm-02").symlink_to("..")
+    (root / "001/nm-01/018").mkdir()
+    (root / "001/nm-01/018/018").symlink_to("../018")
+    (root / "002").symlink_to(root)
+    assert names(folders) == ["001/nm-01/090"]
+    assert problems(folders) == [
+        ("link that leads back to where it is", f"silh/{place}")
+        for place in ("001/001", "001/nm-01/018/018", "001/nm-02", "002")
+    ]
+
+
+def test_links_that_lead_to_each_other_end(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (folders[1] / "001/001").symlink_to(tmp_path / "other")
+    (tmp_path / "other/001").symlink_to(folders[1] / "001")
+    assert names(folders) == ["001/nm-01/090"]
+    assert [reason for reason, _ in problems(folders)] == ["link that leads back to where it is"]
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for root in folders:
+        make(tmp_path / "elsewhere", "002/nm-01/090", range(1, 4))
+        (root / "002").symlink_to(tmp_path / "elsewhere/002")
+    assert names(folders) == ["001/nm-01/090", "002/nm-01/090"]
+    assert problems(folders) == []

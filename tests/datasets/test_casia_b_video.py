@@ -81,7 +81,7 @@ def test_no_video_is_opened_to_be_found(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_silhouettes_bound_the_images_of_a_video(root: Path) -> None:
-    make_pictures(root / "silh", "001/nm-01/090", range(10))  # no frame has the number 0
+    make_pictures(root / "silh", "001/nm-01/090", range(1, 10))
     make_video(root / "frames/001-nm-01-090.avi")
     assert casia.max_images(scan_of(root).sequences[0]) == 8
 

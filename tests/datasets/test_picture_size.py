@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attengait.datasets import picture_size
+from attengait.datasets.inputs import InputError
 from attengait.datasets.picture_size import has_too_many_pixels, num_pixels
 from attengait.datasets.pictures import read_colour, read_gray
 from attengait.datasets.video import BrokenVideoError, read_video
@@ -53,7 +54,8 @@ def test_any_bytes_have_a_number(start: bytes, rest: bytes) -> None:
 
 def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
-    assert read_gray(str(tmp_path / "a.png")) is None
+    with pytest.raises(InputError, match="it is a named pipe, not a file"):
+        read_gray(str(tmp_path / "a.png"))
     os.mkfifo(tmp_path / "a.avi")
     with pytest.raises(BrokenVideoError):
         list(read_video(str(tmp_path / "a.avi"), {1}))

@@ -7,7 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets.pictures import read_gray
+from attengait.datasets.inputs import InputError
+from attengait.datasets.pictures import Pictures, read_colour, read_gray, read_one_by_one, why_unreadable
+from attengait.datasets.source import Fault
+from attengait.store.skipped import Reason
 
 
 def encoded(suffix: str, shape: tuple[int, ...] = (48, 64, 3)) -> bytes:
@@ -74,9 +77,56 @@ def test_what_is_no_picture_is_none_without_a_word(tmp_path: Path, capfd: pytest
     )
     for data in (b"", b"hello" * 100, b"BM" + bytes(60), huge):
         assert read_gray(written(tmp_path, data)) is None
-    assert read_gray(str(tmp_path / "missing.png")) is None
-    assert read_gray(str(tmp_path)) is None
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_is_gone_or_cannot_be_read_is_an_error_of_the_run_that_names_it(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.png", tmp_path):
+        for read in (read_gray, read_colour):
+            with pytest.raises(InputError, match=f"^{path} can no longer be read: "):
+                read(str(path))
+
+
+@pytest.mark.parametrize(
+    "options", [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 5]], ids=["plain", "prog", "rst"]
+)
+def test_damage_inside_the_scan_of_a_jpeg_is_heard_without_a_word(
+    tmp_path: Path, options: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8), (0, 0), 1)
+    data = cv2.imencode(".jpg", picture, options)[1].tobytes()
+    assert read_gray(written(tmp_path, data)) is not None
+    for share in (0.3, 0.5, 0.8):
+        damaged = bytearray(data)
+        place = int(share * len(data))
+        damaged[place : place + 100] = bytes(100)
+        path = written(tmp_path, bytes(damaged))
+        assert read_gray(path) is None
+        assert read_colour(path) is None
+        assert why_unreadable(path).startswith(("Corrupt JPEG data: ", "Inconsistent progression"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_zeros_with_which_a_camera_fills_up_a_jpeg_are_no_damage(tmp_path: Path) -> None:
+    data = encoded(".jpg")
+    filled = data[:-2] + bytes(37) + data[-2:]
+    picture = read_gray(written(tmp_path, filled))
+    assert picture is not None
+    np.testing.assert_array_equal(picture, read_gray(written(tmp_path, data)))
+    assert read_gray(written(tmp_path, data[:-2] + b"\x11\x22" * 9 + data[-2:])) is None
+
+
+def test_a_damaged_frame_is_left_out_with_what_the_decoder_said(tmp_path: Path) -> None:
+    data = bytearray(encoded(".jpg"))
+    data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
+    for number, content in enumerate((encoded(".jpg"), bytes(data), b""), 1):
+        (tmp_path / f"a-{number}.jpg").write_bytes(content)
+    faults: list[Fault] = []
+    frames = list(Pictures.of(tmp_path, [f"a-{n}.jpg" for n in (1, 2, 3)]).read({1, 2, 3}, faults, read_one_by_one))
+    assert [frame.gray is None for frame in frames] == [False, True, True]
+    assert [(fault.reason, fault.number) for fault in faults] == [(Reason.UNREADABLE_PICTURE, n) for n in (2, 3)]
+    assert "Corrupt JPEG data" in faults[0].detail
+    assert faults[1].detail == "the file is empty"
 
 
 def test_the_log_level_of_the_process_is_left_as_it_was(tmp_path: Path) -> None:

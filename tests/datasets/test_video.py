@@ -1,5 +1,6 @@
 """Every coded frame of a video comes out once, in order, and exactly; a damaged video ends at its damage, quietly."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 
 from attengait.datasets import video as video_module
-from attengait.datasets.video import BrokenVideoError, decoder_version, read_video
+from attengait.datasets.inputs import InputError
+from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.video import BrokenVideoError, Video, decoder_version, read_video
 
 videos = import_module("videos")
 
@@ -198,7 +201,7 @@ def test_what_others_write_to_standard_error_meanwhile_is_passed_on(capfd: pytes
         os.write(2, b"a log line\n[h264 @ 0x55d0c0ffee00] error\n    Last message repeated 3 times\nanother\n")
         return "result"
 
-    with tempfile.TemporaryFile(buffering=0) as file:
+    with open(os.memfd_create("said"), "r+b", buffering=0) as file:
         assert video_module._overhear(decode, file.fileno()) == ("result", "[h264] error")
         assert capfd.readouterr().err == "a log line\nanother\n"
         assert video_module._overhear(lambda: "quiet", file.fileno()) == ("quiet", "")
@@ -244,3 +247,21 @@ def test_the_environment_is_as_it_was_after_a_video_is_opened(tmp_path: Path, mo
     path = videos.encode(tmp_path / "a.avi", FRAMES[:2], "FFV1")
     list(read_video(str(path), ALL))
     assert os.environ["OPENCV_FFMPEG_LOGLEVEL"] == "-8"
+
+
+def test_damage_is_heard_where_no_temporary_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = videos.encode(tmp_path / "a.avi", FRAMES, "MJPG")
+    os.truncate(path, int(path.stat().st_size * 0.6))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp"):
+        monkeypatch.setattr(tempfile, name, refuse)
+    assert 3 < len(read_until_broken(path)[0]) < NUM_FRAMES
+
+
+def test_a_video_that_is_gone_is_an_error_of_the_run_that_names_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "a.avi")
+    with pytest.raises(InputError, match=f"^{path} can no longer be read: No such file"):
+        list(Video(path=path).read({1, 2}, [], read_one_by_one))

@@ -128,7 +128,7 @@ def test_pickles_are_read_by_every_numpy_and_by_python_3_alone() -> None:
 def test_a_run_that_is_stopped_is_continued_and_ends_in_the_same_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, _ = store_of(tmp_path, 8, 8)
+    store, _ = store_of(tmp_path, 64, 64)
     monkeypatch.setattr(exporting, "_TASK_FRAMES", 1)  # a task for each sequence
     export_pickles(store, tmp_path / "undisturbed")
 

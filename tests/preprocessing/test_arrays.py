@@ -102,7 +102,7 @@ def test_what_is_broken_costs_its_own_sequence_and_is_reported(tmp_path: Path) -
         "000": np.zeros((5, 32, 32), np.uint8),
         "010": np.full((5, 64, 64), np.nan),
         "020": np.zeros((5, 17), np.uint8),
-        "030": np.full((5, 64, 64), 255.0),
+        "030": foreign_files.outlines(5, 64, 64).astype(float),
     }
     foreign_files.write_pickles(folder, {("003", "nm-01", view): array for view, array in extra.items()})
     (folder / "003/nm-01/040").mkdir()
@@ -121,7 +121,7 @@ def test_what_is_broken_costs_its_own_sequence_and_is_reported(tmp_path: Path) -
     assert all(str(folder) in entry["detail"] for entry in report)
     assert {reason: count.entries for reason, count in summary.skipped.items()}["array that holds no frames"] == 2
     kept = {name: arrays[name][..., None] for name in (("001", "bg-01", "090"), ("002", "nm-01", "090"))}
-    kept["003", "nm-01", "030"] = np.full((5, 64, 64, 1), 255)
+    kept["003", "nm-01", "030"] = foreign_files.outlines(5, 64, 64)[..., None]
     same(foreign_files.contents_of(open_store(tmp_path / "s.zarr")), kept)
 
 
@@ -239,7 +239,7 @@ def test_what_does_not_fit_the_files_is_refused(channels: int, told: Any, part: 
 
 
 def test_a_description_can_claim_no_other_attributes_and_a_damaged_one_is_one_sentence(tmp_path: Path) -> None:
-    folder = foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(8, 8))
+    folder = foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(16, 16))
     attributes = {"dataset": "d", "modality": "silhouette", "encoding": "gray", "format": "x", "version": 7}
     (folder / "attengait.json").write_bytes(to_json(Description(attributes=attributes)))
     run_preprocessing(config(tmp_path))

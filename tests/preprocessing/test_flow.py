@@ -12,6 +12,7 @@ from made import left_out
 from plain_colour import plain_flow_image
 
 from attengait.datasets import Pictures, SourceSequence
+from attengait.datasets import masks as masks_module
 from attengait.datasets import pictures as pictures_module
 from attengait.errors import ParameterError
 from attengait.kernels.flow import backends as flow_module
@@ -159,9 +160,9 @@ def test_frames_before_and_after_the_silhouettes_are_not_read(walk: Walk, monkey
     for number in (1, 2, 11, 12):
         walk.silhouette(number).unlink()
     read: list[str] = []
-    plain_read = pictures_module.read_gray
-    for module in (recipe_module, pictures_module):
-        monkeypatch.setattr(module, "read_gray", lambda path: (read.append(path), plain_read(path))[1])
+    plain_read = pictures_module.read_whole
+    for module in (masks_module, pictures_module):
+        monkeypatch.setattr(module, "read_whole", lambda path: (read.append(path), plain_read(path))[1])
     result = FlowRecipe().make(walk.sequence())
     check(walk, result, neighbours(list(range(3, 11))))
     assert left_out(result) == (("no matching frame number", (1, 2, 11, 12), ()),)
@@ -224,11 +225,11 @@ def test_a_bad_silhouette_costs_its_own_image_only(walk: Walk) -> None:
 
 def test_a_silhouette_at_the_threshold_is_empty_and_one_above_is_not(walk: Walk) -> None:
     silhouette = np.zeros((HEIGHT, WIDTH), np.uint8)
-    silhouette[20:70, 40] = 200
+    silhouette[20:70, 40] = 255
     cv2.imwrite(str(walk.silhouette(3)), silhouette)
-    silhouette[70, 40] = 1
+    silhouette[70, 40] = 255
     cv2.imwrite(str(walk.silhouette(5)), silhouette)
-    result = FlowRecipe().make(walk.sequence())
+    result = FlowRecipe(silhouette_threshold=50 * 255).make(walk.sequence())
     check(walk, result, [pair for pair in neighbours(walk.numbers) if pair[1] != 3])
     assert left_out(result) == (("silhouette empty", (3,), ()),)
 
@@ -272,7 +273,9 @@ def test_tiny_frames_cost_their_sequence_and_narrow_ones_are_used(flow: str, tmp
         walk = Walk(tmp_path / f"{shape}", 7)
         for number in walk.numbers:
             cv2.imwrite(str(walk.frame(number)), np.full(shape, number, np.uint8))
-            cv2.imwrite(str(walk.silhouette(number)), np.full(shape, 255, np.uint8))
+            silhouette = np.zeros(shape, np.uint8)
+            silhouette[shape[0] // 4 : shape[0] // 2 + 1, : shape[1] // 2 + 1] = 255
+            cv2.imwrite(str(walk.silhouette(number)), silhouette)
         result = FlowRecipe(silhouette_threshold=0, flow=flow).make(walk.sequence())
         if min(shape) >= 10:
             assert result.pictures.shape == (6, 64, 64, 3)

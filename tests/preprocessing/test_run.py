@@ -15,12 +15,14 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.farneback import cpu as farneback_cpu
 from attengait.kernels.flow.backends import BACKENDS
 from attengait.kernels.pictures.encode import encode_silhouette
+from attengait.preprocessing import run as run_module
 from attengait.preprocessing.executors import LocalProcesses
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.store import open_store, summarise
 from attengait.store.layout import report_location
+from attengait.store.skipped import NothingMadeError, Reason, count_skipped, lines_of
 from attengait.store.verify import verify
 
 casia, fakes, walks = map(import_module, ("casia", "store_fakes", "walks"))
@@ -364,3 +366,80 @@ def test_folders_without_a_common_sequence_are_an_error_with_reasons(tmp_path):
     with pytest.raises(AttenGaitError, match=r"modality flow \(no silhouettes: 1; no frames: 1\)"):
         run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
     assert not (tmp_path / "w.zarr").exists()
+
+
+@pytest.mark.parametrize("what", ["delete", "truncate", "replace", "delete the folder"])
+@pytest.mark.parametrize("recipe", [FlowRecipe(), SilhouetteRecipe()])
+def test_input_that_vanishes_or_changes_after_the_plan_is_an_error_and_commits_nothing(
+    walkers, tmp_path, monkeypatch, what, recipe
+):
+    copy, out = tmp_path / "copy", tmp_path / "w.zarr"
+    shutil.copytree(walkers, copy)
+    file = picture(copy, "silh", "001/nm-01/090", 4)
+
+    def spoil():
+        if what == "delete":
+            file.unlink()
+        elif what == "truncate":
+            os.truncate(file, 70)
+        elif what == "replace":
+            shutil.copy(picture(copy, "silh", "001/nm-01/090", 6), file)
+        else:
+            shutil.rmtree(copy / "silh")
+
+    def planned(config):
+        found = real_plan(config)
+        spoil()
+        return found
+
+    real_plan = run_module._plan
+    monkeypatch.setattr(run_module, "_plan", planned)
+    frames = "rgb" if recipe.flow else None
+    with pytest.raises(AttenGaitError, match=r"(can no longer be read|changed during the run).*run the same command"):
+        run_preprocessing(config_of(copy, out, recipe=recipe, frames=frames))
+    assert not (out / "zarr.json").exists()
+    records = [json.loads(path.read_text()) for path in (tmp_path / "w.zarr.work" / "records").glob("*.json")]
+    assert not any("nm-01" in json.dumps(record) and '"001"' in json.dumps(record) for record in records)
+
+
+def test_when_nothing_comes_out_the_reasons_are_those_of_a_success(tmp_path):
+    write_walk(tmp_path, "001", "nm-01", 9, seed=0)
+    for path in (tmp_path / "silh").rglob("*.png"):
+        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), 0), None, fx=0.5, fy=0.5))
+    sizes = "the silhouette has 40 x 24 pixels, the frame 80 x 48"
+    with pytest.raises(NothingMadeError, match=f"wrong size: 8 frames in 1 sequence.*{sizes}") as caught:
+        run_preprocessing(config_of(tmp_path, tmp_path / "w.zarr"))
+    assert lines_of(count_skipped(caught.value.skipped)) == [
+        f"skipped, wrong size: 8 frames in 1 sequence, such as 001/nm-01/090: {sizes}",
+        "skipped, too few pictures: 1, such as 001/nm-01/090: 0 pictures came out, but 5 or more are needed",
+    ]
+
+
+def test_what_was_done_to_silhouettes_is_said_once_and_recorded(walkers, made, tmp_path):
+    copy, out = tmp_path / "copy", tmp_path / "w.zarr"
+    shutil.copytree(walkers, copy)
+    for path in (copy / "silh").rglob("*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path), 0) // 255)
+    summary = run_preprocessing(config_of(copy, out))
+    assert summary.skipped[Reason.SILHOUETTE_VALUES].frames > 0
+    (line,) = (line for line in str(summary).splitlines() if line.startswith("noted, "))
+    noted = open_store(out).attributes["noted"]
+    assert line == f"noted, silhouette with other values than 0 and 255: {noted[str(Reason.SILHOUETTE_VALUES)]}"
+    assert line.endswith("its values 0 and 1 were read as 0 and 255")
+    np.testing.assert_array_equal(open_store(out).sequences.crc32c, open_store(made[0]).sequences.crc32c)
+    assert "noted" not in open_store(made[0]).attributes
+
+
+def test_an_offset_of_the_numbers_is_recorded_and_gives_the_right_pairs(walkers, made, tmp_path):
+    copy, out = tmp_path / "copy", tmp_path / "w.zarr"
+    shutil.copytree(walkers, copy)
+    for path in sorted((copy / "silh").rglob("*.png")):
+        stem, _, number = path.stem.rpartition("-")
+        path.rename(path.with_name(f"{stem}-{int(number) - 1:03d}.png"))
+    with pytest.raises(ParameterError, match=r"silhouette_offset is missing, but must be given: .* numbered from 0"):
+        run_preprocessing(config_of(copy, out))
+    run_preprocessing(config_of(copy, out, recipe=FlowRecipe(silhouette_offset=1)))
+    store, expected = open_store(out), open_store(made[0])
+    assert store.attributes["recipe"]["silhouette_offset"] == 1
+    assert "silhouette_offset" not in expected.attributes["recipe"]
+    np.testing.assert_array_equal(store.sequences.crc32c, expected.sequences.crc32c)

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 
 from attengait.errors import AttenGaitError, ParameterError
 
@@ -59,6 +60,13 @@ def failing_task(kind):
 def unsendable_result(_):
     """Return what cannot be pickled."""
     return lambda: None
+
+
+def never_ends_or_dies(folder):
+    """The worker of a task without a folder is killed, as by the system when memory is short."""
+    if folder is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    never_ends(folder)
 
 
 def never_ends(folder):

@@ -2,6 +2,7 @@
 
 import pickle
 
+import cv2
 import numpy as np
 
 SEQUENCES = (("001", "nm-01", "000"), ("001", "nm-01", "090"), ("001", "bg-01", "090"), ("002", "nm-01", "090"))
@@ -9,12 +10,24 @@ LENGTHS = (20, 7, 12, 30)
 
 
 def arrays(*picture_shape):
-    """A random array uint8 [T, ...] for each sequence, by its subject, walk and view."""
-    random = np.random.default_rng(0)
-    return {
-        name: random.integers(0, 256, (length, *picture_shape), np.uint8)
-        for name, length in zip(SEQUENCES, LENGTHS, strict=True)
-    }
+    """An array uint8 [T, ...] for each sequence, by subject, walk and view: silhouettes, or random with channels."""
+    random, made = np.random.default_rng(0), {}
+    for name, length in zip(SEQUENCES, LENGTHS, strict=True):
+        made[name] = random.integers(0, 256, (length, *picture_shape), np.uint8)
+        if len(picture_shape) == 2:
+            made[name] = outlines(length, *picture_shape)
+        elif picture_shape[-1] == 4:  # a silhouette and a flow image
+            made[name][..., 0] = outlines(length, *picture_shape[:2])
+    return made
+
+
+def outlines(length, height, width):
+    """Silhouettes with the grey edges of resized ones, uint8 [T, H, W]; no two are alike."""
+    large = np.zeros((length, 4 * height, 4 * width), np.uint8)
+    for number, picture in enumerate(large):
+        middle, axes = (2 * width, 2 * height + number % 5), (width // 2 + number % (width // 2 + 1), 3 * height // 2)
+        cv2.ellipse(picture, middle, axes, number, 0, 360, 255, -1)
+    return np.stack([cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in large])
 
 
 def write_pickles(folder, contents, file="{view}.pkl"):

@@ -159,3 +159,9 @@ def test_a_worker_that_never_answers_does_not_hold_up_a_stop(tmp_path, run, numb
 def test_a_failed_task_does_not_wait_for_one_that_never_ends(tmp_path):
     with pytest.raises(ValueError, match="another task failed"):
         run_in_workers(tasks.never_ends, [tmp_path, None], num_workers=2)
+
+
+def test_a_worker_that_never_answers_does_not_hide_that_another_one_died(tmp_path):
+    """Without a look at the workers themselves this waits for ever: the pool watches those that it knew before."""
+    with pytest.raises(AttenGaitError, match=r"^a worker process died, perhaps for lack of memory$"):
+        run_in_workers(tasks.never_ends_or_dies, [tmp_path, None], num_workers=2)

@@ -137,6 +137,11 @@ def test_a_record_that_was_edited_says_what_to_do(run: Path) -> None:
     load_model(run / "model.safetensors")  # the file alone needs no record
 
 
+def test_where_a_run_computes_does_not_bind_its_files() -> None:
+    elsewhere = make_config({**settings_of(RECORD.config), "device": "cuda", "cache": "host", "stop_after_steps": 3})
+    assert RunRecord(config=elsewhere, subjects=RECORD.subjects, store=RECORD.store).sha256 == RECORD.sha256
+
+
 @pytest.mark.parametrize("name", ["checkpoint.pt", "model.safetensors"])
 def test_a_file_of_another_run_is_refused(run: Path, name: str) -> None:
     write_record(run, RunRecord(config=make_config({"seed": 4}), subjects=["001"], store={}))

@@ -107,12 +107,12 @@ def damaged(path, kind):
 def test_a_damaged_picture_costs_only_itself(pictures, reader, tmp_path, kind, caplog):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(damaged(pictures[0], kind))
-    paths = [*pictures[:7], str(bad), str(tmp_path / "nowhere.jpg"), *pictures[7:]]
+    paths = [*pictures[:7], str(bad), *pictures[7:]]
     with caplog.at_level(logging.WARNING):
         read = list(reader(paths))
         assert list(reader([str(bad)])) == [None]
     assert_same(read, paths)
-    assert [i for i, gray in enumerate(read) if gray is None] == [7, 8]
+    assert [i for i, gray in enumerate(read) if gray is None] == [7]
     # What is known to be damaged does not get as far as DALI; what it refuses is said once.
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == (1 if kind in ("header", "text") else 0)

@@ -1,0 +1,88 @@
+"""Whether silhouettes and frames of one data set are numbered alike.
+
+Some programs number from 0, others from 1, or from anywhere. If the two sides differ, each frame would be cut by the
+silhouette of its neighbour, and nothing else would look wrong. So a difference is refused until a person says what it
+means.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import NoReturn
+
+from attengait.datasets.source import FRAMES, SEPARATOR, SILHOUETTES, Scan, SourceSequence, frame_number
+from attengait.datasets.video import Video
+from attengait.errors import ParameterError, require
+
+
+def check_offset(offset: int | None) -> None:
+    """Raise ParameterError for an offset that is no whole number."""
+    is_whole = isinstance(offset, int) and not isinstance(offset, bool)
+    require(offset is None or is_whole, "silhouette_offset", offset, "a whole number, such as 1")
+
+
+def shifted(scan: Scan, offset: int | None) -> Scan:
+    """The sequences with `offset` added to the numbers of their silhouettes.
+
+    Raises ParameterError where `offset` is None and the silhouettes begin with 0 and the frames with 1, or the other
+    way round. And where most sequences have as many frames as silhouettes, whose numbers differ by one and the same
+    number.
+    """
+    if offset is None:
+        _refuse_different_numbers(scan)
+    if not offset:
+        return scan
+    return replace(scan, sequences=tuple(_shift(sequence, offset) for sequence in scan.sequences))
+
+
+def _shift(sequence: SourceSequence, offset: int) -> SourceSequence:
+    return replace(sequence, parts={**sequence.parts, SILHOUETTES: replace(sequence.silhouettes, offset=offset)})
+
+
+def _refuse_different_numbers(scan: Scan) -> None:
+    # A number 0 in one sequence says how all of that side are numbered: others may lack their first pictures.
+    for kind in sorted({sequence.frames.kind for sequence in scan.sequences}):
+        sequences = [sequence for sequence in scan.sequences if sequence.frames.kind == kind]
+        firsts = [(_first(sequence, SILHOUETTES), _first(sequence, FRAMES)) for sequence in sequences]
+        lowest = tuple(min(numbers) for numbers in zip(*firsts, strict=True))
+        if lowest in ((0, 1), (1, 0)) and lowest in firsts:
+            _refuse(sequences[firsts.index(lowest)], lowest[1] - lowest[0], firsts.count(lowest), len(sequences))
+        shifts = [_shift_between(sequence) for sequence in sequences]
+        shift, number = Counter(shifts).most_common(1)[0]
+        if shift and number > len(sequences) / 2:
+            _refuse(sequences[shifts.index(shift)], shift, number, len(sequences))
+
+
+def _refuse(example: SourceSequence, offset: int, number: int, total: int) -> NoReturn:
+    raise ParameterError(
+        f"silhouette_offset is missing, but must be given: silhouettes and frames are numbered differently in {number} "
+        f"of {total} sequences ({example.name}: silhouettes {_range(example, SILHOUETTES)}, frames "
+        f"{_range(example, FRAMES)}); {offset} is added to the silhouettes' numbers with --silhouette-offset {offset}, "
+        "and 0 takes the numbers as they are"
+    )
+
+
+def _shift_between(sequence: SourceSequence) -> int | None:
+    """What makes the silhouettes' numbers those of as many frames; None where their numbers differ otherwise."""
+    sides = [sequence.parts[part] for part in (SILHOUETTES, FRAMES)]
+    if any(side.kind == Video.kind for side in sides):
+        return None
+    names = [side.packed_names for side in sides]
+    if len({packed.count(SEPARATOR) for packed in names}) > 1:
+        return None
+    firsts = [frame_number(packed.partition(SEPARATOR)[0]) for packed in names]
+    lasts = [frame_number(packed.rpartition(SEPARATOR)[2]) for packed in names]
+    return firsts[1] - firsts[0] if firsts[1] - firsts[0] == lasts[1] - lasts[0] else None
+
+
+def _first(sequence: SourceSequence, part: str) -> int:
+    found = sequence.parts[part]
+    # The names are in the order of their numbers, and there are millions.
+    return 1 if found.kind == Video.kind else frame_number(found.packed_names.partition(SEPARATOR)[0])
+
+
+def _range(sequence: SourceSequence, part: str) -> str:
+    found = sequence.parts[part]
+    if found.kind == Video.kind:
+        return "1 to the end of the video"
+    numbers = list(found.by_number)
+    return f"{numbers[0]} to {numbers[-1]}"
