@@ -1,4 +1,4 @@
-"""CRC-32C of tensors: of their name, type, shape and values, whatever their layout in memory and their device."""
+"""CRC-32C of tensors: of their name, type, shape, layout and values, whatever their device."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,12 @@ from torch import Tensor
 
 def checksum(name: str, tensor: Tensor) -> int:
     """The CRC-32C of one tensor."""
-    begun: int = google_crc32c.value(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-    values = tensor.detach().cpu().contiguous().reshape(-1)
+    # Where a dimension has length 1, or none, its stride says nothing.
+    strides = [step if length > 1 else 0 for length, step in zip(tensor.shape, tensor.stride(), strict=True)]
+    begun: int = google_crc32c.value(f"{name} {tensor.dtype} {list(tensor.shape)} {strides}\n".encode())
+    # In the order of the memory, which is nearly always dense: then nothing is copied.
+    order = sorted(range(tensor.dim()), key=lambda dimension: -strides[dimension])
+    values = tensor.detach().cpu().permute(order).contiguous().reshape(-1)
     # As bytes: NumPy does not know all types of torch.
     crc: int = google_crc32c.extend(begun, values.view(torch.uint8).numpy()) if values.numel() else begun
     return crc
@@ -31,5 +35,7 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: object) -> None:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite as float32. A sum of float32 in float64 cannot overflow, and takes one pass."""
-    return bool(tensor.detach().float().sum(dtype=torch.float64).isfinite())
+    """Whether all values are finite as float32."""
+    values = tensor.detach().float()
+    # The sum takes a fortieth of the time. It is finite only where all values are.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())

@@ -52,9 +52,9 @@ def load_model(path: str | os.PathLike[str]) -> AttenGait:
     3
     """
     config, state = read_weights(path)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are replaced
-        model = AttenGait(config)
-    fit_weights(model, state, weights_file(path))
+    model = _outline(config)
+    # The file's tensors become the network's. None is drawn first.
+    model.load_state_dict({name: tensor.float().clone() for name, tensor in state.items()}, assign=True)
     return model.eval()
 
 
@@ -117,9 +117,11 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, T
     if magic == HDF5_MAGIC:
         config, state = read_keras_weights(path)
         _check_sizes(config, _shapes(state), path)
+        _check_values(state, path)
         warn_unchecked(path)
         return config, state
     description, state = _read_safetensors(path, int.from_bytes(magic, "little"), num_bytes)
+    _check_values(state, path)
     if run is not None and description.record_sha256 is not None and (run / RECORD_NAME).exists():
         check_bound(path, description.record_sha256, run, record_digest(read_content(run)))
     return description.config, state
@@ -194,8 +196,13 @@ def _check_sizes(config: ModelConfig, shapes: Shapes, path: Path) -> None:
 
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's tensors, without making any."""
+    return _shapes(_outline(config).state_dict())
+
+
+def _outline(config: ModelConfig) -> AttenGait:
+    """A network whose tensors have shapes, but no values."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        return _shapes(AttenGait(config).state_dict())
+        return AttenGait(config)
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -220,10 +227,14 @@ def fit_weights(model: AttenGait, state: Mapping[str, Tensor], path: Path) -> No
     the network is as it was.
     """
     _check_shapes(_shapes(model.state_dict()), _shapes(state), path)
+    _check_values(state, path)
+    model.load_state_dict(state)
+
+
+def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise AttenGaitError(f"{path} does not fit: the tensor {name} is of type {kind}, not of floating point")
         if not is_finite(tensor):
             raise AttenGaitError(f"{path} holds no usable weights: the tensor {name} has values that are not finite")
-    model.load_state_dict(state)

@@ -29,7 +29,7 @@ from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, r
 from attengait.system.documents import require_keys, seal, shortened
 from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
-from attengait.training.archive import check_archive
+from attengait.training.archive import check_archive, check_records
 from attengait.training.config import TrainingConfig, make_config, settings_of
 
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -183,6 +183,8 @@ def _read_state(path: Path) -> dict[str, Any]:
             if not isinstance(expected, dict) or expected.pop("", None) != others:
                 raise ValueError("its values have another checksum than they were written with")
             check_tensors(tensors, expected)
+        else:
+            check_records(path)
         step, weights = state["step"], state["model"]
         if type(step) is not int or not 0 <= step < 2**62:
             raise ValueError(f"step is {shortened(step)}, but must be a whole number of at least 0")
