@@ -96,8 +96,9 @@ def stop_signals() -> Iterator[StopRequest]:
     def remember(number: int, frame: FrameType | None) -> None:
         was_heard, handler = stop.is_heard, before[number]
         restore()
-        stop.signal = number
-        if not was_heard:
+        if was_heard:
+            stop.signal = number
+        else:  # it may raise later, when an import is done, and one end of the command is enough
             handler(number, frame)
 
     for number in NUMBERS:

@@ -50,6 +50,14 @@ def test_where_nobody_hears_the_first_signal_acts(handlers: None) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_signal_that_waits_for_an_import_does_not_also_end_the_training_with_a_checkpoint(handlers: None) -> None:
+    signal.signal(signal.SIGINT, lambda number, frame: None)  # it raises later
+    with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        with stop.hearing():
+            assert stop.signal is None
+
+
 def test_a_signal_that_is_ignored_stays_ignored(handlers: None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with stop_signals() as stop, stop.hearing():
