@@ -27,6 +27,7 @@ from attengait.store.location import Location, Where
 from attengait.store.readers.base import ClipReader
 from attengait.store.sequences import content_sha256
 from attengait.store.workfolder import WorkFolder, locked, put_in_place
+from attengait.system.documents import parse_document
 from attengait.system.files import move_atomically, write_atomically
 from attengait.system.progress import SILENT, Progress
 from attengait.system.workers import run_in_workers
@@ -251,7 +252,7 @@ def _begin(work: WorkFolder, out: Path, description: Description) -> None:
     """Note in the work folder whose pickles it holds; raises AttenGaitError when it holds another store's."""
     plan = {"export": json.loads(to_json(description))}
     try:
-        begun = json.loads(work.plan_file.read_bytes())
+        begun = parse_document(work.plan_file.read_bytes())
     except FileNotFoundError:
         write_atomically(work.plan_file, json.dumps(plan).encode())
         return

@@ -12,9 +12,11 @@ from typing import Any
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.pictures.encode import ENCODINGS, check_encoding
+from attengait.system.documents import read_document
 from attengait.system.lookup import check_name
 
 FILE_NAME = "attengait.json"
+_MAX_BYTES = 1 << 20
 FORMAT = "attengait-pickles"
 VERSION = 1
 
@@ -116,7 +118,7 @@ def read_description(folder: Path) -> Description | None:
     """
     path = folder / FILE_NAME
     try:
-        content = json.loads(path.read_bytes())
+        content = read_document(path, max_bytes=_MAX_BYTES)
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ValueError(f"its format is {content['format']!r}, version {content['version']!r}")
         attributes = _kept(content["attributes"])

@@ -5,7 +5,6 @@ differs in anything, be it one flipped bit, is refused with a sentence that name
 are checked before memory is taken for them.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from attengait.errors import AttenGaitError
 from attengait.store.layout import CODECS, DIGEST_MARK, FrameLayout, check_sizes
+from attengait.system import documents
 
 MAX_METADATA_BYTES = 2**20
 """A zarr.json of a store has less than 10 kB."""
@@ -49,13 +49,9 @@ _FILL_VALUES: dict[str, Any] = {"string": "", "float64": 0.0}
 def parse_document(place: object, data: bytes) -> dict[str, Any]:
     """The JSON object in a zarr.json. Raises AttenGaitError, naming its `place`, where it is none."""
     try:
-        document = json.loads(data)
-    except RecursionError:
-        raise AttenGaitError(f"{place} is damaged: its values are nested too deeply") from None
+        document = documents.parse_document(data)
     except ValueError as error:
         raise AttenGaitError(f"{place} is damaged: {error}") from None
-    if not isinstance(document, dict):
-        raise AttenGaitError(f"{place} is damaged: it is no JSON object")
     if _is_deep(document):
         raise AttenGaitError(f"{place} is damaged: its values are nested too deeply")
     return document

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from attengait.errors import ParameterError
 from attengait.store.layout import FORMAT, VERSION, FrameLayout, check_chunk_frames, check_codec
 from attengait.store.sequences import check_columns
+from attengait.system.documents import parse_document
 
 MAX_SHARD_FRAMES = 4096
 MIN_SHARDS = 32
@@ -146,7 +147,7 @@ class StorePlan:
         Raises KeyError, TypeError or ValueError when `data` is not one, or when its shards are packed otherwise than
         this version packs them: the shards that were made would not fit.
         """
-        content = json.loads(data)
+        content = parse_document(data)
         if (content["format"], content["version"]) != (FORMAT, VERSION):
             raise ValueError(f"it is of format {content['format']}, version {content['version']}")
         plan = StorePlan(

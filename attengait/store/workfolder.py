@@ -28,6 +28,7 @@ from attengait.store.location import Location, Where
 from attengait.store.plan import StorePlan
 from attengait.store.sequences import SequenceRecord
 from attengait.store.skipped import Skipped
+from attengait.system.documents import parse_document
 from attengait.system.files import lock, move_atomically, sync_folder, write_atomically
 
 
@@ -109,7 +110,7 @@ class WorkFolder:
         records = []
         for file in _record_files(self.path):
             try:
-                content = json.loads(file.read_bytes())
+                content = parse_document(file.read_bytes())
                 rows = [SequenceRecord(**row) for row in content["sequences"]]
                 report = [Skipped.from_dict(entry) for entry in content["report"]]
                 record = ShardRecord(**{**content, "sequences": rows, "report": report})
@@ -190,7 +191,7 @@ def progress_of(store: Where) -> tuple[int, int] | None:
     if work.is_of_another(Location.parse(store)):
         return None
     try:
-        num_shards = json.loads(work.plan_file.read_bytes())["num_shards"]
+        num_shards = parse_document(work.plan_file.read_bytes())["num_shards"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return work.num_records(), num_shards

@@ -27,6 +27,7 @@ from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
 from attengait.store.skipped import NothingMadeError, Skipped, count_skipped, in_brackets, plural
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
+from attengait.system.documents import parse_document
 from attengait.system.progress import SILENT, Progress
 
 
@@ -250,7 +251,7 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
     place = report_location(path)
     try:
         lines = (place.parent.read(place.name) or b"").decode().splitlines()
-        skipped = [Skipped.from_dict(json.loads(line)) for line in lines]
+        skipped = [Skipped.from_dict(parse_document(line)) for line in lines]
     except (KeyError, TypeError, ValueError) as error:
         raise AttenGaitError(
             f"{place} cannot be read ({error}): delete it, the store does not need this report"

@@ -436,7 +436,9 @@ def test_an_offset_of_the_numbers_is_recorded_and_gives_the_right_pairs(walkers,
     for path in sorted((copy / "silh").rglob("*.png")):
         stem, _, number = path.stem.rpartition("-")
         path.rename(path.with_name(f"{stem}-{int(number) - 1:03d}.png"))
-    with pytest.raises(ParameterError, match=r"silhouette_offset is missing, but must be given: .* silhouettes 0 to 8, frames 1 to 9"):
+    with pytest.raises(
+        ParameterError, match=r"silhouette_offset is missing, but must be given: .* silhouettes 0 to 8, frames 1 to 9"
+    ):
         run_preprocessing(config_of(copy, out))
     run_preprocessing(config_of(copy, out, recipe=FlowRecipe(silhouette_offset=1)))
     store, expected = open_store(out), open_store(made[0])
