@@ -109,7 +109,7 @@ def test_damaged_metadata_is_named(store):
             open_store(store)
     (store / "zarr.json").write_bytes(original)
     (store / "frames" / "zarr.json").write_text("{")
-    with pytest.raises(AttenGaitError, match=r"frames/zarr\.json is damaged: Expecting property name"):
+    with pytest.raises(AttenGaitError, match=r"frames/zarr\.json is damaged: it is not JSON: Expecting property name"):
         open_store(store)
     (store / "frames" / "zarr.json").unlink()
     with pytest.raises(AttenGaitError, match="the array frames cannot be opened"):
