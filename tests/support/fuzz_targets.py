@@ -64,10 +64,21 @@ def _file(name: str, read: Callable[[Path], object]) -> Callable[[Path, bytes], 
     return run
 
 
+def _all_of(path: Path, *reads: Callable[[Path], object]) -> None:
+    """Try all, and then raise the first error of this program or for what gave nothing."""
+    errors = []
+    for read in reads:
+        try:
+            if read(path) is None:
+                errors.append(AttenGaitError(f"{path} gives nothing"))
+        except AttenGaitError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
 def _read_pickle(path: Path) -> None:
-    for read in (read_header, read_array):
-        with contextlib.suppress(AttenGaitError):
-            read(path)
+    _all_of(path, read_header, read_array)
 
 
 def _pickles(folder: Path) -> list[bytes]:
@@ -76,7 +87,10 @@ def _pickles(folder: Path) -> list[bytes]:
 
 
 def _read_hdf5(path: Path) -> None:
-    for sequence in scan_h5(Folders(files=path.parent)).sequences:
+    found = scan_h5(Folders(files=path.parent))
+    if not found.sequences:
+        raise AttenGaitError(f"{path} gives nothing: {found.skipped}")
+    for sequence in found.sequences:
         for part in sequence.parts.values():
             part.read()  # type: ignore[attr-defined]
 
@@ -192,9 +206,7 @@ def _store_files(folder: Path) -> list[bytes]:
 
 
 def _read_picture(path: Path) -> None:
-    for read in (read_gray, read_colour):
-        with contextlib.suppress(AttenGaitError):
-            read(str(path))
+    _all_of(path, lambda path: read_gray(str(path)), lambda path: read_colour(str(path)))
 
 
 def _pictures(folder: Path) -> list[bytes]:
