@@ -3,10 +3,11 @@
     x = swish(z), perhaps pooled;   y = LayerNorm(a x) = gain * a q + bias,   q = (x - mean) * s,
     s = 1 / sqrt(a^2 var + eps)
 
-Mean and variance are those of x over its C features. Written out by hand because these maps are most of the network's
-memory traffic: autograd would keep some eight float32 maps and pass over all of them from main memory; this code
-keeps only z, in the precision of the network. It works in float32 on a few frames at a time, so that they stay in
-the processor's cache.
+Mean and variance are those of x over its C features. These maps are most of the network's memory traffic: autograd
+would keep some eight float32 maps and pass over all of them from main memory. So the step is an operator of its own,
+`attengait::patch_norm`, which keeps only z, in the precision of the network, and computes in float32. Compiled code
+reads each map once and writes each once: `attengait.kernels.patch_norm`, for CPUs and for NVIDIA GPUs. Where it does
+not fit, or where there is no compiler, torch's own operations do the same (`attengait.model.chunked_norm`).
 
 Backward, for the gradient d of y, with G = gain * a * d (per pixel, means over features):
 
@@ -15,28 +16,29 @@ Backward, for the gradient d of y, with G = gain * a * d (per pixel, means over 
 
 All are finite at a = 0, which attention dropout makes, and hold for a < 0.
 
-M frames, m frames of a chunk, H x W pixels of y, C features; z is [M, H, W, C], or [M, 2H, 2W, C] if it is pooled.
+M frames, H x W pixels of y, C features; z is [M, H, W, C], or [M, 2H, 2W, C] if it is pooled.
 """
 
-from collections.abc import Callable
+import contextlib
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-EPS = 1e-6
-CPU_CHUNK_ELEMENTS = 2**19
-"""Elements of z worked on at once: 2 MiB in float32, so that the passes over a chunk stay in the caches."""
-GPU_CHUNK_ELEMENTS = 2**25
-"""The same on a GPU: enough to fill it, few enough to bound the memory of a step."""
-NARROW = 16
-"""Below this many features a CPU's reduction over them, and its broadcast back, is scalar code."""
+from attengait.errors import AttenGaitError
+from attengait.kernels.patch_norm import cpu, cuda
+from attengait.kernels.patch_norm.maps import Maps
+from attengait.kernels.runtime.launch import CudaDevice, cuda_missing
+from attengait.model import chunked_norm
+from attengait.model.chunked_norm import EPS as EPS
 
 
 def patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
     """LayerNorm(a * swish(z)) over the features of maps, the swish halved by max pooling if `pool`.
+
+    While torch exports a program, this is `plain_patch_norm`, so that the program needs nothing but torch.
 
     Args:
         z: a convolution's output [M, H, W, C], or [M, 2H, 2W, C] to be pooled; any floating type, and y has the same.
@@ -44,112 +46,111 @@ def patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) 
         gain, bias: float32 [C].
         pool: whether 2 x 2 max pooling follows the swish.
     """
-    apply: Callable[..., Tensor] = _PatchNorm.apply
-    return apply(z, a[..., None], gain, bias, pool)
+    if torch.compiler.is_exporting():
+        return plain_patch_norm(z, a, gain, bias, pool=pool)
+    y: Tensor = _forward(z, a, gain, bias, pool)
+    return y
 
 
-class _PatchNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
-        z = z.contiguous()
-        ctx.save_for_backward(z, a, gain)
-        ctx.pool = pool
-        a_square = _like_statistics(a * a, gain)
-        a_gain = a * gain  # [H, W, C]
-        biases = bias.expand_as(a_gain).contiguous()  # [H, W, C]
-        y = z.new_empty(len(z), *a_gain.shape)
-        frames = _chunk_frames(z)
-        with torch.autocast(z.device.type, enabled=False):
-            for z_chunk, out in zip(torch.split(z, frames), torch.split(y, frames), strict=True):
-                x = functional.silu(z_chunk.float())
-                q, _ = _normalised(_pooled(x)[0] if pool else x, a_square)
-                torch.addcmul(biases, q, a_gain, out=out)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        z, a, gain = ctx.saved_tensors
-        a_square = _like_statistics(a * a, gain)
-        a_gain = a * gain  # [H, W, C]
-        sum_d, sum_dq, sum_dqss = (torch.zeros_like(a_gain) for _ in range(3))  # sums over frames [H, W, C]
-        dz = torch.empty_like(z)
-        frames = _chunk_frames(z)
-        with torch.autocast(z.device.type, enabled=False):
-            for z_chunk, d, out in zip(*(torch.split(maps, frames) for maps in (z, dy.contiguous(), dz)), strict=True):
-                x = whole = functional.silu(z_chunk.float())
-                if ctx.pool:
-                    x, winners = _pooled(whole)
-                q, s = _normalised(x, a_square)
-                d = d.float()
-                sum_d += d.sum(0)
-                dq = d * q
-                sum_dq += dq.sum(0)
-                sum_dqss += (s * s).mul(dq).sum(0)
-                mean_gq = _mean(dq.mul_(a_gain))
-                dx = _centred(d * a_gain).addcmul_(q.mul_(mean_gq), a_square, value=-1).mul_(s)
-                if ctx.pool:
-                    dx = _unpooled(dx, whole, winners)
-                torch.ops.aten.silu_backward.grad_input(dx.to(z.dtype), z_chunk, grad_input=out)
-        da = EPS * (sum_dqss * gain).sum(-1, keepdim=True)
-        dgain = (sum_dq * a).sum((0, 1))
-        return dz, da, dgain, sum_d.sum((0, 1)), None
+def plain_patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
+    """The same as `patch_norm`, as torch's operations that autograd and exporters know."""
+    x = functional.silu(z.float())
+    if pool:
+        x = functional.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    variance, mean = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+    a = a[..., None]
+    y = (x - mean) * (a * torch.rsqrt(a * a * variance + EPS)) * gain + bias
+    return y.to(z.dtype)
 
 
-def _pooled(x: Tensor) -> tuple[Tensor, Tensor]:
-    """2 x 2 max pooling of [m, 2H, 2W, C] -> [m, H, W, C], and where each maximum was (of equals, the first)."""
-    pooled, winners = functional.max_pool2d_with_indices(x.permute(0, 3, 1, 2), (2, 2))
-    return pooled.permute(0, 2, 3, 1), winners
+@torch.library.custom_op("attengait::patch_norm", mutates_args=())
+def _forward(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
+    z, a = z.contiguous(), a.contiguous()
+    kernels = _kernels(z, pool)
+    if kernels is None:
+        return chunked_norm.forward(z, a, gain, bias, pool=pool)
+    y = _empty_y(z, pool)
+    with _on_stream_of(z):
+        kernels.forward(*(tensor.data_ptr() for tensor in (z, a, gain, bias, y)))
+    return y
 
 
-def _unpooled(gradient: Tensor, x: Tensor, winners: Tensor) -> Tensor:
-    """The gradient [m, H, W, C] of the pooled map given to the pixels of x [m, 2H, 2W, C] that won."""
-    planes, x_planes = gradient.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2)
-    size, none, one = [2, 2], [0, 0], [1, 1]
-    given: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-        planes, x_planes, size, size, none, one, False, winners
+@torch.library.custom_op("attengait::patch_norm_backward", mutates_args=())
+def _backward(dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dy, z, a = dy.contiguous(), z.contiguous(), a.contiguous()
+    kernels = _kernels(z, pool)
+    if kernels is None:
+        return chunked_norm.backward(dy, z, a, gain, pool=pool)
+    dz = torch.empty_like(z)
+    da = a.new_zeros(kernels.slices, *a.shape)
+    dgain, dbias = (gain.new_zeros(kernels.partial_sums, len(gain)) for _ in range(2))
+    with _on_stream_of(z):
+        kernels.backward(*(tensor.data_ptr() for tensor in (dy, z, a, gain, dz, da, dgain, dbias)))
+    return dz, da.sum(0), dgain.sum(0), dbias.sum(0)
+
+
+@_forward.register_fake
+def _(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
+    return _empty_y(z, pool)
+
+
+@_backward.register_fake
+def _(dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dz = torch.empty_like(z, memory_format=torch.contiguous_format)
+    return dz, a.new_empty(a.shape), torch.empty_like(gain), torch.empty_like(gain)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+    z, a, gain, _, ctx.pool = inputs
+    ctx.save_for_backward(z, a, gain)
+
+
+def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    return *_backward(dy, *ctx.saved_tensors, ctx.pool), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+def _empty_y(z: Tensor, pool: bool) -> Tensor:
+    frames, height, width, features = z.shape
+    return z.new_empty(frames, height // (1 + pool), width // (1 + pool), features)
+
+
+def _kernels(z: Tensor, pool: bool) -> cpu.CpuKernels | cuda.GpuKernels | None:
+    """The compiled code for maps z [M, H, W, C]; None where there is none."""
+    frames, height, width, features = z.shape
+    maps = Maps(
+        frames=frames,
+        height=height // (1 + pool),
+        width=width // (1 + pool),
+        features=features,
+        format=str(z.dtype).removeprefix("torch."),
+        pool=pool,
     )
-    return given.permute(0, 2, 3, 1)
+    if z.device.type == "cpu" and cpu.fits(maps):
+        return cpu.CpuKernels(maps=maps, num_threads=torch.get_num_threads())
+    device = _gpu(z.device.index) if z.device.type == "cuda" and cuda.fits(maps) else None
+    return None if device is None else cuda.GpuKernels(maps=maps, device=device)
 
 
-def _normalised(x: Tensor, a_square: Tensor) -> tuple[Tensor, Tensor]:
-    """q and s of a chunk [m, H, W, C]; s is [m, H, W, 1], or [m, H, W, C] where features are few."""
-    x = _centred(x)
-    s = _mean(x * x).mul_(a_square).add_(EPS).rsqrt_()
-    return x.mul_(s), s
+@functools.cache
+def _gpu(index: int) -> CudaDevice | None:
+    """A GPU for our kernels; None where CuPy is missing or does not work."""
+    if cuda_missing() is not None:
+        return None
+    try:
+        return CudaDevice(index)
+    except AttenGaitError:
+        return None
 
 
-def _mean(x: Tensor) -> Tensor:
-    """Mean over features of a chunk [m, H, W, C]: [m, H, W, 1], or [m, H, W, C] where features are few."""
-    if not _is_narrow(x):
-        return x.mean(-1, keepdim=True)
-    return torch.mm(x.view(-1, NARROW), _averaging(x.shape[-1])).view_as(x)
-
-
-def _centred(x: Tensor) -> Tensor:
-    """A chunk [m, H, W, C] less its mean over features."""
-    if not _is_narrow(x):
-        return x - x.mean(-1, keepdim=True)
-    return torch.mm(x.view(-1, NARROW), torch.eye(NARROW) - _averaging(x.shape[-1])).view_as(x)
-
-
-def _averaging(features: int) -> Tensor:
-    """The matrix that replaces features by their mean, for several pixels side by side: [NARROW, NARROW]."""
-    return torch.kron(torch.eye(NARROW // features), torch.full((features, features), 1 / features))
-
-
-def _is_narrow(x: Tensor) -> bool:
-    """Whether each mean is stored once for each feature. On a CPU with few features this is faster than broadcasting
-    short rows."""
-    features = x.shape[-1]
-    return x.device.type == "cpu" and features < NARROW and NARROW % features == 0
-
-
-def _like_statistics(pixels: Tensor, gain: Tensor) -> Tensor:
-    """[H, W, 1] as it is, or as [H, W, C] where means are kept so."""
-    return pixels.expand(-1, -1, len(gain)).contiguous() if _is_narrow(gain) else pixels
-
-
-def _chunk_frames(z: Tensor) -> int:
-    elements = CPU_CHUNK_ELEMENTS if z.device.type == "cpu" else GPU_CHUNK_ELEMENTS
-    return max(1, elements // z[0].numel())
+def _on_stream_of(z: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Have CuPy use the stream that torch uses now on the device of z."""
+    device = _gpu(z.device.index) if z.device.type == "cuda" else None
+    if device is None:
+        return contextlib.nullcontext()
+    stream: contextlib.AbstractContextManager[object] = device.xp.cuda.ExternalStream(
+        torch.cuda.current_stream(z.device).cuda_stream, z.device.index
+    )
+    return stream

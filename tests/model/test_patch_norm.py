@@ -1,14 +1,19 @@
 """Patch attention with its LayerNorm: the fast step equals the definition, in value and in gradient."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from attengait.kernels.runtime.compile import find_compiler
+from attengait.model import chunked_norm
 from attengait.model import patch_norm as module
 from attengait.model.attention import PartAttention, PatchAttention
 from attengait.model.config import ModelConfig
-from attengait.model.patch_norm import EPS, patch_norm
+from attengait.model.net import AttenGait
+from attengait.model.patch_norm import EPS, patch_norm, plain_patch_norm
 
 
 def slow_twin(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
@@ -41,32 +46,107 @@ def value_and_gradients(function, z, a, gain, bias, dy, *, pool: bool) -> list[T
     return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
 
 
+def assert_close(ours: list[Tensor], theirs: list[Tensor], of_maps: float) -> None:
+    """y and dz within a share `of_maps` of their length, sums over many values within 1e-5."""
+    tolerances = (of_maps, of_maps, 1e-5, 1e-5, 1e-5)
+    for name, our, their, tolerance in zip(("y", "dz", "da", "dgain", "dbias"), ours, theirs, tolerances, strict=True):
+        assert torch.linalg.vector_norm(our - their) <= tolerance * torch.linalg.vector_norm(their), name
+
+
+@pytest.fixture(params=["compiled", "chunks"])
+def code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What computes: our compiled code, or torch's operations where there is no compiler."""
+    if request.param == "chunks":
+        monkeypatch.setattr(module, "_kernels", lambda z, pool: None)
+    elif find_compiler() is None:
+        pytest.skip("there is no C++ compiler")
+    return request.param
+
+
 @pytest.mark.parametrize("pool", [False, True])
-@pytest.mark.parametrize("features", [3, 4, 8, 16, 32])
-def test_fast_step_equals_its_slow_twin(features: int, pool: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("features", [3, 4, 8, 16, 32, 64])
+def test_fast_step_equals_its_slow_twin(code: str, features: int, pool: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        module, "CPU_CHUNK_ELEMENTS", 2 * 64 * (1 + 3 * pool) * features
+        chunked_norm, "CPU_CHUNK_ELEMENTS", 2 * 64 * (1 + 3 * pool) * features
     )  # two frames a chunk, the last has one
     tensors = inputs(features, torch.float32, pool=pool)
     fast = value_and_gradients(patch_norm, *tensors, pool=pool)
     slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], pool=pool)
-    for name, ours, theirs in zip(("y", "dz", "da", "dgain", "dbias"), fast, slow, strict=True):
-        assert ours.dtype == torch.float32
-        assert torch.linalg.vector_norm(ours - theirs) <= 1e-5 * torch.linalg.vector_norm(theirs), name
+    assert [ours.dtype for ours in fast] == [torch.float32] * 5
+    assert_close(fast, slow, of_maps=1e-5)
     assert fast[2][0].count_nonzero() > 0  # attention of 0 still has a gradient, and (above) the right one
 
 
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize("features", [8, 32])
-def test_bfloat16_maps_differ_by_their_own_rounding_only(features: int, pool: bool) -> None:
+def test_bfloat16_maps_differ_by_their_own_rounding_only(code: str, features: int, pool: bool) -> None:
     tensors = inputs(features, torch.bfloat16, pool=pool)
     tensors[1:4] = [tensor.float() for tensor in tensors[1:4]]
     with torch.autocast("cpu", torch.bfloat16):  # and the backward pass in it too, as careless callers do
         fast = value_and_gradients(patch_norm, *tensors, pool=pool)
     slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], pool=pool)
     assert [tensor.dtype for tensor in fast] == [torch.bfloat16] * 2 + [torch.float32] * 3
-    for ours, theirs, tolerance in zip(fast, slow, (4e-3, 4e-3, 1e-5, 1e-5, 1e-5), strict=True):
-        assert torch.linalg.vector_norm(ours - theirs) <= tolerance * torch.linalg.vector_norm(theirs)
+    assert_close(fast, slow, of_maps=4e-3)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_plain_operations_are_the_same_function(pool: bool) -> None:
+    tensors = inputs(8, torch.float64, pool=pool)
+    plain = value_and_gradients(plain_patch_norm, *[tensor.double() for tensor in tensors], pool=pool)
+    slow = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], pool=pool)
+    assert_close(plain, slow, of_maps=1e-5)  # its maps are float32 inside
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_threads_changes_no_bit(dtype: torch.dtype, pool: bool, code: str) -> None:
+    tensors = inputs(16, dtype, pool=pool)
+    tensors[1:4] = [tensor.float() for tensor in tensors[1:4]]
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(value_and_gradients(patch_norm, *tensors, pool=pool))
+    finally:
+        torch.set_num_threads(before)
+    assert all(map(torch.equal, *results))
+
+
+def test_what_is_not_finite_stays_so(code: str) -> None:
+    z, a, gain, bias, _ = inputs(8, torch.float32, pool=True)
+    z[1, 2, 3, 4], z[2, 0, 0, 0] = math.nan, math.inf
+    y = patch_norm(z, a, gain, bias, pool=True)
+    broken = ~y.isfinite().flatten(-2).all(-1)  # rows of y
+    assert broken.nonzero().tolist() == [[1, 1], [2, 0]]
+
+
+def test_no_frames_give_no_maps_and_gradients_of_zero(code: str) -> None:
+    z, a, gain, bias, dy = inputs(8, torch.float32, pool=True)
+    y, dz, *sums = value_and_gradients(patch_norm, z[:0], a, gain, bias, dy[:0], pool=True)
+    assert (y.shape, dz.shape) == (dy[:0].shape, z[:0].shape)
+    assert not any(each.any() for each in sums)
+
+
+def test_torch_sees_an_operator_with_shapes_and_gradients() -> None:
+    z, a, gain, bias, _ = inputs(8, torch.float32, pool=True)
+    leaves = [tensor.requires_grad_() for tensor in (z, a, gain, bias)]
+    torch.library.opcheck(torch.ops.attengait.patch_norm.default, (*leaves, True))
+
+
+def test_compiled_by_torch_it_is_the_same_and_breaks_no_graph() -> None:
+    tensors = inputs(8, torch.float32, pool=False)
+    compiled = torch.compile(patch_norm, fullgraph=True, backend="aot_eager")
+    expected = value_and_gradients(patch_norm, *tensors, pool=False)
+    assert all(map(torch.equal, value_and_gradients(compiled, *tensors, pool=False), expected))
+
+
+def test_an_exported_network_needs_nothing_but_torch() -> None:
+    model = AttenGait(ModelConfig()).eval()
+    frames = torch.randint(0, 256, (2, 16, 64, 64, 3), dtype=torch.uint8)
+    program = torch.export.export(model, (frames,))
+    assert not [node.target for node in program.graph.nodes if "attengait" in str(node.target)]
+    torch.testing.assert_close(program.module()(frames), model(frames), rtol=1e-4, atol=1e-5)
 
 
 def test_maps_need_not_be_contiguous() -> None:
