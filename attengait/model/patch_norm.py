@@ -19,20 +19,17 @@ All are finite at a = 0, which attention dropout makes, and hold for a < 0.
 M frames, H x W pixels of y, C features; z is [M, H, W, C], or [M, 2H, 2W, C] if it is pooled.
 """
 
-import contextlib
-import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attengait.errors import AttenGaitError
 from attengait.kernels.patch_norm import cpu, cuda
 from attengait.kernels.patch_norm.maps import Maps
-from attengait.kernels.runtime.launch import CudaDevice, cuda_missing
 from attengait.model import chunked_norm
 from attengait.model.chunked_norm import EPS as EPS
+from attengait.model.compiled import addresses, format_of, gpu_of, on_stream_of
 
 
 def patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
@@ -65,27 +62,27 @@ def plain_patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: 
 
 @torch.library.custom_op("attengait::patch_norm", mutates_args=())
 def _forward(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
-    z, a = z.contiguous(), a.contiguous()
+    z, a, gain, bias = z.contiguous(), a.contiguous(), gain.contiguous(), bias.contiguous()
     kernels = _kernels(z, pool)
     if kernels is None:
         return chunked_norm.forward(z, a, gain, bias, pool=pool)
     y = _empty_y(z, pool)
-    with _on_stream_of(z):
-        kernels.forward(*(tensor.data_ptr() for tensor in (z, a, gain, bias, y)))
+    with on_stream_of(z):
+        kernels.forward(*addresses(z, a, gain, bias, y))
     return y
 
 
 @torch.library.custom_op("attengait::patch_norm_backward", mutates_args=())
 def _backward(dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dy, z, a = dy.contiguous(), z.contiguous(), a.contiguous()
+    dy, z, a, gain = dy.contiguous(), z.contiguous(), a.contiguous(), gain.contiguous()
     kernels = _kernels(z, pool)
     if kernels is None:
         return chunked_norm.backward(dy, z, a, gain, pool=pool)
     dz = torch.empty_like(z)
     da = a.new_zeros(kernels.slices, *a.shape)
     dgain, dbias = (gain.new_zeros(kernels.partial_sums, len(gain)) for _ in range(2))
-    with _on_stream_of(z):
-        kernels.backward(*(tensor.data_ptr() for tensor in (dy, z, a, gain, dz, da, dgain, dbias)))
+    with on_stream_of(z):
+        kernels.backward(*addresses(dy, z, a, gain, dz, da, dgain, dbias))
     return dz, da.sum(0), dgain.sum(0), dbias.sum(0)
 
 
@@ -125,32 +122,10 @@ def _kernels(z: Tensor, pool: bool) -> cpu.CpuKernels | cuda.GpuKernels | None:
         height=height // (1 + pool),
         width=width // (1 + pool),
         features=features,
-        format=str(z.dtype).removeprefix("torch."),
+        format=format_of(z),
         pool=pool,
     )
     if z.device.type == "cpu" and cpu.fits(maps):
         return cpu.CpuKernels(maps=maps, num_threads=torch.get_num_threads())
-    device = _gpu(z.device.index) if z.device.type == "cuda" and cuda.fits(maps) else None
+    device = gpu_of(z) if cuda.fits(maps) else None
     return None if device is None else cuda.GpuKernels(maps=maps, device=device)
-
-
-@functools.cache
-def _gpu(index: int) -> CudaDevice | None:
-    """A GPU for our kernels; None where CuPy is missing or does not work."""
-    if cuda_missing() is not None:
-        return None
-    try:
-        return CudaDevice(index)
-    except AttenGaitError:
-        return None
-
-
-def _on_stream_of(z: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Have CuPy use the stream that torch uses now on the device of z."""
-    device = _gpu(z.device.index) if z.device.type == "cuda" else None
-    if device is None:
-        return contextlib.nullcontext()
-    stream: contextlib.AbstractContextManager[object] = device.xp.cuda.ExternalStream(
-        torch.cuda.current_stream(z.device).cuda_stream, z.device.index
-    )
-    return stream

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attengait.kernels.windows.clips import BINS, SIDE
 from attengait.model.config import ModelConfig
 from attengait.model.initialisation import initialise_window
+from attengait.model.temporal_windows import temporal_windows
 
-BINS = (1, 2, 4, 8, 16)
-MAP_PX = 16
+MAP_PX = SIDE
 PARTS_PER_PYRAMID = sum(MAP_PX // b for b in BINS)  # 31
 MIN_FRAMES = max(BINS)
 CPU_CHUNK_ELEMENTS = 2**19
@@ -60,15 +61,11 @@ class TemporalPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every bin's windows (a tail of T mod b frames is dropped), then mean + max over their times."""
-        return torch.cat([self._parts(clips.float()) for clips in _chunks(x)])
-
-    def _parts(self, x: Tensor) -> Tensor:
+        sums = temporal_windows(x, torch.cat([kernel.flatten(0, 1) for kernel in self.kernels]))  # [N, w, C]
+        windows = [x.shape[1] // b * (MAP_PX // b) for b in BINS]
         parts = []
-        for b, kernel in zip(BINS, self.kernels, strict=True):
-            num_times = x.shape[1] // b
-            windows = x[:, : num_times * b].view(-1, num_times, b, MAP_PX // b, b, *x.shape[3:])
-            weighed = windows * kernel[:, None]  # [N, S, b, R, b, W, C]
-            y = functional.silu(weighed.sum((4, 5)).sum(2))  # [N, S, R, C]
+        for b, of_bin in zip(BINS, torch.split(sums, windows, 1), strict=True):
+            y = functional.silu(of_bin.reshape(len(x), -1, MAP_PX // b, x.shape[-1]))  # [N, S, R, C]
             parts.append(y.mean(1) + y.amax(1))  # [N, R, C]
         return torch.cat(parts, 1)
 

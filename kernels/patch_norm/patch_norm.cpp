@@ -32,26 +32,6 @@ struct Maps {
     int threads;
 };
 
-typedef std::uint16_t Halves __attribute__((vector_size(2 * LANES)));
-
-INLINE Floats load_map(const float* from) { return load(from); }
-
-INLINE Floats load_map(const std::uint16_t* from) {
-    Halves halves;
-    std::memcpy(&halves, from, sizeof halves);
-    return (Floats)(__builtin_convertvector(halves, Ints) << 16);
-}
-
-INLINE void store_map(float* to, Floats values) { store(to, values); }
-
-// Rounded to the nearest bfloat16, and to the even one of two.
-INLINE void store_map(std::uint16_t* to, Floats values) {
-    const Ints bits = (Ints)values;
-    const Ints rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-    const Halves halves = __builtin_convertvector(values == values ? rounded : all(0x7fc0), Halves);
-    std::memcpy(to, &halves, sizeof halves);
-}
-
 INLINE Floats square_root(Floats values) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_sqrt_ps((__m512)values);
@@ -112,7 +92,7 @@ template <class T>
 INLINE void load_group(const T* z, Group& group) {
 #pragma GCC unroll 8
     for (int v = 0; v < VECTORS; ++v) {
-        group.z[v] = load_map(z + v * LANES);
+        group.z[v] = load(z + v * LANES);
         group.gate[v] = sigmoid(group.z[v]);
         group.x[v] = group.z[v] * group.gate[v];
     }
@@ -122,8 +102,8 @@ INLINE void load_group(const T* z, Group& group) {
 template <class T>
 INLINE Floats candidate(const T* z, std::ptrdiff_t row, int v, int k) {
     const T* from = z + k / 2 * row;
-    if (FEATURES >= LANES) return load_map(from + k % 2 * FEATURES + v * LANES);
-    return lookup(load_map(from), load_map(from + LANES), every_second(k % 2));
+    if (FEATURES >= LANES) return load(from + k % 2 * FEATURES + v * LANES);
+    return lookup(load(from), load(from + LANES), every_second(k % 2));
 }
 
 template <class T>
@@ -208,7 +188,7 @@ void forward_frames(const T* z, const float* a, const float* gain, const float* 
                 normalise(group.x, scale);
 #pragma GCC unroll 8
                 for (int v = 0; v < VECTORS; ++v) {
-                    store_map(to + column * FEATURES + v * LANES, group.x[v] * (scale * gains[v]) + biases[v]);
+                    store(to + column * FEATURES + v * LANES, group.x[v] * (scale * gains[v]) + biases[v]);
                 }
             }
         }
@@ -241,7 +221,7 @@ void backward_frames(const T* dy, const T* z, const float* a, const float* gain,
                 Floats g[VECTORS], total_g{}, total_gq{};    // G / a, and sums over features
 #pragma GCC unroll 8
                 for (int v = 0; v < VECTORS; ++v) {
-                    const Floats d = load_map(dy + start + column * FEATURES + v * LANES), dq = d * group.x[v];
+                    const Floats d = load(dy + start + column * FEATURES + v * LANES), dq = d * group.x[v];
                     g[v] = d * gains[v];
                     total_g += g[v];
                     total_gq += g[v] * group.x[v];
@@ -262,7 +242,7 @@ void backward_frames(const T* dy, const T* z, const float* a, const float* gain,
                     const Floats given = dx * gate * (1.0f + group.z[v] * (1.0f - gate));
                     T* const at = to + z_column + v * LANES;
                     if (!POOLED) {
-                        store_map(at, given);
+                        store(at, given);
                         continue;
                     }
                     for (int k = 0; k < 4; k += 2) {  // the two rows of the window
@@ -270,13 +250,13 @@ void backward_frames(const T* dy, const T* z, const float* a, const float* gain,
                         const Floats right = group.winner[v] == k + 1 ? given : Floats{};
                         T* const line = at + k / 2 * z_row;
                         if (FEATURES >= LANES) {
-                            store_map(line, left);
-                            store_map(line + FEATURES, right);
+                            store(line, left);
+                            store(line + FEATURES, right);
                         } else {
                             const Ints pixel = lanes() / TOGETHER, within = lanes() % TOGETHER;
                             const Ints pick = pixel / 2 * TOGETHER + within + pixel % 2 * LANES;
-                            store_map(line, lookup(left, right, pick));
-                            store_map(line + LANES, lookup(left, right, pick + LANES / 2));
+                            store(line, lookup(left, right, pick));
+                            store(line + LANES, lookup(left, right, pick + LANES / 2));
                         }
                     }
                 }

@@ -5,56 +5,14 @@
 // from one phase to the next lies in shared memory, in the thread's own places.
 //
 // z is [frames][pixels][FEATURES], or [frames][2 height][2 width][FEATURES] if POOL; y and dy are
-// [frames][pixels][FEATURES]; a is [pixels]. FORMAT: 0 float32, 1 bfloat16, 2 float16.
+// [frames][pixels][FEATURES]; a is [pixels].
+// FORMAT is that of pieces.h.
 
-#include "device.h"
+#include "pieces.h"
 
-#define PIECE 8
 #define PIECES (FEATURES / PIECE)
 #define PIXELS (THREADS / PIECES)
 #define EPS 1e-6f
-
-// 8 features as they lie in memory; loaded and stored 16 bytes at once.
-struct alignas(16) Words {
-    unsigned word[4];
-};
-struct Piece {
-    Words words[FORMAT == 0 ? 2 : 1];
-};
-
-__device__ __forceinline__ float to_float(unsigned short bits) {
-    return FORMAT == 2 ? half_to_float(bits) : __uint_as_float(unsigned(bits) << 16);
-}
-
-// To the nearest, and to the even one of two.
-__device__ __forceinline__ unsigned round_to_16_bits(float value) {
-    if (FORMAT == 2) return float_to_half(value);
-    const unsigned bits = __float_as_uint(value);
-    return value == value ? (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16 : 0x7fc0u;
-}
-
-__device__ __forceinline__ void load_piece(const Piece* from, float (&values)[PIECE]) {
-    const Piece piece = *from;
-    for (int i = 0; i < PIECE; ++i) {
-#if FORMAT == 0
-        values[i] = __uint_as_float(piece.words[i / 4].word[i % 4]);
-#else
-        values[i] = to_float((unsigned short)(piece.words[0].word[i / 2] >> i % 2 * 16));
-#endif
-    }
-}
-
-__device__ __forceinline__ void store_piece(Piece* to, const float (&values)[PIECE]) {
-    Piece piece;
-#if FORMAT == 0
-    for (int i = 0; i < PIECE; ++i) piece.words[i / 4].word[i % 4] = __float_as_uint(values[i]);
-#else
-    for (int i = 0; i < PIECE; i += 2) {
-        piece.words[0].word[i / 2] = round_to_16_bits(values[i]) | round_to_16_bits(values[i + 1]) << 16;
-    }
-#endif
-    *to = piece;
-}
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 

@@ -124,37 +124,4 @@ int launch(void (*kernel)(Parameters...), const unsigned* grid, bool reverse, in
 
 #endif
 
-// float16, as its 16 bits, to float and back: to the nearest, and to the even one of two.
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-__device__ __forceinline__ float half_to_float(unsigned short bits) {
-    float value;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-    return value;
-}
-__device__ __forceinline__ unsigned short float_to_half(float value) {
-    unsigned short bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-#else
-inline float half_to_float(unsigned short bits) {
-    const unsigned sign = unsigned(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
-    const float size = exponent == 0    ? std::ldexp(float(fraction), -24)
-                       : exponent == 31 ? __uint_as_float(0x7f800000u | fraction << 13)
-                                        : __uint_as_float((exponent + 112) << 23 | fraction << 13);
-    return __uint_as_float(__float_as_uint(size) | sign);
-}
-inline unsigned short float_to_half(float value) {
-    const unsigned bits = __float_as_uint(value), sign = bits >> 16 & 0x8000;
-    const float size = std::fabs(value);
-    if (!(size == size)) return (unsigned short)(sign | 0x7e00);
-    if (size >= 65520.0f) return (unsigned short)(sign | 0x7c00);
-    // Rounded to a multiple of the distance between neighbours; below 2^-14 that is 2^-24.
-    const int exponent = size < 6.103515625e-5f ? -24 : std::ilogb(size) - 10;
-    const unsigned steps = unsigned(std::nearbyint(std::ldexp(size, -exponent)));
-    return (unsigned short)(sign | (exponent == -24 && size < 6.103515625e-5f ? steps
-                                                                              : unsigned(exponent + 24) * 1024 + steps));
-}
-#endif
-
 __device__ __forceinline__ int clamp(int i, int last) { return i < 0 ? 0 : i > last ? last : i; }

@@ -25,7 +25,7 @@ from attengait.kernels.runtime.gpu import find_driver
 SOURCES = Path(__file__).parents[1]
 """Names of sources, such as pictures/crop.cu, are relative to this folder."""
 INCLUDES = Path(__file__).parent
-HEADER = INCLUDES / "device.h"
+HEADERS = (INCLUDES / "device.h", INCLUDES / "pieces.h")
 THREADS = 256
 """Threads of every block, the same as in device.h."""
 
@@ -111,8 +111,9 @@ class CudaDevice:
         options = ["-std=c++17", f"-I{INCLUDES}", *_define_flags(defines)]
         if source in EXACT_SOURCES:
             options.append("--fmad=false")
-        # CuPy's cache does not look at the included header, so the header's digest is made a part of the source.
-        code = f"{(SOURCES / source).read_text()}// {HEADER.name}: {sha256(HEADER.read_bytes()).hexdigest()}\n"
+        # CuPy's cache does not look at the included headers, so their digests are made a part of the source.
+        digests = [f"// {header.name}: {sha256(header.read_bytes()).hexdigest()}\n" for header in HEADERS]
+        code = (SOURCES / source).read_text() + "".join(digests)
         try:
             return self._cupy.RawModule(code=code, options=tuple(options)).get_function(kernel)
         except self._cupy.cuda.compiler.CompileException as error:
@@ -208,7 +209,7 @@ def host_missing() -> str | None:
 def _host_library(source: str, defines: frozenset[tuple[str, int]], flags: tuple[str, ...]) -> ctypes.CDLL:
     options = ["-O2", "-x", "c++", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-ffp-contract=off", f"-I{INCLUDES}"]
     return ctypes.CDLL(
-        str(build(SOURCES / source, flags=[*options, *_define_flags(dict(defines)), *flags], depends=[HEADER]))
+        str(build(SOURCES / source, flags=[*options, *_define_flags(dict(defines)), *flags], depends=HEADERS))
     )
 
 

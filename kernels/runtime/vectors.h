@@ -5,6 +5,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
@@ -38,6 +39,23 @@ INLINE Ints load(const int* from) {
 }
 
 INLINE void store(float* to, Floats values) { std::memcpy(to, &values, sizeof values); }
+
+typedef std::uint16_t Halves __attribute__((vector_size(2 * LANES)));
+
+// bfloat16, as its 16 bits.
+INLINE Floats load(const std::uint16_t* from) {
+    Halves halves;
+    std::memcpy(&halves, from, sizeof halves);
+    return (Floats)(__builtin_convertvector(halves, Ints) << 16);
+}
+
+// Rounded to the nearest bfloat16, and to the even one of two.
+INLINE void store(std::uint16_t* to, Floats values) {
+    const Ints bits = (Ints)values;
+    const Ints rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+    const Halves halves = __builtin_convertvector(values == values ? rounded : 0x7fc0 - Ints{}, Halves);
+    std::memcpy(to, &halves, sizeof halves);
+}
 
 // The same values, kept in a register: it stops the compiler from loading them again at each use.
 INLINE Floats kept(Floats values) {

@@ -1,0 +1,1 @@
+"""The weighted sums of the temporal pyramid's windows as one compiled step, for CPUs and for NVIDIA GPUs."""
