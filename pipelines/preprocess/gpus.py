@@ -104,7 +104,7 @@ def _work(work: _Work) -> None:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     device = work.make_device(work.gpu)
     backend = CudaFlow(work.recipe.farneback, device=device)
-    read_grays = jpeg.JpegReader(device, num_threads=work.num_threads) if work.by_dali else read_one_by_one
+    reader = jpeg.JpegReader(device, num_threads=work.num_threads) if work.by_dali else None
     try:
         make_shards(
             claimed(work.shards),
@@ -112,7 +112,8 @@ def _work(work: _Work) -> None:
             backend,
             num_readers=work.num_threads,
             in_processes=work.in_processes,
-            read_grays=read_grays,
+            read_grays=reader or read_one_by_one,
+            refused=reader.refused if reader else {},
         )
     except (MemoryError, RuntimeError) as error:
         # What CuPy raises does not reach another process as it is.

@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -241,6 +242,21 @@ def test_jpeg_is_decoded_by_dali_and_by_opencv_where_dali_is_missing(tmp_path, m
     versions = [open_store(tmp_path / name).attributes["versions"] for name in ("dali.zarr", "opencv.zarr")]
     assert [any("dali" in package for package in each) for each in versions] == [True, False]
     assert versions[0] == versions[1] | jpeg.versions()
+
+
+@pytest.mark.skipif(jpeg.missing() is not None, reason=str(jpeg.missing()))
+def test_pictures_that_dali_refuses_are_counted_in_the_store_and_its_report(tmp_path):
+    walks.write_walk(tmp_path, "001", "nm-01", 7, seed=1, suffix="jpg")
+    for number in (2, 5):
+        picture = walks.picture(tmp_path, "rgb", "001/nm-01/090", number, "jpg")
+        picture.write_bytes(cv2.imencode(".ras", cv2.imread(str(picture)))[1].tobytes())
+    summary = gpu_run.run(tmp_path, tmp_path / "w.zarr", 1)
+    assert summary.written.num_frames == 6
+    said = "picture that DALI refused, decoded by OpenCV"
+    assert f"noted, {said}: 2 frames in 1 sequence, such as 001/nm-01/090: nvImageCodec failure: '#4'" in str(summary)
+    assert list(open_store(tmp_path / "w.zarr").attributes["noted"]) == [said]
+    (line,) = (tmp_path / "w.zarr.skipped.jsonl").read_text().splitlines()
+    assert (json.loads(line)["reason"], json.loads(line)["frames"]) == (said, [2, 5])
 
 
 def test_where_the_frames_are_png_no_decoder_is_recorded(undisturbed):
