@@ -23,6 +23,11 @@
 #define EXPANSION_H 8
 #define STRIP 4  // rows, then columns, that one thread of `solve` sums at a time
 
+// Taps that a loop takes without a jump: all of them for the sizes in use, a few for larger ones. The time of the
+// compiler grows with the square of this number and more: it took minutes for all 481 taps of POLY_N 240.
+constexpr int EXPANSION_UNROLL = POLY_N <= 7 ? 2 * POLY_N + 1 : 4;
+constexpr int WINDOW_UNROLL = RADIUS <= 10 ? 2 * RADIUS + STRIP : 4;
+
 struct Tap {
     int index;    // of the first of two neighbours
     float share;  // of the second one
@@ -93,7 +98,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const int row = item / SPAN, column = item % SPAN;
             const float* from = image + clamp(left + column - POLY_N, w - 1);
             float sum = 0.0f, first = 0.0f, second = 0.0f;
-#pragma unroll
+#pragma unroll EXPANSION_UNROLL
             for (int k = 0; k < TAPS; ++k) {
                 // 128 is subtracted: this changes no coefficient, and smaller numbers have smaller rounding errors.
                 const float value = from[clamp(top + row + k - POLY_N, h - 1) * w] - 128.0f;
@@ -111,7 +116,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int x = left + column, y = top + row;
         if (x >= w || y >= h) continue;
         float b1 = 0.0f, b2 = 0.0f, b3 = 0.0f, b4 = 0.0f, b5 = 0.0f, b6 = 0.0f;
-#pragma unroll
+#pragma unroll EXPANSION_UNROLL
         for (int k = 0; k < TAPS; ++k) {
             const float sum = columns[0][row][column + k], first = columns[1][row][column + k];
             b1 += g[k] * sum;
@@ -230,7 +235,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const float* from = equation + c * plane + clamp(left + column - RADIUS, w - 1);
             const int row = strip * STRIP;
             float sums[STRIP] = {};
-#pragma unroll
+#pragma unroll WINDOW_UNROLL
             for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
                 const float value = from[clamp(top + row + k - RADIUS, h - 1) * w];
 #pragma unroll
@@ -251,7 +256,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float m[5][STRIP] = {};
 #pragma unroll
             for (int c = 0; c < 5; ++c) {
-#pragma unroll
+#pragma unroll WINDOW_UNROLL
                 for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
                     const float value = columns[c][row][column + k];
 #pragma unroll

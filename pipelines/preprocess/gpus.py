@@ -16,7 +16,9 @@ from attengait.datasets.pictures import read_one_by_one
 from attengait.datasets.source import FRAMES, SourceSequence
 from attengait.datasets.video import Video
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.farneback.cuda import CudaFlow
+from attengait.kernels.farneback.cuda import CudaFlow, check_parameters
+from attengait.kernels.flow.backends import BACKENDS
+from attengait.kernels.runtime.gpu import find_driver
 from attengait.kernels.runtime.launch import CudaDevice, Device
 from attengait.pipelines.preprocess import jpeg
 from attengait.pipelines.preprocess.shards import make_shards
@@ -51,10 +53,14 @@ class GpuProcesses:
     def check(self, recipe: Recipe) -> None:
         """See Executor."""
         flow = _cuda_recipe(recipe)
+        check_parameters(flow.farneback)
         if self.make_device is CudaDevice:
-            flow.check()  # says what is missing as for any back end
-        for gpu in self.gpus:
-            CudaFlow(flow.farneback, device=self.make_device(gpu))
+            # Only the driver is asked. CuPy would keep a context on each GPU, with some of its memory, in this process.
+            if sentence := BACKENDS["cuda"].missing():
+                raise AttenGaitError(f"flow backend cuda cannot be used: {sentence}")
+            number = len(find_driver().gpus)
+            if absent := [gpu for gpu in self.gpus if gpu >= number]:
+                raise AttenGaitError(f"there is no GPU {absent[0]}: this machine has {number}, counted from 0")
 
     def versions(self, sequences: Sequence[SourceSequence]) -> dict[str, str]:
         """See Executor."""

@@ -234,6 +234,45 @@ def test_no_grid_is_deeper_than_a_gpu_allows_however_small_the_frames() -> None:
     assert 50_000 < deepest <= MAX_GRID_DEPTH
 
 
+def test_constants_are_uploaded_once_and_are_there_before_any_stream_reads_them() -> None:
+    events: list[str] = []
+
+    class Watched(HostDevice):
+        def upload(self, array: np.ndarray) -> np.ndarray:
+            events.append("frames" if array.dtype == np.uint8 else "pairs" if array.dtype == np.int32 else "constant")
+            return super().upload(array)
+
+        def wait(self) -> None:
+            events.append("wait")
+
+        def launch(self, *arguments: object) -> None:
+            events.append("launch")
+
+    flow = CudaFlow(PUBLISHED, device=Watched())
+    grays, outlines = moving_frames(3, 64, 80), silhouettes_of(2, 64, 80)
+    for _ in range(2):
+        flow.pictures(grays, [(0, 1), (1, 2)], outlines, "colour", 64)
+    for i, event in enumerate(events):
+        assert event != "constant" or events[i + 1] == "wait"
+    # Taps, window, two blurs, and the colour wheel.
+    assert events.count("constant") == 5
+    assert events.count("wait") == 5
+
+
+@pytest.mark.gpu
+def test_a_second_stream_finds_the_constants_that_the_first_one_brought() -> None:
+    device = CudaDevice()
+    kernels, grays = DeviceFarneback(device, PUBLISHED), moving_frames(2, 64, 80)
+    frames, pairs = device.upload(np.stack(grays)), device.upload(np.array([(0, 1)], np.int32))
+    device.wait()
+    made = []
+    for _ in range(2):
+        with device.xp.cuda.Stream(non_blocking=True) as stream:
+            flows, _ = kernels.flow(frames, pairs)
+            made.append(flows.get(stream=stream))
+    assert np.array_equal(*made)
+
+
 def test_no_pairs_give_no_flow_and_no_pictures(device: Device) -> None:
     flow = CudaFlow(PUBLISHED, device=device)
     assert list(flow.flows([], [])) == []
@@ -325,6 +364,21 @@ def test_kernels_are_clean_under_sanitizers() -> None:
     assert done.stdout.split() == ["flow", "pictures", "overflow"], done.stderr[-3000:]
     # The last step reads past an array on purpose, so that a sanitizer that sees nothing is noticed.
     assert "heap-buffer-overflow" in done.stderr
+
+
+def test_the_machine_code_does_not_grow_with_the_parameters(tmp_path: Path) -> None:
+    """Nor does the time to compile it."""
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        pytest.skip("no nvcc")
+    sizes = {}
+    for poly_n, radius, tile_height in ((5, 7, 32), (240, 7, 32), (5, 136, 8)):
+        file = tmp_path / f"{poly_n}-{radius}.cubin"
+        defines = [f"-DPOLY_N={poly_n}", f"-DRADIUS={radius}", f"-DTILE_H={tile_height}"]
+        command = [compiler, "-arch=sm_90", "-std=c++17", f"-I{launch.INCLUDES}", "-cubin", *defines]
+        subprocess.run([*command, str(launch.SOURCES / "farneback/farneback.cu"), "-o", str(file)], check=True)
+        sizes[poly_n, radius] = file.stat().st_size
+    assert max(sizes.values()) <= 1.1 * sizes[5, 7], sizes
 
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")

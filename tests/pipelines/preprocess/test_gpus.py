@@ -19,9 +19,10 @@ import pytest
 
 from attengait.datasets import Folders
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.flow.backends import BACKENDS
+from attengait.kernels.flow.backends import BACKENDS, FarnebackParameters
+from attengait.kernels.runtime.gpu import Driver, Gpu
 from attengait.kernels.runtime.launch import CudaDevice, host_missing
-from attengait.pipelines.preprocess import jpeg
+from attengait.pipelines.preprocess import gpus, jpeg
 from attengait.pipelines.preprocess.gpus import GpuProcesses, claimed
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
@@ -281,23 +282,35 @@ def test_parameters_are_checked_before_the_input_is_looked_at(tmp_path):
             GpuProcesses(**{"gpus": (0,), "num_threads": 1, **changes})
 
 
-def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path):
-    def only_one(index):
-        if index > 0:
-            raise AttenGaitError(f"there is no GPU {index}: this machine has 1, counted from 0")
-        return devices.host_device(index)
-
+def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path, monkeypatch):
+    only_one = Driver(gpus=(Gpu(name="H100", memory_bytes=1 << 36, compute_capability=(9, 0)),))
+    monkeypatch.setattr(gpus, "find_driver", lambda: only_one)
+    monkeypatch.setitem(BACKENDS, "cuda", dataclasses.replace(BACKENDS["cuda"], missing=lambda: None))
     config = PreprocessConfig(
         dataset="casia-b",
         folders=Folders(frames=tmp_path / "nowhere", silhouettes=tmp_path / "nowhere"),
         out=tmp_path / "w.zarr",
         recipe=FlowRecipe(flow="cuda"),
-        executor=GpuProcesses(gpus=(0, 1), num_threads=1, make_device=only_one),
+        executor=GpuProcesses(gpus=(0, 1), num_threads=1),
     )
     for run in (run_preprocessing, plan_preprocessing):
         with pytest.raises(AttenGaitError, match=r"^there is no GPU 1: this machine has 1, counted from 0$"):
             run(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_that_no_gpu_takes_are_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ParameterError, match="poly_n is 241, but must be at most 240 for flow cuda"):
+        gpu_run.run(tmp_path, tmp_path / "w.zarr", 1, farneback=FarnebackParameters(poly_n=241))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_device_is_made_in_the_process_that_waits_for_the_others(damaged, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEVICE_PROCESSES", str(tmp_path / "processes"))
+    gpu_run.run(damaged, tmp_path / "w.zarr", 2, make_device=devices.noted_device)
+    processes = (tmp_path / "processes").read_text().split()
+    assert len(set(processes)) == len(processes) == 2
+    assert str(os.getpid()) not in processes
 
 
 def test_without_a_gpu_it_is_said_as_for_any_backend(monkeypatch):
