@@ -17,13 +17,14 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets import Folders
+from attengait.datasets import Folders, Pictures
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.flow.backends import BACKENDS, FarnebackParameters
 from attengait.kernels.runtime.gpu import Driver, Gpu
 from attengait.kernels.runtime.launch import CudaDevice, host_missing
 from attengait.pipelines.preprocess import gpus, jpeg
 from attengait.pipelines.preprocess.gpus import GpuProcesses, claimed
+from attengait.pipelines.preprocess.run import choose_executor
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
@@ -277,9 +278,49 @@ def test_parameters_are_checked_before_the_input_is_looked_at(tmp_path):
         ({"gpus": (0, 0)}, "but must be different numbers"),
         ({"gpus": (-1,)}, "but must be different numbers"),
         ({"num_threads": 0}, "workers is 0, but must be at least 1"),
+        ({"flow": "cpu"}, "flow is 'cpu', but must be cuda or nvof"),
     ):
         with pytest.raises(ParameterError, match=sentence):
             GpuProcesses(**{"gpus": (0,), "num_threads": 1, **changes})
+
+
+def test_hardware_flow_runs_on_the_gpus_that_are_asked_for(monkeypatch, tmp_path):
+    executor = choose_executor(FlowRecipe(flow="nvof"), gpus=[1, 2], workers=3)
+    assert (executor.gpus, executor.flow, executor.num_threads) == ((1, 2), "nvof", 3)
+    taken = []
+    monkeypatch.setattr(gpus, "HardwareFlow", lambda parameters, gpu: taken.append(gpu))
+    monkeypatch.setattr(gpus, "make_shards", lambda *arguments, **more: None)
+    monkeypatch.setattr(gpus, "run_in_workers", lambda function, works, **more: [function(work) for work in works])
+    executor.run(FlowRecipe(flow="nvof"), [SimpleNamespace(sequences=[])] * 2, lambda: None)
+    assert taken == [1, 2]
+    jpegs = SimpleNamespace(parts={"frames": Pictures.of("f", ["a-1.jpg"])})
+    assert executor.versions([jpegs]) == {}  # OpenCV decodes
+    with pytest.raises(ParameterError, match="flow is 'cuda', but must be computed by the flow nvof to run on GPUs"):
+        executor.check(FlowRecipe(flow="cuda"))
+
+
+def test_hardware_flow_of_another_gpu_than_the_recorded_one_is_refused(monkeypatch):
+    def call(function, tasks, *, num_workers, on_result):
+        for task in tasks:
+            on_result(function(task))
+
+    monkeypatch.setattr(gpus, "run_in_workers", call)
+    monkeypatch.setattr(gpus.nvof, "missing", lambda gpu: "there is no GPU 3" if gpu == 3 else None)
+    monkeypatch.setattr(gpus.nvof, "recorded_parameters", lambda gpu: {"device": "T4" if gpu == 2 else "H100"})
+    for chosen, sentence in (
+        ((1,), None),
+        (
+            (1, 2),
+            r"^flow nvof on GPU 2 is \{'device': 'T4'\}, but the store records that of GPU 0, \{'device': 'H100'\}",
+        ),
+        ((3,), "^flow backend nvof cannot be used: there is no GPU 3$"),
+    ):
+        executor = GpuProcesses(gpus=chosen, num_threads=1, flow="nvof")
+        if sentence is None:
+            executor.check(FlowRecipe(flow="nvof"))
+        else:
+            with pytest.raises(AttenGaitError, match=sentence):
+                executor.check(FlowRecipe(flow="nvof"))
 
 
 def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path, monkeypatch):
