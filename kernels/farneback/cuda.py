@@ -93,6 +93,22 @@ def expansion_weights(poly_n: int, poly_sigma: float) -> ExpansionWeights:
     )
 
 
+@functools.lru_cache(maxsize=256)
+def bilinear_taps(size: int, source_size: int) -> NDArray[np.int32]:
+    """Where each of `size` pixels looks in a row of `source_size` pixels under bilinear resizing with half-pixel
+    centres.
+
+    Returns int32 [size, 2]: the index of the first of two neighbours, and the bits of the second one's share, float32.
+    """
+    # OpenCV rounds to float32 only here.
+    centres = ((np.arange(size) + 0.5) * (source_size / size) - 0.5).astype(np.float32)
+    indices = np.floor(centres)
+    shares = centres - indices
+    shares[(indices < 0) | (indices >= source_size - 1)] = 0
+    indices = indices.clip(0, source_size - 1)
+    return np.stack([indices.astype(np.int32), shares.view(np.int32)], axis=1)
+
+
 def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
     """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
     radius = parameters.winsize // 2
@@ -147,10 +163,14 @@ class DeviceFarneback:
             num_pixels = level.width * level.height
             images = xp.empty((num_frames, level.height, level.width), xp.float32)
             blur = self._constant(level.blur)
+            columns, rows = self._taps(level, width, height)
             self._launch(
                 "shrink",
                 (_blocks(num_pixels, THREADS), 1, num_frames),
-                (frames, images, np.int32(width), np.int32(height), w, h, blur, np.int32(len(level.blur) // 2)),
+                (
+                    *(frames, images, np.int32(width), np.int32(height), w, h),
+                    *(columns, rows, blur, np.int32(len(level.blur) // 2)),
+                ),
             )
             expansions = xp.empty((num_frames, 5, level.height, level.width), xp.float32)
             self._launch(
@@ -162,13 +182,15 @@ class DeviceFarneback:
             finer = xp.empty((num_pairs, level.height, level.width, 2), xp.float32)
             tiles = (_blocks(level.width, TILE_W), _blocks(level.height, self._defines["TILE_H"]), num_pairs)
             scale = np.float32(1 / p.pyr_scale)
+            if flow_width:
+                columns, rows = self._taps(level, flow_width, flow_height)
             for iteration in range(p.iterations):
                 self._launch(
                     "set_up",
                     (_blocks(num_pixels, THREADS), 1, num_pairs),
                     (
-                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height), scale),
-                        *(equations, w, h),
+                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height)),
+                        *(columns, rows, scale, equations, w, h),
                     ),
                 )
                 flows, flow_width, flow_height, scale = finer, level.width, level.height, np.float32(1)
@@ -207,7 +229,14 @@ class DeviceFarneback:
             launch("pictures/crop.cu", "crop_colours", grid, arguments, defines)
         return pictures
 
-    def _constant(self, values: NDArray[np.float32]) -> Array:
+    def _taps(self, level: Level, width: int, height: int) -> tuple[Array, Array]:
+        """Where the columns and the rows of a level look in a picture of width x height."""
+        return (
+            self._constant(bilinear_taps(level.width, width)),
+            self._constant(bilinear_taps(level.height, height)),
+        )
+
+    def _constant(self, values: NDArray[np.float32] | NDArray[np.int32]) -> Array:
         """Values on the device, uploaded once and whole for any stream: another one would not wait for the upload."""
         key = values.tobytes()
         if key not in self._constants:

@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 from attengait.errors import ParameterError
-from attengait.kernels.farneback.cuda import MAX_GRID_DEPTH, CudaFlow, DeviceFarneback, pair_bytes, pyramid
+from attengait.kernels.farneback.cuda import (
+    MAX_GRID_DEPTH,
+    CudaFlow,
+    DeviceFarneback,
+    bilinear_taps,
+    pair_bytes,
+    pyramid,
+)
 from attengait.kernels.flow.backends import FarnebackParameters, make_backend
 from attengait.kernels.pictures.crop import find_crop
 from attengait.kernels.pictures.encode import ENCODINGS, encode
@@ -239,7 +246,8 @@ def test_constants_are_uploaded_once_and_are_there_before_any_stream_reads_them(
 
     class Watched(HostDevice):
         def upload(self, array: np.ndarray) -> np.ndarray:
-            events.append("frames" if array.dtype == np.uint8 else "pairs" if array.dtype == np.int32 else "constant")
+            is_batch = array.dtype == np.uint8 or array.shape == (2, 2)  # frames, silhouettes; pairs
+            events.append("batch" if is_batch else "constant")
             return super().upload(array)
 
         def wait(self) -> None:
@@ -254,9 +262,10 @@ def test_constants_are_uploaded_once_and_are_there_before_any_stream_reads_them(
         flow.pictures(grays, [(0, 1), (1, 2)], outlines, "colour", 64)
     for i, event in enumerate(events):
         assert event != "constant" or events[i + 1] == "wait"
-    # Taps, window, two blurs, and the colour wheel.
-    assert events.count("constant") == 5
-    assert events.count("wait") == 5
+    # Weights of the expansion, the window, two blurs, the colour wheel, and where the columns and rows of two levels
+    # look in the frame, and those of the finer one in the coarser.
+    assert events.count("constant") == 11
+    assert events.count("wait") == 11
 
 
 @pytest.mark.gpu
@@ -340,6 +349,22 @@ def test_frames_too_small_for_the_border_weights_are_refused() -> None:
         list(CudaFlow(PUBLISHED, device=host()).flows([np.zeros((40, 9), np.uint8)] * 2, [(0, 1)]))
 
 
+@pytest.mark.parametrize(
+    ("size", "source_size"), [(320, 320), (160, 320), (320, 160), (93, 131), (131, 93), (7, 1), (1, 9)]
+)
+def test_bilinear_taps_are_those_of_the_formula(size: int, source_size: int) -> None:
+    taps = bilinear_taps(size, source_size)
+    assert (taps.dtype, taps.shape) == (np.int32, (size, 2))
+    for i, (index, bits) in enumerate(taps):
+        centre = np.float32((i + 0.5) * (source_size / size) - 0.5)
+        wanted = (int(np.floor(centre)), centre - np.floor(centre))
+        if centre < 0:
+            wanted = (0, np.float32(0))
+        elif centre >= source_size - 1:
+            wanted = (source_size - 1, np.float32(0))
+        assert (index, bits.view(np.float32)) == wanted
+
+
 def test_levels_stop_before_a_side_falls_under_32_pixels() -> None:
     assert [(level.width, level.height) for level in pyramid(320, 240, PUBLISHED)] == [(320, 240), (160, 120), (80, 60)]
     assert [(level.width, level.height) for level in pyramid(64, 64, PUBLISHED)] == [(64, 64), (32, 32)]
@@ -364,6 +389,20 @@ def test_kernels_are_clean_under_sanitizers() -> None:
     assert done.stdout.split() == ["flow", "pictures", "overflow"], done.stderr[-3000:]
     # The last step reads past an array on purpose, so that a sanitizer that sees nothing is noticed.
     assert "heap-buffer-overflow" in done.stderr
+
+
+def test_flow_is_computed_without_64_bit_arithmetic(tmp_path: Path) -> None:
+    """It is up to 64 times slower on most GPUs."""
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        pytest.skip("no nvcc")
+    defines = ["-DPOLY_N=5", "-DRADIUS=7", "-DTILE_H=32"]
+    command = [compiler, "-arch=sm_90", "-std=c++17", f"-I{launch.INCLUDES}", "-ptx", *defines]
+    command += [str(launch.SOURCES / "farneback/farneback.cu"), "-o", str(tmp_path / "kernels.ptx")]
+    subprocess.run(command, check=True)
+    code = (tmp_path / "kernels.ptx").read_text()
+    assert "fma.rn.f32" in code
+    assert ".f64" not in code
 
 
 def test_the_machine_code_does_not_grow_with_the_parameters(tmp_path: Path) -> None:
