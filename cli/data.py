@@ -151,7 +151,8 @@ def preprocess(
         str | None,
         typer.Option(
             metavar="N|LIST",
-            help="With --flow cuda: the number of GPUs, or a list such as 0,2 (counted from 0). Each gets one process.",
+            help="With --flow cuda or nvof: the number of GPUs, or a list such as 0,2 (counted from 0). Each gets one "
+            "process.",
             show_default="1",
         ),
     ] = None,

@@ -20,6 +20,10 @@ SubjectsOption = Annotated[
     str | None, typer.Option(help="Subjects, such as 075-124; by default those that the run did not train on.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+PRECISION_HELP = (
+    "What the network computes in. tf32 needs an NVIDIA GPU. auto is bf16 where the device has it, else fp32."
+)
 
 
 def embed(
@@ -28,6 +32,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="NPZ file to write: features (n x parts x D), subjects, views, sequences.")],
     subjects: SubjectsOption = None,
     device: DeviceOption = "auto",
+    precision: Annotated[Precision, typer.Option(help=PRECISION_HELP)] = "fp32",
 ) -> None:
     """Compute the embeddings of whole sequences of a store, and write them to a file."""
     from attengait.evaluation.embeddings import save_embeddings
@@ -36,7 +41,7 @@ def embed(
 
     check_target(out)
     with ProgressLine() as line:
-        embeddings = embed_store(run, store, subjects=subjects, device=device, progress=line)
+        embeddings = embed_store(run, store, subjects=subjects, device=device, precision=precision, progress=line)
     save_embeddings(out, embeddings)
     say(f"{out}: features {list(embeddings.features.shape)}")
 
@@ -65,6 +70,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
     subjects: SubjectsOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
+    precision: Annotated[Precision | None, typer.Option(help=PRECISION_HELP, show_default="fp32")] = None,
 ) -> None:
     """Recognise people, and print the table of rank-1 by view and condition."""
     from attengait.evaluation import check_fit, check_names, load_embeddings
@@ -75,8 +81,10 @@ def evaluate(
     if json_file is not None:
         check_target(json_file)
     if embeddings is not None:
-        if run is not None or device is not None:
-            raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --device")
+        if run is not None or device is not None or precision is not None:
+            raise ParameterError(
+                f"--embeddings is {embeddings}, but must be given without RUN, STORE, --device and --precision"
+            )
         found = load_embeddings(embeddings, feature_order=feature_order)
         check_fit(protocol, found.sequences, found.views, where=str(embeddings))
         result = evaluate_found(found, protocol=protocol, distance=distance, subjects=subjects)
@@ -93,6 +101,7 @@ def evaluate(
                 distance=distance,
                 subjects=subjects,
                 device=device or "auto",
+                precision=precision,
                 progress=line,
             )
     Console().print(evaluation_table(result))

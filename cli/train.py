@@ -60,8 +60,8 @@ def train(
 ) -> None:
     """Train AttenGait on a store, or several.
 
-    Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint. The same command with --resume then continues, to the
-    same numbers.
+    Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint. The same command with --resume then continues as if it
+    had never stopped.
     """
     from attengait.pipelines.train import choose_settings
     from attengait.training.config import parse_assignments

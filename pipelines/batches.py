@@ -5,11 +5,15 @@ it `prefetch` batches before the caller does. DALI copies it out of the page cac
 DALI's memory, by DLPack, without another copy. Each batch has its own memory, which stays valid as long as its tensor
 lives, also after the stream is closed (DALI's default executor allocates each output anew). Frames stay uint8 up to the
 device.
+
+Of a GPU, DALI gets torch's stream. The default stream is 0 for every GPU, and CUDA then takes that of the current
+device. So the GPU of a stream is made the current one while DALI runs and while its tensors become torch's.
 """
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,10 +84,25 @@ class BatchStream:
             device_id=self._gpu,
             prefetch_queue_depth=prefetch,
         )
-        self._pipeline.build()
+        with self._on_gpu():
+            self._pipeline.build()
 
-    def next_batch(self) -> Any:
-        """The next DALI TensorList; raises StopIteration after the last and when closed."""
+    def next_clips(self) -> torch.Tensor:
+        """The clips of the next batch, all of one length, uint8 [N, T, H, W, C]; raises StopIteration after the last
+        and when closed."""
+        with self._on_gpu():
+            return from_dlpack(self._run().as_tensor())
+
+    def next_frames(self) -> torch.Tensor:
+        """The frames of the next batch's sequences one after the other, uint8 [sum T, H, W, C]; raises as above."""
+        with self._on_gpu():
+            sequences = self._run()
+            shapes: Sequence[tuple[int, ...]] = sequences.shape()
+            # DALI's list of sequences lies in one piece.
+            return from_dlpack(sequences.as_reshaped_tensor([sum(shape[0] for shape in shapes), *shapes[0][1:]]))
+
+    def _run(self) -> Any:
+        """The next DALI TensorList."""
         if self._pipeline is None:
             raise StopIteration
         # Bound to torch's stream, the batch is ready for what torch runs next, and freed only after that.
@@ -95,6 +114,10 @@ class BatchStream:
             raise error.with_traceback(None) from error.__cause__
         self._in_use.popleft()
         return frames
+
+    def _on_gpu(self) -> AbstractContextManager[Any]:
+        """Makes the GPU of this stream the current one."""
+        return nullcontext() if self._gpu is None else torch.cuda.device(self._gpu)
 
     def close(self) -> None:
         """Dropping the pipeline ends its threads."""
@@ -138,8 +161,3 @@ def _gpu_index(device: str) -> int | None:
     if not torch.cuda.is_available():
         raise AttenGaitError(f"device is {device}, but there is no NVIDIA GPU that torch can use here")
     return int(index) if index else torch.cuda.current_device()
-
-
-def as_torch(tensor: Any) -> torch.Tensor:
-    """A DALI tensor as torch's, in the same memory."""
-    return from_dlpack(tensor)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
@@ -12,6 +13,7 @@ from attengait.evaluation.embeddings import Embeddings, embed_store
 from attengait.model.config import ModelConfig
 from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
+from attengait.model.precision import autocast, computing, resolve_device
 from attengait.pipelines.channels import channels_for, take_channels
 from attengait.pipelines.runs import memory_errors, subjects_of, unseen_subjects
 from attengait.pipelines.stream import SequenceStream
@@ -19,9 +21,10 @@ from attengait.sampling.selection import Spec, parse_subjects
 from attengait.store import Store, open_store
 from attengait.store.joined import describe_kind, picture_kind
 from attengait.store.opening import AnyStore
+from attengait.system.lookup import check_name
 from attengait.system.progress import SILENT, Progress
 from attengait.training.checkpoint import read_record
-from attengait.training.trainer import resolve_device
+from attengait.training.config import PRECISIONS
 
 EMBED_BATCH_FRAMES = 1024
 _OF_CHANNELS = ("encoding_steps_per_px", "encoding_offset")
@@ -38,6 +41,7 @@ def embed(
     *,
     subjects: Spec | None = None,
     device: str = "auto",
+    precision: str = "fp32",
     progress: Progress = SILENT,
 ) -> Embeddings:
     """Embed whole sequences of a store. The same as `attengait embed`.
@@ -48,13 +52,15 @@ def embed(
         subjects: names, numbers and ranges, such as "075-124"; None means those that the run did not train on, and all
             where there is no run to ask.
         device: auto, cpu, cuda or cuda:N; with auto a network stays where it is.
+        precision: fp32, tf32, bf16, fp16, or auto: bf16 where the device computes in it, else fp32. The embeddings
+            record it.
         progress: hears how many sequences are done.
 
     Returns:
         One embedding for each sequence, with its subject, walk and view. `attengait.evaluate` takes it.
 
     Raises:
-        ParameterError: subjects that there are not, or a device that is not there.
+        ParameterError: subjects that there are not, a device that is not there, or a precision that it lacks.
         AttenGaitError: a model or store that cannot be opened, images of another kind than the model was trained on, a
             store of whose subjects none is left, or too little memory.
 
@@ -62,7 +68,7 @@ def embed(
     >>> embeddings.features.shape == (len(store), 62, model.config.embedding_size)
     True
     """
-    return prepare(model, store, subjects=subjects, device=device).embed(progress)
+    return prepare(model, store, subjects=subjects, device=device, precision=precision).embed(progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,8 @@ class Prepared:
 
     network: AttenGait
     """On the device."""
-    device: str
+    device: torch.device
+    precision: str
     store: Store
     indices: NDArray[np.int64]
     """[n]: which sequences of the store."""
@@ -83,17 +90,34 @@ class Prepared:
         sequences = self.store.sequences
         with (
             memory_errors("choose another device"),
+            computing(self.device, self.precision),
+            autocast(self.device, self.precision),
             self.store.reader() as reader,
             SequenceStream(
-                reader, sequences, self.indices, batch_frames=EMBED_BATCH_FRAMES, device=self.device
+                reader, sequences, self.indices, batch_frames=EMBED_BATCH_FRAMES, device=str(self.device)
             ) as stream,
         ):
             batches = ((rows, take_channels(frames, self.channels), lengths) for rows, frames, lengths in stream)
-            return embed_store(self.network, batches, sequences, num_sequences=len(self.indices), progress=progress)
+            return embed_store(
+                self.network,
+                batches,
+                sequences,
+                num_sequences=len(self.indices),
+                precision=self.precision,
+                progress=progress,
+            )
 
 
-def prepare(model: Model, store: AnyStore, *, subjects: Spec | None = None, device: str = "auto") -> Prepared:
+def prepare(
+    model: Model,
+    store: AnyStore,
+    *,
+    subjects: Spec | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+) -> Prepared:
     """Open and check what `embed` takes, and choose the sequences. Raises what `embed` raises before it computes."""
+    check_name(PRECISIONS, precision, "precision")
     opened = open_store(store)
     run: Path | None = None
     if isinstance(model, AttenGait):
@@ -102,7 +126,7 @@ def prepare(model: Model, store: AnyStore, *, subjects: Spec | None = None, devi
     else:
         network, place = load_model(model), device
         run = Path(model)
-    resolved, _ = resolve_device(place, "fp32")
+    resolved, precision = resolve_device(place, precision)
     network.to(resolved)
     channels = channels_for(network.config, opened)
     _check_pictures(network.config, run, opened)
@@ -112,7 +136,9 @@ def prepare(model: Model, store: AnyStore, *, subjects: Spec | None = None, devi
         names = parse_subjects(() if subjects is None else subjects, subjects_of(opened))
     chosen = set(names)
     indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
-    return Prepared(network=network, device=str(resolved), store=opened, indices=indices, channels=channels)
+    return Prepared(
+        network=network, device=resolved, precision=precision, store=opened, indices=indices, channels=channels
+    )
 
 
 def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attengait.errors import ParameterError
+from attengait.errors import ParameterError, require
 from attengait.evaluation import (
     Embeddings,
     EvaluationResult,
@@ -31,6 +31,7 @@ def evaluate(
     distance: str = "l2",
     subjects: Spec | None = None,
     device: str = "auto",
+    precision: str | None = None,
     progress: Progress = SILENT,
 ) -> EvaluationResult:
     """Measure how well people are recognised. The same as `attengait evaluate`.
@@ -43,13 +44,15 @@ def evaluate(
         subjects: names, numbers and ranges, such as "075-124"; None means all embeddings, or what `attengait.embed`
             chooses.
         device: auto, cpu, cuda or cuda:N, for a model.
+        precision: what a model computes in, as for `attengait.embed`; None is fp32.
         progress: hears how many sequences are embedded.
 
     Returns:
         Rank-1 for each condition and probe view, and what was missing; `print` shows it as a table.
 
     Raises:
-        ParameterError: an unknown protocol, distance or subject, embeddings with a store, or a model without one.
+        ParameterError: an unknown protocol, distance or subject, embeddings with a store or a precision, or a model
+            without a store.
         AttenGaitError: a protocol that fits no sequence (said before anything is embedded), what `attengait.embed`
             raises, and a file that cannot be read.
 
@@ -63,10 +66,11 @@ def evaluate(
             raise ParameterError(f"store is {store}, but must be left out where there are embeddings")
         from attengait.pipelines.embed import prepare
 
-        prepared = prepare(what, store, subjects=subjects, device=device)
+        prepared = prepare(what, store, subjects=subjects, device=device, precision=precision or "fp32")
         sequences, rows = prepared.store.sequences, prepared.indices
         check_fit(protocol, sequences.walk[rows], sequences.view[rows], where=str(prepared.store.location))
         return evaluate_embeddings(prepared.embed(progress), protocol=protocol, distance=distance)
+    require(precision is None, "precision", precision, "left out where there are embeddings")
     if isinstance(what, Embeddings):
         embeddings, where = what, "the embeddings"
     elif isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".npz":

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, require
-from attengait.pipelines.batches import Batch, BatchStream, as_torch
+from attengait.pipelines.batches import Batch, BatchStream
 from attengait.pipelines.runs import subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.sampling.rules import ClipRules
@@ -173,11 +173,10 @@ class ClipStream:
         if self._is_over:
             raise StopIteration
         try:
-            frames = self._frames.next_batch()
+            clips = self._frames.next_clips()
         except StopIteration:
             self._is_over = True
             raise
-        clips = as_torch(frames.as_tensor())
         planned = self._ahead.popleft()
         self._next_step = planned.step + 1
         return ClipBatch(
@@ -309,11 +308,9 @@ class SequenceStream:
         return self
 
     def __next__(self) -> tuple[NDArray[np.int64], torch.Tensor, NDArray[np.int64]]:
-        frames = self._frames.next_batch()
+        frames = self._frames.next_frames()
         indices, lengths = next(self._batches)
-        # DALI's list of sequences lies in one piece, one sequence after the other.
-        shape = [int(lengths.sum()), *frames.shape()[0][1:]]
-        return indices, as_torch(frames.as_reshaped_tensor(shape)), lengths
+        return indices, frames, lengths
 
     def close(self) -> None:
         """Stop prefetching and let go of all threads; batches given out stay valid."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.model.config import FRAME_PIXELS
+from attengait.model.precision import resolve_device
 from attengait.model.run_folder import RECORD_NAME
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
@@ -24,7 +25,7 @@ from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RUN_FILES, RunRecord, read_record, write_record
 from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
 from attengait.training.partition import read_partition, with_partition
-from attengait.training.trainer import Trainer, TrainingResult, resolve_device
+from attengait.training.trainer import Trainer, TrainingResult
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def train(
             `attengait train --show-settings`.
         partition: a JSON file of OpenGait. Subjects in its TRAIN_SET are trained on, and subjects in neither TRAIN_SET
             nor TEST_SET are left out. It goes with one store, and with no train_subjects in `settings`.
-        resume: continue the run in `out` from its checkpoint, with the very same numbers.
+        resume: continue the run in `out` from its checkpoint, as if it had never stopped.
         progress: hears how far it is.
         stop: another thread may set it to end the run after its step, with a checkpoint.
 

@@ -19,7 +19,10 @@ def state():
         "torch random state": hash(torch.random.get_rng_state().numpy().tobytes()),
         "numpy random state": hash(repr(numpy.random.get_state())),
         "torch": (torch.get_num_threads(), torch.get_default_dtype(), torch.are_deterministic_algorithms_enabled(),
-                  torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision(), torch.is_grad_enabled()),
+                  torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32,
+                  torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision,
+                  torch.backends.mkldnn.matmul.fp32_precision, torch.get_float32_matmul_precision(),
+                  torch.is_grad_enabled()),
         "opencv": (cv2.getNumThreads(), cv2.utils.logging.getLogLevel(), cv2.ocl.useOpenCL()),
         "numcodecs": numcodecs.blosc.use_threads,
         "malloc": calls[:],
@@ -47,7 +50,8 @@ def use(old_store, folder):
     walkers = {"frames": folder / "walkers" / "rgb", "silhouettes": folder / "walkers" / "silh"}
     attengait.preprocess("casia-b", folder / "walkers.zarr", **walkers, codec="lz4")
     store = attengait.open_store(old_store)
-    settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "stop_after_steps": 2, "device": "cpu"}
+    settings = {"subjects_per_batch": 2, "clips_per_subject": 2, "stop_after_steps": 2, "device": "cpu",
+                "deterministic": True}
     for cache in ("none", "host"):
         result = attengait.train(store, folder / cache, preset="demo", settings=settings | {"cache": cache})
         assert result.steps == 2

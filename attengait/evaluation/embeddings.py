@@ -2,8 +2,9 @@
 
 The file has four arrays of one length n: `features` float32 [n, parts, D], and as text `subjects`, `views`, `sequences`
 (the walk, like "nm-01"). Whole numbers are accepted for subjects and views: 75 is subject "075" and 0 is view "000".
-A fifth, `feature_axes`, says what the axes of the features are: "sequence", "part", "number". Files of version 0.1.0
-and of other programs lack it. NumPy alone reads and writes the file: evaluating it needs no torch.
+A fifth, `feature_axes`, says what the axes of the features are: "sequence", "part", "number". A sixth, `precision`, is
+what the network computed in, such as "fp32". Files of version 0.1.0 and of other programs lack both. NumPy alone reads
+and writes the file: evaluating it needs no torch.
 """
 
 import io
@@ -34,6 +35,8 @@ ATTENGAIT_PARTS = 62
 
 _ARRAYS = ("features", "subjects", "views", "sequences")
 _AXES = "feature_axes"
+_PRECISION = "precision"
+_PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 _PARTS_FIRST = ("sequence", "part", "number")
 
 
@@ -59,6 +62,8 @@ class Embeddings:
     """[n], the walk, like "nm-01"."""
     feature_order: Literal["parts-first"] | None = None
     """`parts-first` states that features is [n, parts, D]. None: a shape that may be [n, D, parts] is refused."""
+    precision: str | None = None
+    """What the network computed in: fp32, tf32, bf16 or fp16. None where it is not known."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape[1:]:
@@ -150,6 +155,8 @@ def save_embeddings(path: Path, embeddings: Embeddings) -> None:
     content = io.BytesIO()
     arrays: dict[str, Any] = {name: getattr(embeddings, name) for name in _ARRAYS}
     arrays[_AXES] = np.array(_PARTS_FIRST)
+    if embeddings.precision is not None:
+        arrays[_PRECISION] = np.array(embeddings.precision)
     np.savez(content, **arrays)
     write_atomically(path, content.getvalue())
 
@@ -166,7 +173,7 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
     orders = get_args(FeatureOrder)
     require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
     try:
-        arrays = read_arrays(path, (*_ARRAYS, _AXES))
+        arrays = read_arrays(path, (*_ARRAYS, _AXES, _PRECISION))
     except OSError as error:
         raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
     except NpzError as error:
@@ -188,9 +195,17 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
         features = _numbers(arrays["features"])
         if feature_order == "parts-last":
             return Embeddings.from_opengait(features=features, **names)
-        return Embeddings(features=features, **names, feature_order=feature_order)
+        precision = _precision(arrays[_PRECISION]) if {_AXES, _PRECISION} <= arrays.keys() else None
+        return Embeddings(features=features, **names, feature_order=feature_order, precision=precision)
     except AttenGaitError as error:
         raise AttenGaitError(f"embeddings {path}: {error}") from error
+
+
+def _precision(value: NDArray[Any]) -> str:
+    text = str(value) if value.shape == () and value.dtype.kind == "U" else ""
+    if text not in _PRECISIONS:
+        raise AttenGaitError(f"{_PRECISION} is {value.tolist()!r}, but must be one of {', '.join(_PRECISIONS)}")
+    return text
 
 
 def _numbers(features: NDArray[Any]) -> NDArray[np.float32]:
@@ -223,13 +238,15 @@ def embed_store(
     sequences: "Sequences",
     *,
     num_sequences: int,
+    precision: str | None = None,
     progress: Progress = SILENT,
 ) -> Embeddings:
     """Embed whole walks as `stream` delivers them.
 
     `stream` gives (indices [n] into `sequences`, frames uint8 [sum T, H, W, C], lengths [n] in frames) in any order;
-    the result is in that of `sequences`. `num_sequences` are to come in all; only `progress` needs to know it. Raises
-    AttenGaitError if the stream is empty or an embedding is not finite.
+    the result is in that of `sequences`. `num_sequences` are to come in all; only `progress` needs to know it.
+    `precision` is what the model computes in, which the result records. Raises AttenGaitError if the stream is empty or
+    an embedding is not finite.
     """
     indices: list[int] = []
     batches: list[NDArray[np.float32]] = []
@@ -247,6 +264,7 @@ def embed_store(
         views=_text(sequences.view, rows),
         sequences=_text(sequences.walk, rows),
         feature_order="parts-first",
+        precision=precision,
     )
 
 

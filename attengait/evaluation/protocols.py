@@ -1,7 +1,7 @@
 """The evaluation protocols, by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,4 +72,4 @@ def evaluate_embeddings(embeddings: Embeddings, *, protocol: str = "casia-b", di
     """
     check_names(protocol, distance)
     check_fit(protocol, embeddings.sequences, embeddings.views, where="the embeddings")
-    return PROTOCOLS[protocol].evaluate(embeddings, distance)
+    return replace(PROTOCOLS[protocol].evaluate(embeddings, distance), precision=embeddings.precision)

@@ -52,6 +52,8 @@ class EvaluationResult:
     """Sequences of walks that the protocol does not use."""
     missing: tuple[str, ...]
     """What is not there, one phrase each."""
+    precision: str | None = None
+    """What the embeddings were computed in, such as fp32; None where they do not say it."""
     remarks: tuple[str, ...] = ()
     """How what is unmatched, repeated or unused was counted, one phrase each."""
 
@@ -107,6 +109,7 @@ class EvaluationResult:
         result: dict[str, Any] = {
             "protocol": self.protocol,
             "distance": self.distance,
+            "precision": self.precision,
             "rank1": _with_means(self.rank1),
         }
         if self.mean_average_precision is not None:

@@ -22,7 +22,7 @@ from attengait.system.lookup import check_name
 
 Group = TypeVar("Group")
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
 
 _MAX_NUMBER = 2**64
@@ -167,7 +167,11 @@ class RunSettings:
     check_frames: bool = True
     """Whether the checksum of each sequence is checked when it is first read."""
     precision: str = "auto"
-    """fp32, bf16, fp16 (with loss scaling), or auto: bf16 where the device computes in it, else fp32."""
+    """fp32, tf32 (on NVIDIA GPUs since Ampere), bf16, fp16 (with loss scaling), or auto: bf16 where the device
+    computes in it, else fp32."""
+    deterministic: bool = False
+    """Whether only algorithms are used that give the same bits in every run on the same machine; on a GPU they are
+    slower."""
     seed: int = 0
     """Of initial weights, batches, augmentation and dropout."""
     checkpoint_every_steps: int = 500

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from attengait.errors import AttenGaitError, ParameterError
+from attengait.errors import AttenGaitError
 from attengait.model.config import ModelConfig
 from attengait.model.loading import shapes_of
 from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
 from attengait.model.net import AttenGait
+from attengait.model.precision import autocast, computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.system.machine import available_memory_bytes
 from attengait.system.progress import SILENT, Progress, duration
@@ -108,12 +109,15 @@ class Trainer:
         On a CPU it is faster after `attengait.system.memory.keep_freed_memory()`, which the command line calls.
 
         Raises AttenGaitError when a loss or gradient is not finite, naming the step, the batch's sequences and the
-        learning rate; the last checkpoint stays.
+        learning rate, where the last checkpoint stays; and where the setting `deterministic` is not possible.
         """
         config = self.config
         device, precision = resolve_device(config.run.device, config.run.precision)
         # The caller's random state stays as it is. Only this device and the CPU are seeded.
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with (
+            computing(device, precision, deterministic=config.run.deterministic),
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+        ):
             return self._train(device, precision, resume=resume)
 
     def _train(self, device: torch.device, precision: str, *, resume: bool) -> TrainingResult:
@@ -194,7 +198,7 @@ class Trainer:
         targets = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
         mixed = augment(clips, targets, config.optimiser, generator)
         with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
-        with torch.autocast(device.type, _DTYPES[precision], enabled=precision != "fp32"):
+        with autocast(device, precision):
             embeddings = model(mixed.frames)  # [N, 62, D]
             logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
         losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser)
@@ -258,24 +262,6 @@ def loss_terms(
     return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
 
-def resolve_device(device: str, precision: str) -> tuple[torch.device, str]:
-    """Turn `auto` into what this machine has. Raises ParameterError for a device that is not there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        resolved = torch.device("meta")
-    if resolved.type not in ("cpu", "cuda"):
-        raise ParameterError(f"device is {device!r}, but must be auto, cpu, cuda or cuda:N")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        number = torch.cuda.device_count()
-        raise ParameterError(f"device is {device!r}, but must be on this machine, which has {number} CUDA devices")
-    if precision == "auto":
-        precision = "bf16" if _computes_in_bf16(resolved) else "fp32"
-    return resolved, precision
-
-
 def step_seed(seed: int, step: int) -> int:
     """Return the 63-bit seed of a step's dropout and augmentation (SplitMix64 of both numbers)."""
     mask = 2**64 - 1
@@ -291,17 +277,6 @@ def _seed(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
-
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def _computes_in_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # Processors without these instructions emulate bf16 more slowly than they compute float32.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def _write_scalars(scalars: Any, report: StepReport) -> None:

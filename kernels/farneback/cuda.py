@@ -93,6 +93,22 @@ def expansion_weights(poly_n: int, poly_sigma: float) -> ExpansionWeights:
     )
 
 
+@functools.lru_cache(maxsize=256)
+def bilinear_taps(size: int, source_size: int) -> NDArray[np.int32]:
+    """Where each of `size` pixels looks in a row of `source_size` pixels under bilinear resizing with half-pixel
+    centres.
+
+    Returns int32 [size, 2]: the index of the first of two neighbours, and the bits of the second one's share, float32.
+    """
+    # OpenCV rounds to float32 only here.
+    centres = ((np.arange(size) + 0.5) * (source_size / size) - 0.5).astype(np.float32)
+    indices = np.floor(centres)
+    shares = centres - indices
+    shares[(indices < 0) | (indices >= source_size - 1)] = 0
+    indices = indices.clip(0, source_size - 1)
+    return np.stack([indices.astype(np.int32), shares.view(np.int32)], axis=1)
+
+
 def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
     """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
     radius = parameters.winsize // 2
@@ -105,20 +121,28 @@ def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
     return weights.astype(np.float32)
 
 
+def check_parameters(parameters: FarnebackParameters) -> None:
+    """Raise ParameterError if the window or the neighbourhood is too large for the shared memory of a block."""
+    fits = 3 * EXPANSION_H * (TILE_W + 2 * parameters.poly_n) * 4 <= SHARED_BYTES
+    require(fits, "poly_n", parameters.poly_n, "at most 240 for flow cuda")
+    _tile_height(parameters)
+
+
 class DeviceFarneback:
     """Flow and pictures of batches that lie on one device."""
 
     def __init__(self, device: Device, parameters: FarnebackParameters) -> None:
-        """Raises ParameterError if the window or the neighbourhood is too large for the shared memory of a block."""
+        """Raises what `check_parameters` does."""
+        check_parameters(parameters)
         self.device = device
         self._parameters = parameters
+        self._window = window_weights(parameters)
+        self._constants: dict[bytes, Array] = {}
         self._defines = {
             "POLY_N": parameters.poly_n,
             "RADIUS": parameters.winsize // 2,
             "TILE_H": _tile_height(parameters),
         }
-        fits = 3 * EXPANSION_H * (TILE_W + 2 * parameters.poly_n) * 4 <= SHARED_BYTES
-        require(fits, "poly_n", parameters.poly_n, "at most 240 for flow cuda")
 
     def flow(self, frames: Array, pairs: Array) -> tuple[Array, Array]:
         """Return the flow of each pair, float32 [P, H, W, 2], and its largest squared magnitude, float32 [P].
@@ -130,7 +154,7 @@ class DeviceFarneback:
         num_frames, height, width = frames.shape
         num_pairs = len(pairs)
         weights = expansion_weights(p.poly_n, p.poly_sigma)
-        taps, window = self._constants
+        taps, window = self._constant(weights.taps), self._constant(self._window)
         squares = xp.zeros(num_pairs, xp.uint32)
         flows, flow_width, flow_height = xp.zeros((1, 1, 1, 2), xp.float32), 0, 0  # none yet
         levels = pyramid(width, height, p)
@@ -138,11 +162,15 @@ class DeviceFarneback:
             w, h = np.int32(level.width), np.int32(level.height)
             num_pixels = level.width * level.height
             images = xp.empty((num_frames, level.height, level.width), xp.float32)
-            blur = self.device.upload(level.blur)
+            blur = self._constant(level.blur)
+            columns, rows = self._taps(level, width, height)
             self._launch(
                 "shrink",
                 (_blocks(num_pixels, THREADS), 1, num_frames),
-                (frames, images, np.int32(width), np.int32(height), w, h, blur, np.int32(len(level.blur) // 2)),
+                (
+                    *(frames, images, np.int32(width), np.int32(height), w, h),
+                    *(columns, rows, blur, np.int32(len(level.blur) // 2)),
+                ),
             )
             expansions = xp.empty((num_frames, 5, level.height, level.width), xp.float32)
             self._launch(
@@ -154,13 +182,15 @@ class DeviceFarneback:
             finer = xp.empty((num_pairs, level.height, level.width, 2), xp.float32)
             tiles = (_blocks(level.width, TILE_W), _blocks(level.height, self._defines["TILE_H"]), num_pairs)
             scale = np.float32(1 / p.pyr_scale)
+            if flow_width:
+                columns, rows = self._taps(level, flow_width, flow_height)
             for iteration in range(p.iterations):
                 self._launch(
                     "set_up",
                     (_blocks(num_pixels, THREADS), 1, num_pairs),
                     (
-                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height), scale),
-                        *(equations, w, h),
+                        *(expansions, pairs, flows, np.int32(flow_width), np.int32(flow_height)),
+                        *(columns, rows, scale, equations, w, h),
                     ),
                 )
                 flows, flow_width, flow_height, scale = finer, level.width, level.height, np.float32(1)
@@ -195,20 +225,24 @@ class DeviceFarneback:
                 defines,
             )
         else:
-            arguments = (flows, squares, crops, self._wheel, pictures, w, h)
+            arguments = (flows, squares, crops, self._constant(_wheel()), pictures, w, h)
             launch("pictures/crop.cu", "crop_colours", grid, arguments, defines)
         return pictures
 
-    @functools.cached_property
-    def _constants(self) -> tuple[Array, Array]:
-        p = self._parameters
-        taps = expansion_weights(p.poly_n, p.poly_sigma).taps
-        return self.device.upload(taps), self.device.upload(window_weights(p))
+    def _taps(self, level: Level, width: int, height: int) -> tuple[Array, Array]:
+        """Where the columns and the rows of a level look in a picture of width x height."""
+        return (
+            self._constant(bilinear_taps(level.width, width)),
+            self._constant(bilinear_taps(level.height, height)),
+        )
 
-    @functools.cached_property
-    def _wheel(self) -> Array:
-        wheel = colour_wheel()
-        return self.device.upload(np.concatenate([wheel, wheel[:1]]))
+    def _constant(self, values: NDArray[np.float32] | NDArray[np.int32]) -> Array:
+        """Values on the device, uploaded once and whole for any stream: another one would not wait for the upload."""
+        key = values.tobytes()
+        if key not in self._constants:
+            self._constants[key] = self.device.upload(values)
+            self.device.wait()
+        return self._constants[key]
 
     def _launch(self, kernel: str, grid: tuple[int, int, int], arguments: tuple[object, ...]) -> None:
         self.device.launch("farneback/farneback.cu", kernel, grid, arguments, self._defines)
@@ -302,6 +336,13 @@ def pair_bytes(height: int, width: int) -> int:
 def missing() -> str | None:
     """Return None if the backend `cuda` can be used, else one sentence that says why not."""
     return cuda_missing()
+
+
+@functools.cache
+def _wheel() -> NDArray[np.float32]:
+    """The colour wheel, float32 [56, 3], with the first colour once more at its end."""
+    wheel = colour_wheel()
+    return np.concatenate([wheel, wheel[:1]])
 
 
 def _level(width: int, height: int, scale: float) -> Level:

@@ -23,21 +23,17 @@
 #define EXPANSION_H 8
 #define STRIP 4  // rows, then columns, that one thread of `solve` sums at a time
 
+// Taps that a loop takes without a jump: all of them for the sizes in use, a few for larger ones. The time of the
+// compiler grows with the square of this number and more: it took minutes for all 481 taps of POLY_N 240.
+constexpr int EXPANSION_UNROLL = POLY_N <= 7 ? 2 * POLY_N + 1 : 4;
+constexpr int WINDOW_UNROLL = RADIUS <= 10 ? 2 * RADIUS + STRIP : 4;
+
+// Where a pixel looks in a longer or shorter row under bilinear resizing with half-pixel centres. Python computes these
+// (`bilinear_taps`): they take 64-bit arithmetic, which is slow on many GPUs.
 struct Tap {
     int index;    // of the first of two neighbours
     float share;  // of the second one
 };
-
-// Where pixel `i` of `n` looks in a row of `n_source` pixels under bilinear resizing with half-pixel centres.
-__device__ __forceinline__ Tap bilinear(int i, int n, int n_source) {
-    // OpenCV rounds to float32 only here.
-    const float centre = float((i + 0.5) * (double(n_source) / n) - 0.5);
-    const float floor_ = floorf(centre);
-    const int index = int(floor_);
-    if (index < 0) return {0, 0.0f};
-    if (index >= n_source - 1) return {n_source - 1, 0.0f};
-    return {index, centre - floor_};
-}
 
 __device__ __forceinline__ int reflect_101(int i, int n) {
     if (i < 0) i = -i;
@@ -52,15 +48,16 @@ __device__ __forceinline__ float blurred_weight(const float* blur, int k, int ra
 }
 
 // Gaussian blur of the full-size frame (border reflected) and bilinear resizing to the level, in one.
-// blur: float [2 * blur_radius + 1]. Grid: (ceil(w * h / THREADS), 1, N).
+// columns: Tap [w] into W, rows: Tap [h] into H. blur: float [2 * blur_radius + 1]. Grid: (ceil(w * h / THREADS), 1, N).
 extern "C" __global__ void __launch_bounds__(THREADS)
     shrink(const unsigned char* __restrict__ frames, float* __restrict__ images, int W, int H, int w, int h,
-           const float* __restrict__ blur, int blur_radius) {
+           const Tap* __restrict__ columns, const Tap* __restrict__ rows, const float* __restrict__ blur,
+           int blur_radius) {
     const unsigned char* frame = frames + size_t(blockIdx.z) * W * H;
     PHASE {
         const int pixel = blockIdx.x * THREADS + threadIdx.x;
         if (pixel >= w * h) continue;
-        const Tap across = bilinear(pixel % w, w, W), down = bilinear(pixel / w, h, H);
+        const Tap across = columns[pixel % w], down = rows[pixel / w];
         float sum = 0.0f;
         for (int j = 0; j < 2 * blur_radius + 2; ++j) {
             const unsigned char* row = frame + reflect_101(down.index - blur_radius + j, H) * W;
@@ -93,7 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const int row = item / SPAN, column = item % SPAN;
             const float* from = image + clamp(left + column - POLY_N, w - 1);
             float sum = 0.0f, first = 0.0f, second = 0.0f;
-#pragma unroll
+#pragma unroll EXPANSION_UNROLL
             for (int k = 0; k < TAPS; ++k) {
                 // 128 is subtracted: this changes no coefficient, and smaller numbers have smaller rounding errors.
                 const float value = from[clamp(top + row + k - POLY_N, h - 1) * w] - 128.0f;
@@ -111,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int x = left + column, y = top + row;
         if (x >= w || y >= h) continue;
         float b1 = 0.0f, b2 = 0.0f, b3 = 0.0f, b4 = 0.0f, b5 = 0.0f, b6 = 0.0f;
-#pragma unroll
+#pragma unroll EXPANSION_UNROLL
         for (int k = 0; k < TAPS; ++k) {
             const float sum = columns[0][row][column + k], first = columns[1][row][column + k];
             b1 += g[k] * sum;
@@ -137,12 +134,12 @@ __device__ __forceinline__ float edge_weight(int i, int n) {
     return distance < 2 ? 0.14f : distance < 5 ? 0.4472f : 1.0f;
 }
 
-__device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w, int flow_h, float scale, int x, int y,
-                                                int w, int h) {
+__device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w, int flow_h, const Tap* columns,
+                                                const Tap* rows, float scale, int x, int y, int w, int h) {
     if (flow_w == 0) return make_float2(0.0f, 0.0f);
     const float2* flow = flows + size_t(blockIdx.z) * flow_w * flow_h;
     if (flow_w == w && flow_h == h) return make_float2(scale * flow[y * w + x].x, scale * flow[y * w + x].y);
-    const Tap across = bilinear(x, w, flow_w), down = bilinear(y, h, flow_h);
+    const Tap across = columns[x], down = rows[y];
     const int right = across.index + 1 < flow_w ? 1 : 0, below = down.index + 1 < flow_h ? flow_w : 0;
     const float2* from = flow + down.index * flow_w + across.index;
     const float2 a = from[0], b = from[right], c = from[below], d = from[below + right];
@@ -155,10 +152,12 @@ __device__ __forceinline__ float2 starting_flow(const float2* flows, int flow_w,
 // The entries of the 2 x 2 equation system of each pixel (a11, a12, a22, b1, b2) from both expansions, the second one
 // sampled where the present flow points to.
 // flows: float2 [P, flow_h, flow_w], resized and multiplied by `scale`: the present flow (scale 1), that of the next
-// coarser level, or no flow at all (flow_w 0). Grid: (ceil(w * h / THREADS), 1, P).
+// coarser level, or no flow at all (flow_w 0). columns: Tap [w] into flow_w, rows: Tap [h] into flow_h, which are read
+// where these sizes differ. Grid: (ceil(w * h / THREADS), 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
     set_up(const float* __restrict__ expansions, const int* __restrict__ pairs, const float2* __restrict__ flows,
-           int flow_w, int flow_h, float scale, float* __restrict__ equations, int w, int h) {
+           int flow_w, int flow_h, const Tap* __restrict__ columns, const Tap* __restrict__ rows, float scale,
+           float* __restrict__ equations, int w, int h) {
     const int plane = w * h;
     const float* first = expansions + size_t(pairs[2 * blockIdx.z]) * 5 * plane;
     const float* second = expansions + size_t(pairs[2 * blockIdx.z + 1]) * 5 * plane;
@@ -166,7 +165,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         const int pixel = blockIdx.x * THREADS + threadIdx.x;
         if (pixel >= plane) continue;
         const int x = pixel % w, y = pixel / w;
-        const float2 flow = starting_flow(flows, flow_w, flow_h, scale, x, y, w, h);
+        const float2 flow = starting_flow(flows, flow_w, flow_h, columns, rows, scale, x, y, w, h);
         const float u = x + flow.x, v = y + flow.y;
         const float r0 = first[pixel], r1 = first[plane + pixel];
         float yy = first[2 * plane + pixel], xx = first[3 * plane + pixel], xy = first[4 * plane + pixel];
@@ -230,7 +229,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const float* from = equation + c * plane + clamp(left + column - RADIUS, w - 1);
             const int row = strip * STRIP;
             float sums[STRIP] = {};
-#pragma unroll
+#pragma unroll WINDOW_UNROLL
             for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
                 const float value = from[clamp(top + row + k - RADIUS, h - 1) * w];
 #pragma unroll
@@ -251,7 +250,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float m[5][STRIP] = {};
 #pragma unroll
             for (int c = 0; c < 5; ++c) {
-#pragma unroll
+#pragma unroll WINDOW_UNROLL
                 for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
                     const float value = columns[c][row][column + k];
 #pragma unroll

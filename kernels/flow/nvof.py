@@ -36,14 +36,19 @@ MAX_RUN = 16
 _PROBE_SIZE_PX = 256
 
 
-def missing() -> str | None:
-    """None if the hardware can be used, else one sentence that says why not. The last check computes a flow."""
+def missing(gpu: int = 0) -> str | None:
+    """None if the hardware of a GPU, counted from 0, can be used, else one sentence that says why not.
+
+    The last check computes a flow.
+    """
     driver = find_driver()
     if not driver.gpus:
         return f"it needs an NVIDIA GPU, but {driver.problem}"
-    gpu = driver.gpus[0]
-    if gpu.compute_capability < FIRST_WITH_HARDWARE_FLOW:
-        return f"it needs a GPU with optical flow hardware (Turing or later), which {gpu.name} lacks"
+    if gpu >= len(driver.gpus):
+        return f"there is no GPU {gpu}: this machine has {len(driver.gpus)}, counted from 0"
+    found_gpu = driver.gpus[gpu]
+    if found_gpu.compute_capability < FIRST_WITH_HARDWARE_FLOW:
+        return f"it needs a GPU with optical flow hardware (Turing or later), which {found_gpu.name} lacks"
     if load_library("libnvidia-opticalflow.so.1") is None:
         return (
             "it needs libnvidia-opticalflow.so.1, a part of the NVIDIA driver "
@@ -53,15 +58,15 @@ def missing() -> str | None:
         importlib.import_module("nvidia.dali")
     except ImportError as error:
         return f"it needs NVIDIA DALI ({error}): {how_to_install('cuda12', 'cuda13')}"
-    found = _try_grids()
+    found = _try_grids(gpu)
     return found if isinstance(found, str) else None
 
 
-def recorded_parameters() -> dict[str, Any]:
+def recorded_parameters(gpu: int = 0) -> dict[str, Any]:
     """The parameters that decide the result, for the store. Raises AttenGaitError without usable hardware."""
-    grid = _finest_grid()
+    grid = _finest_grid(gpu)
     return {
-        "device": find_driver().gpus[0].name,
+        "device": find_driver().gpus[gpu].name,
         "output_grid": grid,
         "preset": PRESET,
         "temporal_hints": False,
@@ -70,11 +75,11 @@ def recorded_parameters() -> dict[str, Any]:
 
 
 class HardwareFlow(FlowBackend):
-    """Flow by the GPU's hardware. It does not use Farneback's parameters."""
+    """Flow by the hardware of a GPU, counted from 0. It does not use Farneback's parameters."""
 
-    def __init__(self, parameters: FarnebackParameters) -> None:
-        self._grid = _finest_grid()
-        self._pipeline = _pipeline(self._grid)
+    def __init__(self, parameters: FarnebackParameters, *, gpu: int = 0) -> None:
+        self._grid = _finest_grid(gpu)
+        self._pipeline = _pipeline(self._grid, gpu)
 
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield the pairs' flows; the hardware works on up to MAX_RUN pairs at a time.
@@ -141,13 +146,13 @@ def flow_graph(output_grid: int) -> Any:
     )
 
 
-@lru_cache(maxsize=len(GRIDS))
-def _pipeline(output_grid: int) -> Any:
+@lru_cache(maxsize=64)
+def _pipeline(output_grid: int, gpu: int) -> Any:
     """A built pipeline, kept for the process: it takes pictures of any size."""
     from nvidia.dali import pipeline_def
 
     # Each run waits for its result: nothing is prefetched.
-    options = {"batch_size": 1, "num_threads": 1, "device_id": 0, "prefetch_queue_depth": 1}
+    options = {"batch_size": 1, "num_threads": 1, "device_id": gpu, "prefetch_queue_depth": 1}
     pipeline = pipeline_def(flow_graph, exec_async=False, exec_pipelined=False, **options)(output_grid)
     pipeline.build()
     return pipeline
@@ -160,14 +165,14 @@ def _run(pipeline: Any, sequence: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.array(fields.as_cpu().at(0), np.float32)
 
 
-@lru_cache(maxsize=1)
-def _try_grids() -> int | str:
-    """The finest grid of the device, or a sentence that says why there is none."""
+@lru_cache(maxsize=64)
+def _try_grids(gpu: int) -> int | str:
+    """The finest grid of a GPU, or a sentence that says why there is none."""
     blank = np.zeros((2, _PROBE_SIZE_PX, _PROBE_SIZE_PX, 1), np.uint8)
     problem = "it offers no grid"
     for grid in GRIDS:
         try:
-            _run(_pipeline(grid), blank)
+            _run(_pipeline(grid, gpu), blank)
             return grid
         except RuntimeError as error:
             problem = reason(error)
@@ -176,8 +181,8 @@ def _try_grids() -> int | str:
     return f"the optical flow hardware does not answer: {problem}"
 
 
-def _finest_grid() -> int:
-    found = _try_grids()
+def _finest_grid(gpu: int) -> int:
+    found = _try_grids(gpu)
     if isinstance(found, str):
         raise AttenGaitError(found)
     return found

@@ -81,16 +81,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// Sum of one column of a silhouette whose rows top to bottom are resized to SIZE x width.
+// Sum of one column of a silhouette whose rows top to bottom are resized to SIZE x width. taps: those of the SIZE rows.
 __device__ __forceinline__ int column_mass(const unsigned char* silhouette, int W, int top, int rows, int width,
-                                           int column) {
+                                           const Cubic* taps, int column) {
     const Cubic across = cubic(column, 1.0 / (double(width) / W));
-    const double scale = 1.0 / (double(SIZE) / rows);
     int columns[4];
     for (int i = 0; i < 4; ++i) columns[i] = clamp(across.index - 1 + i, W - 1);
     int mass = 0;
     for (int y = 0; y < SIZE; ++y) {
-        const Cubic down = cubic(y, scale);
+        const Cubic& down = taps[y];
         float sums[4];
         for (int j = 0; j < 4; ++j) {
             const unsigned char* row = silhouette + (top + clamp(down.index - 1 + j, rows - 1)) * W;
@@ -106,6 +105,7 @@ __device__ __forceinline__ int column_mass(const unsigned char* silhouette, int 
 extern "C" __global__ void __launch_bounds__(THREADS)
     find_middles(const unsigned char* __restrict__ silhouettes, int* __restrict__ crops, int W, int H) {
     __shared__ int masses[THREADS];
+    __shared__ Cubic taps[SIZE];
     __shared__ long long total, passed;
     __shared__ int middle;
     const unsigned char* silhouette = silhouettes + size_t(blockIdx.z) * W * H;
@@ -114,13 +114,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     PHASE {
         if (threadIdx.x == 0) total = 0, passed = 0, middle = -1;
+#pragma unroll 1
+        for (int y = threadIdx.x; y < SIZE; y += THREADS) taps[y] = cubic(y, 1.0 / (double(SIZE) / rows));
     }
     // Two sweeps over the columns, THREADS at a time: the first for the whole mass, the second for the middle column.
     for (int sweep = 0; sweep < 2; ++sweep) {
         for (int start = 0; start < width; start += THREADS) {
             PHASE {
                 const int column = start + threadIdx.x;
-                masses[threadIdx.x] = column < width ? column_mass(silhouette, W, top, rows, width, column) : 0;
+                masses[threadIdx.x] = column < width ? column_mass(silhouette, W, top, rows, width, taps, column) : 0;
             }
             PHASE {
                 if (threadIdx.x != 0) continue;
@@ -141,21 +143,26 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 }
 
 // One row of a crop: it knows the pixels of the whole picture that its 4 x (4 SIZE) taps read. Taps outside the picture
-// are not read.
+// are not read. A block shares it: its weights are computed in 64 bits, which is slow on many GPUs.
 struct Row {
     int top, rows, width, left;
-    double scale_x;
-    Cubic down;
+    Cubic down, across[SIZE];
 
-    __device__ __forceinline__ Row(const int* crop, int W, int y)
-        : top(crop[0]), rows(crop[1] - crop[0]), width(crop[2]), left(crop[3]), scale_x(1.0 / (double(crop[2]) / W)),
-          down(cubic(y, 1.0 / (double(SIZE) / rows))) {}
-
-    // Column of the resized picture, and whether it is one, behind column `x` of the crop.
+    // Filled by all threads of a block, in a phase of its own, for row `y` of the crop.
+    __device__ __forceinline__ void fill(const int* crop, int W, int y) {
+        if (threadIdx.x == 0) top = crop[0], rows = crop[1] - crop[0], width = crop[2], left = crop[3];
+#pragma unroll 1
+        for (int i = threadIdx.x; i <= SIZE; i += THREADS) {
+            const bool is_column = i < SIZE;
+            const double ratio = is_column ? double(crop[2]) / W : double(SIZE) / (crop[1] - crop[0]);
+            (is_column ? across[i] : down) = cubic(is_column ? crop[3] + i : y, 1.0 / ratio);
+        }
+    }
+    // Whether there is a column of the resized picture behind column `x` of the crop.
     __device__ __forceinline__ bool is_inside(int x) const { return left + x >= 0 && left + x < width; }
-    __device__ __forceinline__ Cubic across(int x) const { return cubic(left + x, scale_x); }
-    __device__ __forceinline__ int pixel(const Cubic& across, int i, int j, int W) const {
-        return (top + clamp(down.index - 1 + j, rows - 1)) * W + clamp(across.index - 1 + i, W - 1);
+    // What tap `i` of column `x` reads in row `j` of four.
+    __device__ __forceinline__ int pixel(int x, int i, int j, int W) const {
+        return (top + clamp(down.index - 1 + j, rows - 1)) * W + clamp(across[x].index - 1 + i, W - 1);
     }
 };
 
@@ -184,28 +191,26 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
                  const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
     __shared__ unsigned char taps[4][4 * SIZE][3];
+    __shared__ Row row;
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
-    const int* crop = crops + 4 * blockIdx.z;
+    PHASE { row.fill(crops + 4 * blockIdx.z, W, blockIdx.x); }
     PHASE {
-        const Row row(crop, W, blockIdx.x);
         const float largest = sqrtf(__uint_as_float(squares[blockIdx.z]));
         for (int tap = threadIdx.x; tap < 16 * SIZE; tap += THREADS) {
             const int j = tap / (4 * SIZE), x = tap / 4 % SIZE, i = tap % 4;
             if (!row.is_inside(x)) continue;
-            colour(flow[row.pixel(row.across(x), i, j, W)], largest, wheel, taps[j][4 * x + i]);
+            colour(flow[row.pixel(x, i, j, W)], largest, wheel, taps[j][4 * x + i]);
         }
     }
     PHASE {
-        const Row row(crop, W, blockIdx.x);
         unsigned char* picture = pictures + (size_t(blockIdx.z) * SIZE + blockIdx.x) * SIZE * 3;
         for (int item = threadIdx.x; item < 3 * SIZE; item += THREADS) {
             const int x = item / 3, c = item % 3;
             float sums[4] = {};
             if (row.is_inside(x)) {
-                const Cubic across = row.across(x);
                 for (int j = 0; j < 4; ++j) {
                     const unsigned char (*tap)[3] = taps[j] + 4 * x;
-                    sums[j] = along_row(across, tap[0][c], tap[1][c], tap[2][c], tap[3][c]);
+                    sums[j] = along_row(row.across[x], tap[0][c], tap[1][c], tap[2][c], tap[3][c]);
                 }
             }
             picture[item] = (unsigned char)to_byte(across_rows(row.down, sums[0], sums[1], sums[2], sums[3]));
@@ -223,17 +228,18 @@ __device__ __forceinline__ unsigned char to_step(float value, float least, float
 extern "C" __global__ void __launch_bounds__(THREADS)
     crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
                 float steps_per_px, int C, int W, int H) {
+    __shared__ Row row;
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
+    PHASE { row.fill(crops + 4 * blockIdx.z, W, blockIdx.x); }
     PHASE {
-        const Row row(crops + 4 * blockIdx.z, W, blockIdx.x);
         for (int x = threadIdx.x; x < SIZE; x += THREADS) {
             float u[4] = {}, v[4] = {};
             if (row.is_inside(x)) {
-                const Cubic across = row.across(x);
+                const Cubic& across = row.across[x];
                 for (int j = 0; j < 4; ++j) {
                     float2 taps[4];
                     for (int i = 0; i < 4; ++i) {
-                        taps[i] = flow[row.pixel(across, i, j, W)];
+                        taps[i] = flow[row.pixel(x, i, j, W)];
                         if (!is_known(taps[i])) taps[i] = make_float2(0.0f, 0.0f);
                     }
                     u[j] = along_row(across, taps[0].x, taps[1].x, taps[2].x, taps[3].x);

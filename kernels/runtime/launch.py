@@ -9,8 +9,10 @@ import ctypes
 import functools
 import importlib
 import importlib.util
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +36,12 @@ Array = Any
 
 EXACT_SOURCES = frozenset({"pictures/crop.cu"})
 """Sources whose float32 operations must each be rounded: no fused multiply-add."""
+
+
+SLOW_COMPILE_SECONDS = 1.0
+"""A compilation that takes longer is said."""
+
+_log = logging.getLogger(__name__)
 
 
 class Device(Protocol):
@@ -65,6 +73,10 @@ class Device(Protocol):
         """Return an array of the device as one of the host."""
         ...
 
+    def wait(self) -> None:
+        """Return when all that was started before is done, on the current stream."""
+        ...
+
     def free_memory_bytes(self) -> int:
         """Free memory of the device."""
         ...
@@ -89,6 +101,7 @@ class CudaDevice:
         self._device = self._cupy.cuda.Device(index)
         properties = self._cupy.cuda.runtime.getDeviceProperties(index)
         self.name = properties["name"].decode()
+        self._modules: dict[tuple[str, frozenset[tuple[str, int]]], Any] = {}
         self._kernels: dict[tuple[str, str, frozenset[tuple[str, int]]], Any] = {}
 
     @property
@@ -100,7 +113,10 @@ class CudaDevice:
     def launch(
         self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
     ) -> None:
-        """See Device. Raises AttenGaitError when the source cannot be compiled for this GPU."""
+        """See Device. A source is compiled once for its defines.
+
+        Raises AttenGaitError when it cannot be compiled for this GPU, or when there is no NVRTC to compile it with.
+        """
         self._device.use()
         key = (source, kernel, frozenset(defines.items()))
         if key not in self._kernels:
@@ -108,16 +124,26 @@ class CudaDevice:
         self._kernels[key](tuple(grid), (THREADS,), tuple(arguments))
 
     def _compile(self, source: str, kernel: str, defines: Mapping[str, int]) -> Any:
+        key = (source, frozenset(defines.items()))
+        try:
+            with _said_when_slow(source, self.name, defines):
+                if key not in self._modules:
+                    self._modules[key] = self._module(source, defines)
+                return self._modules[key].get_function(kernel)  # CuPy compiles at the first one
+        except (self._cupy.cuda.compiler.CompileException, ImportError, OSError, RuntimeError) as error:
+            self._modules.pop(key, None)
+            why = _one_line(error)
+            hint = f"; {how_to_install('cuda12', 'cuda13')}" if "nvrtc.so" in why else ""
+            raise AttenGaitError(f"{source} cannot be compiled for {self.name}: {why}{hint}") from error
+
+    def _module(self, source: str, defines: Mapping[str, int]) -> Any:
         options = ["-std=c++17", f"-I{INCLUDES}", *_define_flags(defines)]
         if source in EXACT_SOURCES:
             options.append("--fmad=false")
         # CuPy's cache does not look at the included headers, so their digests are made a part of the source.
         digests = [f"// {header.name}: {sha256(header.read_bytes()).hexdigest()}\n" for header in HEADERS]
         code = (SOURCES / source).read_text() + "".join(digests)
-        try:
-            return self._cupy.RawModule(code=code, options=tuple(options)).get_function(kernel)
-        except self._cupy.cuda.compiler.CompileException as error:
-            raise AttenGaitError(f"{source} cannot be compiled for {self.name}: {_one_line(error)}") from error
+        return self._cupy.RawModule(code=code, options=tuple(options))
 
     def upload(self, array: NDArray[Any]) -> Array:
         """See Device."""
@@ -128,6 +154,11 @@ class CudaDevice:
         self._device.use()
         downloaded: NDArray[Any] = array.get()
         return downloaded
+
+    def wait(self) -> None:
+        """See Device."""
+        self._device.use()
+        self._cupy.cuda.get_current_stream().synchronize()
 
     def free_memory_bytes(self) -> int:
         """Free memory of the GPU, and the memory that CuPy holds but does not use."""
@@ -179,6 +210,9 @@ class HostDevice:
         """See Device."""
         return np.asarray(array)
 
+    def wait(self) -> None:
+        """See Device. Kernels have ended when `launch` returns."""
+
     def free_memory_bytes(self) -> int:
         """A small fixed amount, because the host is for tests only."""
         return 1 << 30
@@ -192,6 +226,21 @@ def cuda_missing() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return f"it needs CuPy: {how_to_install('cuda12', 'cuda13')}"
     return None
+
+
+@contextmanager
+def _said_when_slow(source: str, device: str, defines: Mapping[str, int]) -> Iterator[None]:
+    """Log what is compiled, when it takes long."""
+    values = ", ".join(f"{name} {value}" for name, value in sorted(defines.items()))
+    # A warning, as the processes of GPUs show nothing less.
+    text = "compiling %s for %s (%s); CuPy keeps the result for later runs"
+    timer = threading.Timer(SLOW_COMPILE_SECONDS, _log.warning, (text, source, device, values))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,11 +2,13 @@
 
 Other formats are decoded by OpenCV, since DALI has nothing to offer there: on the CPU it decodes PNG to the same values
 as OpenCV, and no faster. JPEG on the CPU gives OpenCV's values too; on a GPU values may differ a little, so the
-versions of what decodes are recorded in a store.
+versions of what decodes are recorded in a store, and which pictures OpenCV decoded because DALI refused them. Any other
+failure of DALI, such as too little memory, stops the run: else the values would depend on what else a machine does.
 """
 
 import importlib.util
 import logging
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -25,6 +27,13 @@ BATCH_PICTURES = 32
 """Pictures decoded at a time, all of one sequence: what comes of one does not depend on other sequences."""
 
 _SUFFIXES = (".jpg", ".jpeg")
+_REFUSALS = (
+    re.compile(r"nvImageCodec failure: '#(3|4|13|14|19)'"),
+    re.compile(r"Failed to decode sample #\d+ ?:(?!.*(memory|alloc|cuda))", re.IGNORECASE),
+)
+"""What DALI says of a picture. The numbers are those of nvimgcodec.h: a bad code stream or one that is not supported,
+an incomplete one."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -58,15 +67,17 @@ def versions() -> dict[str, str]:
 class JpegReader:
     """Reads grey pictures (a ReadGrays), JPEG ones by DALI onto a device. For any number of threads at once.
 
-    A batch that DALI refuses is decoded by OpenCV, and the first time the log says so.
+    A picture that DALI refuses is decoded by OpenCV, and the first time the log says so. Raises AttenGaitError for any
+    other failure of DALI.
     """
 
     def __init__(self, device: Device, *, num_threads: int) -> None:
         self._device = device
         self._num_threads = num_threads
+        self.refused: dict[str, str] = {}
+        """The paths of pictures that DALI refused so far, and what it said."""
         self._lock = threading.Lock()
         self._pipeline: Any = None
-        self._has_complained = False
 
     def __call__(self, paths: Iterable[str]) -> Iterator[Gray | None]:
         """Yield the pictures in turn, uint8 [H, W], JPEG ones on the device; None for one that is not whole."""
@@ -76,29 +87,39 @@ class JpegReader:
 
     def _read(self, paths: Sequence[str]) -> list[Gray | None]:
         files = [read_complete(path) for path in paths]
-        jpegs = [i for i, data in enumerate(files) if data is not None and is_jpeg(paths[i])]
-        by_dali = self._decode([data for i in jpegs if (data := files[i]) is not None]) if jpegs else None
-        if by_dali is None:
-            return [None if data is None else decode_gray(data) for data in files]
-        decoded = dict(zip(jpegs, by_dali, strict=True))
-        return [
-            decoded[i] if i in decoded else None if data is None else decode_gray(data) for i, data in enumerate(files)
-        ]
+        jpegs = {i: (paths[i], data) for i, data in enumerate(files) if data is not None and is_jpeg(paths[i])}
+        grays = dict(zip(jpegs, self._decode([*jpegs.values()]), strict=True)) if jpegs else {}
+        for i, data in enumerate(files):
+            if data is not None and grays.get(i) is None:
+                grays[i] = decode_gray(data)
+        return [grays.get(i) for i in range(len(files))]
 
-    def _decode(self, files: list[bytes]) -> list[Gray] | None:
-        """Decode a batch by DALI; None where it cannot."""
+    def _decode(self, pictures: Sequence[tuple[str, bytes]]) -> list[Gray | None]:
+        """Decode a batch of paths and contents by DALI; None for one that it refuses."""
+        try:
+            return list(self._run([data for _, data in pictures]))
+        except _RefusedError as error:
+            if len(pictures) > 1:  # which one it is, is not said
+                return [gray for picture in pictures for gray in self._decode([picture])]
+            if not self.refused:
+                _log.warning("DALI cannot decode some pictures, OpenCV does it: %s", error)
+            self.refused[pictures[0][0]] = str(error)
+            return [None]
+
+    def _run(self, files: list[bytes]) -> list[Gray]:
         with self._lock:
+            xp = self._device.xp  # and the GPU is the current one of this thread
             pipeline = self._pipeline = self._pipeline or self._build()
             try:
                 (pictures,) = pipeline.run(files=[np.frombuffer(data, np.uint8) for data in files])
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
                 self._pipeline = None  # who knows what state it is in
-                if not self._has_complained:
-                    self._has_complained = True
-                    _log.warning("DALI cannot decode some pictures, OpenCV does it: %s", reason(error))
-                return None
+                why = reason(error) or type(error).__name__
+                if any(refusal.match(why) for refusal in _REFUSALS):
+                    raise _RefusedError(why) from None
+                raise AttenGaitError(f"DALI failed to decode pictures on {self._device.name}: {why}") from error
         # Views: DALI's default executor leaves a batch's memory to whoever holds it.
-        return [self._device.xp.from_dlpack(pictures[i])[..., 0] for i in range(len(files))]
+        return [xp.from_dlpack(pictures[i])[..., 0] for i in range(len(files))]
 
     def _build(self) -> Any:
         try:
@@ -115,3 +136,7 @@ class JpegReader:
         except (ImportError, RuntimeError) as error:
             raise AttenGaitError(f"DALI cannot decode pictures on {self._device.name}: {reason(error)}") from error
         return pipeline
+
+
+class _RefusedError(Exception):
+    """One of the pictures is none that DALI decodes."""

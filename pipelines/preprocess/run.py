@@ -78,22 +78,22 @@ def preprocess(
 
 
 def choose_executor(recipe: Recipe, *, workers: int | None = None, gpus: Sequence[int] | None = None) -> Executor:
-    """What runs a recipe on this machine: GPUs for the flow cuda, else worker processes.
+    """What runs a recipe on this machine: GPUs for the flow cuda, and nvof if they are named; else worker processes.
 
     Args:
         recipe: what is to be made.
         workers: processes, by default one for each usable core; for the flow cuda the threads that read for each GPU,
             by default the usable cores shared among the GPUs.
-        gpus: numbers of GPUs, counted from 0, for the flow cuda; by default the first.
+        gpus: numbers of GPUs, counted from 0, for the flow cuda or nvof; by default the first.
 
     Raises:
-        ParameterError: GPUs for another flow than cuda, or numbers out of range.
+        ParameterError: GPUs for another flow than these, or numbers out of range.
     """
-    if recipe.flow == "cuda":
+    if recipe.flow == "cuda" or (recipe.flow == "nvof" and gpus is not None):
         chosen = tuple(gpus) if gpus is not None else (0,)
         threads = workers if workers is not None else max(1, usable_cores() // max(1, len(chosen)))
-        return GpuProcesses(gpus=chosen, num_threads=threads)
+        return GpuProcesses(gpus=chosen, num_threads=threads, flow=recipe.flow)
     if gpus is not None:
         what = "no flow is computed" if recipe.flow is None else f"the flow is {recipe.flow}"
-        raise ParameterError(f"gpus is {list(gpus)}, but must be left out: {what}, and only cuda runs on GPUs")
+        raise ParameterError(f"gpus is {list(gpus)}, but must be left out: {what}, and only cuda and nvof run on GPUs")
     return LocalProcesses(num_workers=workers if workers is not None else usable_cores())

@@ -7,7 +7,7 @@ ahead, at most 2 R sequences, and 2 shards.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -18,19 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.inputs import check_unchanged
-from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.pictures import Pictures, read_one_by_one
 from attengait.datasets.reading import FrameSizes, read_with_the_size_of_most
-from attengait.datasets.source import Fault, ReadGrays, SourceSequence
+from attengait.datasets.source import FRAMES, Fault, ReadGrays, SourceSequence
 from attengait.kernels.flow.backends import FlowBackend
 from attengait.pipelines.preprocess.own_process import InOwnProcess
 from attengait.preprocessing.flow import Block, FlowRecipe
 from attengait.preprocessing.recipe import gather
 from attengait.store.shards import MadeSequence, OpenShard, ShardTask
+from attengait.store.skipped import Reason
 
 SEQUENCES_PER_READER = 2
 """Sequences read ahead for each thread: one that it reads, and one that waits."""
 READ_AHEAD_BYTES = 2 << 30
 """Limit for grey pictures read ahead. The sequence that exceeds it is still read."""
+
+NOTHING_REFUSED: Mapping[str, str] = {}
 
 _FIRST_FRAME_BYTES = 2 * 1920 * 1080
 """A frame and its silhouette, until the first sequence shows how large they are."""
@@ -60,14 +63,16 @@ def make_shards(
     num_readers: int,
     in_processes: bool = False,
     read_grays: ReadGrays = read_one_by_one,
+    refused: Mapping[str, str] = NOTHING_REFUSED,
 ) -> None:
     """Make and commit shards one after the other; `num_readers` threads read. Raises what any thread raises.
 
     `tasks` is asked for the next one only when its sequences are to be read. Threads and processes have ended on
     return. With `in_processes` each thread has a process read for it: a process decodes one video at a time (see
-    `attengait.datasets.video`).
+    `attengait.datasets.video`). `refused` holds the paths of pictures that `read_grays` had
+    OpenCV decode, and why; it grows meanwhile.
     """
-    read_here = partial(read_sequence, recipe=recipe, read_grays=read_grays)
+    read_here = partial(read_sequence, recipe=recipe, read_grays=read_grays, refused=refused)
     reading = InOwnProcess(read_here) if in_processes else nullcontext(read_here)
     # The processes are stopped before the threads that wait for them.
     with _threads(1) as writer, _threads(num_readers) as readers, reading as read:
@@ -92,14 +97,36 @@ def _commit(shard: OpenShard, task: ShardTask) -> None:
     shard.commit()
 
 
-def read_sequence(source: SourceSequence, *, recipe: FlowRecipe, read_grays: ReadGrays) -> ReadSequence:
+def read_sequence(
+    source: SourceSequence,
+    *,
+    recipe: FlowRecipe,
+    read_grays: ReadGrays,
+    refused: Mapping[str, str] = NOTHING_REFUSED,
+) -> ReadSequence:
     """Read and decode all that the flow images of one sequence are made of."""
 
     def attempt(sizes: FrameSizes) -> ReadSequence:
         faults: list[Fault] = []
-        return ReadSequence(join(recipe.read_blocks(source, faults, sizes, read_grays=read_grays)), faults)
+        block = join(recipe.read_blocks(source, faults, sizes, read_grays=read_grays))
+        if refused:
+            faults += _decoded_otherwise(source, refused, faults)
+        return ReadSequence(block, faults)
 
     return read_with_the_size_of_most(attempt)
+
+
+def _decoded_otherwise(source: SourceSequence, refused: Mapping[str, str], faults: Sequence[Fault]) -> list[Fault]:
+    """A note of each picture of a sequence that OpenCV decoded after DALI had refused it."""
+    frames = source.parts[FRAMES]
+    if not isinstance(frames, Pictures):
+        return []
+    lost = {fault.number for fault in faults if fault.reason is Reason.UNREADABLE_PICTURE}
+    return [
+        Fault(Reason.OTHER_DECODER, number, path, refused[path])
+        for number, path in frames.by_number.items()
+        if path in refused and number not in lost
+    ]
 
 
 class ReadAhead:

@@ -397,9 +397,10 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "show": ["--columns", "--out", "--rows"],
         "train": ["--cache", "--out", "--partition", "--preset", "--resume", "--set", "--show-settings"],
         "evaluate": [
-            *("--device", "--distance", "--embeddings", "--feature-order", "--json", "--protocol", "--subjects"),
+            *("--device", "--distance", "--embeddings", "--feature-order", "--json", "--precision", "--protocol"),
+            "--subjects",
         ],
-        "embed": ["--device", "--out", "--subjects"],
+        "embed": ["--device", "--out", "--precision", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
         "doctor": ["--folder", "--json"],
         "import": [],

@@ -199,7 +199,7 @@ def test_what_is_not_there_is_null_in_json_never_nan_or_zero():
 
 def test_the_json_has_fractions_by_condition_and_view(embeddings: Embeddings):
     written = json.loads(json.dumps(evaluate_embeddings(embeddings).to_dict(), allow_nan=False))
-    assert list(written) == ["protocol", "distance", "rank1", "mean", "counts", "missing", "remarks"]
+    assert list(written) == ["protocol", "distance", "precision", "rank1", "mean", "counts", "missing", "remarks"]
     assert list(written["rank1"]) == list(CONDITIONS)
     assert set(written["rank1"]["nm"]) == {"views", "mean"}
     assert written["rank1"]["nm"]["views"]["000"] == pytest.approx(0.96956522, abs=1e-6)

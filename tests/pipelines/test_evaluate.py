@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import attengait
 from attengait.cli.main import app
-from attengait.errors import AttenGaitError
-from attengait.evaluation import Embeddings, save_embeddings
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.evaluation import Embeddings, load_embeddings, save_embeddings
 from attengait.model.config import ModelConfig
+from attengait.model.loading import save_weights
 from attengait.pipelines import embed as embedding
 
 WALKS = [*(f"nm-{i:02d}" for i in range(1, 7)), "bg-01", "bg-02", "cl-01", "cl-02"]
@@ -68,6 +70,58 @@ def test_a_protocol_that_fits_some_is_embedded_and_evaluated(
     result = attengait.evaluate(network, store)
     assert (result.num_subjects, result.num_probes, result.num_gallery) == (2, 4, 4)
     assert result == attengait.evaluate(attengait.embed(network, store))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_computes_in_the_precision_asked_for_and_the_result_says_so(
+    store: attengait.Store, network: attengait.AttenGait, tmp_path: Path, precision: str
+) -> None:
+    kinds = set()
+    network.backbone.register_forward_hook(lambda module, frames, maps: kinds.add(maps.dtype))
+    embeddings = attengait.embed(network, store, precision=precision)
+    assert kinds == {torch.float32 if precision == "fp32" else torch.bfloat16}
+    save_embeddings(tmp_path / "e.npz", embeddings)
+    loaded = load_embeddings(tmp_path / "e.npz")
+    assert (embeddings.precision, embeddings.select(np.array([0])).precision, loaded.precision) == (precision,) * 3
+    assert attengait.evaluate(loaded).to_dict()["precision"] == precision
+    assert attengait.evaluate(network, store, precision=precision).precision == precision
+
+
+def test_a_precision_that_is_unknown_or_not_there_is_refused(
+    store: attengait.Store, network: attengait.AttenGait
+) -> None:
+    with pytest.raises(ParameterError, match="precision is 'fp8', but must be one of auto, fp32, tf32, bf16, fp16"):
+        attengait.embed(network, store, precision="fp8")
+    with pytest.raises(ParameterError, match="precision is 'tf32', but must be auto, fp32, bf16 or fp16 on the device"):
+        attengait.evaluate(network, store, precision="tf32", device="cpu")
+    with pytest.raises(ParameterError, match="precision is 'bf16', but must be left out where there are embeddings"):
+        attengait.evaluate(made(ROWS), precision="bf16")
+
+
+def test_the_command_line_takes_a_precision_and_records_it(
+    store: attengait.Store, network: attengait.AttenGait, tmp_path: Path
+) -> None:
+    save_weights(network, tmp_path / "w.safetensors")
+    words = [str(tmp_path / "w.safetensors"), str(store.location), "--device", "cpu", "--precision", "bf16"]
+    done = CliRunner().invoke(app, ["embed", *words, "--out", str(tmp_path / "e.npz")])
+    assert done.exit_code == 0, done.output
+    assert load_embeddings(tmp_path / "e.npz").precision == "bf16"
+    done = CliRunner().invoke(app, ["evaluate", *words, "--json", str(tmp_path / "e.json")])
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "e.json").read_text())["precision"] == "bf16"
+    done = CliRunner().invoke(app, ["evaluate", "--embeddings", str(tmp_path / "e.npz"), "--precision", "bf16"])
+    assert "must be given without RUN, STORE, --device and --precision" in str(done.exception)
+
+
+def test_a_file_of_another_program_does_not_say_the_precision(tmp_path: Path) -> None:
+    arrays = {"features": np.ones((1, 4, 8), np.float32), "subjects": np.array(["1"]), "views": np.array(["000"])}
+    np.savez(tmp_path / "e.npz", **arrays, sequences=np.array(["nm-01"]), precision=np.array("double"))
+    assert load_embeddings(tmp_path / "e.npz").precision is None
+    axes = np.array(["sequence", "part", "number"])
+    for wrong in (np.array("fp64"), np.array(["fp32"]), np.array(32)):
+        np.savez(tmp_path / "e.npz", **arrays, sequences=np.array(["nm-01"]), precision=wrong, feature_axes=axes)
+        with pytest.raises(AttenGaitError, match=r"precision is .*, but must be one of fp32, tf32, bf16, fp16$"):
+            load_embeddings(tmp_path / "e.npz")
 
 
 def test_a_protocol_that_fits_no_sequence_of_a_file_is_refused(tmp_path: Path) -> None:

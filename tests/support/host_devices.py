@@ -11,6 +11,13 @@ def host_device(index):
     return HostDevice()
 
 
+def noted_device(index):
+    """Notes the process that makes it."""
+    with open(os.environ["DEVICE_PROCESSES"], "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return HostDevice()
+
+
 class Failing(HostDevice):
     def launch(self, *arguments):
         raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED:\n unspecified launch failure")

@@ -29,7 +29,7 @@ train_walks
 min_frames repeat_short frame_order balance blocks_per_stage num_classes attention_softmax attention_dropout
 spatial_reduction size epochs epochs_without_cross_entropy learning_rate warmup_epochs margin soft_margin
 normalise_embeddings cross_entropy_weight l2_penalty mixup_probability cutmix_probability device cache check_frames
-precision seed checkpoint_every_steps stop_after_steps
+precision deterministic seed checkpoint_every_steps stop_after_steps
 """.split()  # noqa: SIM905
 OLD_RECORD = Path(__file__).parents[1] / "data" / "run-0.1.0" / "config.json"
 
@@ -53,7 +53,7 @@ def test_settings_recorded_by_version_0_1_0_are_read_and_are_the_same_run() -> N
     assert (config.model.size, config.run.precision, config.optimiser.learning_rate) == ("tiny", "bf16", 0.005)
     written = json.loads(json.dumps(settings_of(config)))
     assert {key: written[key] for key in recorded} == recorded
-    assert set(written) - set(recorded) == {"channels", "check_frames", "known_subjects"}
+    assert set(written) - set(recorded) == {"channels", "check_frames", "deterministic", "known_subjects"}
     assert differences(config, make_config(written)) == []
 
 
@@ -154,7 +154,7 @@ def test_settings_survive_a_round_trip() -> None:
         ("learning_rate=nan", "a positive number"),
         ("mixup_probability=1.5", "from 0 to 1"),
         ("attention_dropout=1", "below 1"),
-        ("precision=fp8", "precision is 'fp8', but must be one of auto, fp32, bf16, fp16"),
+        ("precision=fp8", "precision is 'fp8', but must be one of auto, fp32, tf32, bf16, fp16"),
         ("spatial_reduction=max", "both, mean"),
         ("epochs=0", "epochs is 0, but must be at least 1"),
         ("margin=-1", "margin is -1.0, but must be at least 0"),

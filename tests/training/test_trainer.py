@@ -261,6 +261,41 @@ def test_half_precision_trains(trainer: Open, precision: str) -> None:
     assert heard.details[0].losses["total"] == pytest.approx(exact.details[0].losses["total"], rel=0.02)
 
 
+def test_torch_computes_as_the_settings_say(trainer: Open) -> None:
+    backends: Any = torch.backends
+
+    class Watching(Heard):  # type: ignore[misc, valid-type]
+        def update(self, *arguments: Any, **more: Any) -> None:
+            seen.add((backends.cudnn.conv.fp32_precision, torch.are_deterministic_algorithms_enabled()))
+
+    before = backends.cudnn.conv.fp32_precision
+    for deterministic in (False, True):
+        seen = set[tuple[str, bool]]()
+        trainer(progress=Watching(), deterministic=deterministic, stop_after_steps=2).train()
+        assert seen == {("ieee", deterministic)}
+    assert (backends.cudnn.conv.fp32_precision, torch.are_deterministic_algorithms_enabled()) == (before, False)
+
+
+def test_tf32_on_a_cpu_is_refused(trainer: Open, tmp_path: Path) -> None:
+    with pytest.raises(ParameterError, match="precision is 'tf32', but must be auto, fp32, bf16 or fp16 on the device"):
+        trainer(precision="tf32").train()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_deterministic_runs_are_equal_to_the_last_bit_also_resumed(
+    trainer: Open, tmp_path: Path, precision: str
+) -> None:
+    settings = {"device": "cuda", "precision": precision, "deterministic": True}
+    for run in ("one", "two"):
+        trainer(run, **settings).train()
+    trainer("parts", stop_after_steps=3, **settings).train()
+    trainer("parts", **settings).train(resume=True)
+    one, two, parts = (weights(tmp_path / run) for run in ("one", "two", "parts"))
+    assert all(torch.equal(one[name], two[name]) and torch.equal(one[name], parts[name]) for name in one)
+
+
 def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(ParameterError, match="auto, cpu, cuda or cuda:N"):
         resolve_device("gpu", "fp32")

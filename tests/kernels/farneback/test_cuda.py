@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 from attengait.errors import ParameterError
-from attengait.kernels.farneback.cuda import MAX_GRID_DEPTH, CudaFlow, DeviceFarneback, pair_bytes, pyramid
+from attengait.kernels.farneback.cuda import (
+    MAX_GRID_DEPTH,
+    CudaFlow,
+    DeviceFarneback,
+    bilinear_taps,
+    pair_bytes,
+    pyramid,
+)
 from attengait.kernels.flow.backends import FarnebackParameters, make_backend
 from attengait.kernels.pictures.crop import find_crop
 from attengait.kernels.pictures.encode import ENCODINGS, encode
@@ -234,6 +241,47 @@ def test_no_grid_is_deeper_than_a_gpu_allows_however_small_the_frames() -> None:
     assert 50_000 < deepest <= MAX_GRID_DEPTH
 
 
+def test_constants_are_uploaded_once_and_are_there_before_any_stream_reads_them() -> None:
+    events: list[str] = []
+
+    class Watched(HostDevice):
+        def upload(self, array: np.ndarray) -> np.ndarray:
+            is_batch = array.dtype == np.uint8 or array.shape == (2, 2)  # frames, silhouettes; pairs
+            events.append("batch" if is_batch else "constant")
+            return super().upload(array)
+
+        def wait(self) -> None:
+            events.append("wait")
+
+        def launch(self, *arguments: object) -> None:
+            events.append("launch")
+
+    flow = CudaFlow(PUBLISHED, device=Watched())
+    grays, outlines = moving_frames(3, 64, 80), silhouettes_of(2, 64, 80)
+    for _ in range(2):
+        flow.pictures(grays, [(0, 1), (1, 2)], outlines, "colour", 64)
+    for i, event in enumerate(events):
+        assert event != "constant" or events[i + 1] == "wait"
+    # Weights of the expansion, the window, two blurs, the colour wheel, and where the columns and rows of two levels
+    # look in the frame, and those of the finer one in the coarser.
+    assert events.count("constant") == 11
+    assert events.count("wait") == 11
+
+
+@pytest.mark.gpu
+def test_a_second_stream_finds_the_constants_that_the_first_one_brought() -> None:
+    device = CudaDevice()
+    kernels, grays = DeviceFarneback(device, PUBLISHED), moving_frames(2, 64, 80)
+    frames, pairs = device.upload(np.stack(grays)), device.upload(np.array([(0, 1)], np.int32))
+    device.wait()
+    made = []
+    for _ in range(2):
+        with device.xp.cuda.Stream(non_blocking=True) as stream:
+            flows, _ = kernels.flow(frames, pairs)
+            made.append(flows.get(stream=stream))
+    assert np.array_equal(*made)
+
+
 def test_no_pairs_give_no_flow_and_no_pictures(device: Device) -> None:
     flow = CudaFlow(PUBLISHED, device=device)
     assert list(flow.flows([], [])) == []
@@ -301,6 +349,22 @@ def test_frames_too_small_for_the_border_weights_are_refused() -> None:
         list(CudaFlow(PUBLISHED, device=host()).flows([np.zeros((40, 9), np.uint8)] * 2, [(0, 1)]))
 
 
+@pytest.mark.parametrize(
+    ("size", "source_size"), [(320, 320), (160, 320), (320, 160), (93, 131), (131, 93), (7, 1), (1, 9)]
+)
+def test_bilinear_taps_are_those_of_the_formula(size: int, source_size: int) -> None:
+    taps = bilinear_taps(size, source_size)
+    assert (taps.dtype, taps.shape) == (np.int32, (size, 2))
+    for i, (index, bits) in enumerate(taps):
+        centre = np.float32((i + 0.5) * (source_size / size) - 0.5)
+        wanted = (int(np.floor(centre)), centre - np.floor(centre))
+        if centre < 0:
+            wanted = (0, np.float32(0))
+        elif centre >= source_size - 1:
+            wanted = (source_size - 1, np.float32(0))
+        assert (index, bits.view(np.float32)) == wanted
+
+
 def test_levels_stop_before_a_side_falls_under_32_pixels() -> None:
     assert [(level.width, level.height) for level in pyramid(320, 240, PUBLISHED)] == [(320, 240), (160, 120), (80, 60)]
     assert [(level.width, level.height) for level in pyramid(64, 64, PUBLISHED)] == [(64, 64), (32, 32)]
@@ -325,6 +389,35 @@ def test_kernels_are_clean_under_sanitizers() -> None:
     assert done.stdout.split() == ["flow", "pictures", "overflow"], done.stderr[-3000:]
     # The last step reads past an array on purpose, so that a sanitizer that sees nothing is noticed.
     assert "heap-buffer-overflow" in done.stderr
+
+
+def test_flow_is_computed_without_64_bit_arithmetic(tmp_path: Path) -> None:
+    """It is up to 64 times slower on most GPUs."""
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        pytest.skip("no nvcc")
+    defines = ["-DPOLY_N=5", "-DRADIUS=7", "-DTILE_H=32"]
+    command = [compiler, "-arch=sm_90", "-std=c++17", f"-I{launch.INCLUDES}", "-ptx", *defines]
+    command += [str(launch.SOURCES / "farneback/farneback.cu"), "-o", str(tmp_path / "kernels.ptx")]
+    subprocess.run(command, check=True)
+    code = (tmp_path / "kernels.ptx").read_text()
+    assert "fma.rn.f32" in code
+    assert ".f64" not in code
+
+
+def test_the_machine_code_does_not_grow_with_the_parameters(tmp_path: Path) -> None:
+    """Nor does the time to compile it."""
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        pytest.skip("no nvcc")
+    sizes = {}
+    for poly_n, radius, tile_height in ((5, 7, 32), (240, 7, 32), (5, 136, 8)):
+        file = tmp_path / f"{poly_n}-{radius}.cubin"
+        defines = [f"-DPOLY_N={poly_n}", f"-DRADIUS={radius}", f"-DTILE_H={tile_height}"]
+        command = [compiler, "-arch=sm_90", "-std=c++17", f"-I{launch.INCLUDES}", "-cubin", *defines]
+        subprocess.run([*command, str(launch.SOURCES / "farneback/farneback.cu"), "-o", str(file)], check=True)
+        sizes[poly_n, radius] = file.stat().st_size
+    assert max(sizes.values()) <= 1.1 * sizes[5, 7], sizes
 
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")

@@ -48,8 +48,8 @@ class ExactHardware:
 @pytest.fixture
 def hardware(monkeypatch: pytest.MonkeyPatch) -> ExactHardware:
     fake = ExactHardware(grid=4)
-    monkeypatch.setattr(flow_nvof, "_finest_grid", lambda: fake.grid)
-    monkeypatch.setattr(flow_nvof, "_pipeline", lru_cache(lambda grid: None))
+    monkeypatch.setattr(flow_nvof, "_finest_grid", lambda gpu: fake.grid)
+    monkeypatch.setattr(flow_nvof, "_pipeline", lru_cache(lambda grid, gpu: None))
     monkeypatch.setattr(flow_nvof, "_run", fake.run)
     return fake
 
@@ -169,9 +169,9 @@ def try_grids(monkeypatch: pytest.MonkeyPatch, offered: dict[int, str | None]) -
             raise RuntimeError(DALI_ERROR.format(sentence))
         return np.zeros((1, 1, 1, 2), np.float32)
 
-    monkeypatch.setattr(flow_nvof, "_pipeline", lambda grid: grid)
+    monkeypatch.setattr(flow_nvof, "_pipeline", lambda grid, gpu: grid)
     monkeypatch.setattr(flow_nvof, "_run", run)
-    return flow_nvof._try_grids.__wrapped__()
+    return flow_nvof._try_grids.__wrapped__(0)
 
 
 def test_the_finest_grid_that_the_device_offers_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +184,29 @@ def test_the_finest_grid_that_the_device_offers_is_found(monkeypatch: pytest.Mon
     assert try_grids(monkeypatch, {1: absent, 2: None, 4: None}) == (
         "the optical flow hardware does not answer: " + absent
     )
+
+
+def test_the_gpu_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    made = lru_cache(lambda grid, gpu: asked.append((grid, gpu)))
+    hopper = Gpu(name="H100", memory_bytes=80 << 30, compute_capability=(9, 0))
+    monkeypatch.setattr(flow_nvof, "_pipeline", made)
+    monkeypatch.setattr(flow_nvof, "_run", lambda pipeline, sequence: np.zeros((1, 256, 256, 2), np.float32))
+    monkeypatch.setattr(flow_nvof, "find_driver", lambda: Driver(gpus=(TURING, hopper)))
+    flow_nvof._try_grids.cache_clear()
+    HardwareFlow(FarnebackParameters(), gpu=1)
+    assert flow_nvof.recorded_parameters(1)["device"] == "H100"
+    assert asked == [(1, 1)]
+    assert flow_nvof.missing(2) == "there is no GPU 2: this machine has 2, counted from 0"
+    flow_nvof._try_grids.cache_clear()
+
+
+@pytest.mark.gpu
+def test_dali_is_told_which_gpu() -> None:
+    number = len(flow_nvof.find_driver().gpus) - 1
+    if sentence := flow_nvof.missing(number):
+        pytest.skip(sentence)
+    assert flow_nvof._pipeline(flow_nvof._finest_grid(number), number).device_id == number
 
 
 def test_pictures_that_the_hardware_refuses_are_one_sentence(

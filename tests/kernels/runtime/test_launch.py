@@ -1,7 +1,9 @@
 """What CuPy is told and what becomes of its complaints: a stand-in for it takes notes, so that no GPU is needed."""
 
+import logging
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +30,10 @@ class Cupy(SimpleNamespace):
         self.RawModule = self.make_module
         device = SimpleNamespace(use=lambda: None)
         compiler = SimpleNamespace(CompileException=CompileError)
-        self.cuda = SimpleNamespace(runtime=runtime, compiler=compiler, Device=lambda index: device)
+        stream = SimpleNamespace(synchronize=lambda: self.launches.append(("synchronize",)))
+        self.cuda = SimpleNamespace(
+            get_current_stream=lambda: stream, runtime=runtime, compiler=compiler, Device=lambda index: device
+        )
 
     def make_module(self, *, code: str, options: tuple[str, ...]) -> SimpleNamespace:
         self.modules.append((code, options))
@@ -53,6 +58,78 @@ def test_a_kernel_is_compiled_once_for_its_defines_and_launched_over_the_grid(cu
         launch_find_rows(device, size)
     assert [options[-2:] for _, options in cupy.modules] == [(f"-DSIZE={size}", "--fmad=false") for size in (64, 32)]
     assert cupy.launches == [("find_rows", (1, 1, 5), (launch.THREADS,), (np.int32(7),))] * 3
+
+
+def test_the_kernels_of_a_source_are_compiled_together(cupy: Cupy) -> None:
+    device = CudaDevice()
+    for kernel in ("find_rows", "find_middles", "find_rows"):
+        device.launch("pictures/crop.cu", kernel, (1, 1, 5), (), {"SIZE": 64})
+    assert len(cupy.modules) == 1
+    assert [name for name, *_ in cupy.launches] == ["find_rows", "find_middles", "find_rows"]
+
+
+def test_waiting_is_for_the_current_stream(cupy: Cupy) -> None:
+    CudaDevice().wait()
+    assert cupy.launches == [("synchronize",)]
+
+
+class Hearing(logging.Handler):
+    """Keeps what is said, and lets others wait for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+        self.event = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+        self.event.set()
+
+
+@pytest.fixture
+def hearing() -> Iterator[Hearing]:
+    handler = Hearing()
+    logging.getLogger(launch.__name__).addHandler(handler)
+    yield handler
+    logging.getLogger(launch.__name__).removeHandler(handler)
+
+
+def test_a_slow_compilation_says_what_is_compiled(
+    cupy: Cupy, hearing: Hearing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_until_it_is_said(**_: object) -> SimpleNamespace:
+        assert hearing.event.wait(60)
+        return SimpleNamespace(get_function=lambda name: lambda *call: None)
+
+    monkeypatch.setattr(launch, "SLOW_COMPILE_SECONDS", 0)
+    cupy.RawModule = compile_until_it_is_said
+    launch_find_rows(CudaDevice())
+    assert hearing.said == [
+        "compiling pictures/crop.cu for NVIDIA H100 (SIZE 64); CuPy keeps the result for later runs"
+    ]
+
+
+def test_a_quick_compilation_says_nothing(cupy: Cupy, hearing: Hearing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SLOW_COMPILE_SECONDS", 600)
+    launch_find_rows(CudaDevice())
+    assert hearing.said == []
+    # The timer ends with the compilation, not ten minutes later.
+    for thread in [each for each in threading.enumerate() if isinstance(each, threading.Timer)]:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ImportError, OSError])
+def test_a_missing_nvrtc_is_one_sentence(cupy: Cupy, kind: type[Exception]) -> None:
+    def refuse(name: str) -> None:
+        raise kind("CuPy failed to load libnvrtc.so.12: OSError: libnvrtc.so.12: cannot open shared object file")
+
+    cupy.RawModule = lambda **_: SimpleNamespace(get_function=refuse)
+    sentence = (
+        r"^pictures/crop\.cu cannot be compiled for NVIDIA H100: CuPy failed to load libnvrtc[^\n]+; run pip install"
+    )
+    with pytest.raises(AttenGaitError, match=sentence):
+        launch_find_rows(CudaDevice())
 
 
 def test_a_changed_header_is_never_met_by_what_cupy_kept_of_the_old_one(

@@ -13,15 +13,18 @@ from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets import Folders
+from attengait.datasets import Folders, Pictures
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.flow.backends import BACKENDS
+from attengait.kernels.flow.backends import BACKENDS, FarnebackParameters
+from attengait.kernels.runtime.gpu import Driver, Gpu
 from attengait.kernels.runtime.launch import CudaDevice, host_missing
-from attengait.pipelines.preprocess import jpeg
+from attengait.pipelines.preprocess import gpus, jpeg
 from attengait.pipelines.preprocess.gpus import GpuProcesses, claimed
+from attengait.pipelines.preprocess.run import choose_executor
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
@@ -243,6 +246,21 @@ def test_jpeg_is_decoded_by_dali_and_by_opencv_where_dali_is_missing(tmp_path, m
     assert versions[0] == versions[1] | jpeg.versions()
 
 
+@pytest.mark.skipif(jpeg.missing() is not None, reason=str(jpeg.missing()))
+def test_pictures_that_dali_refuses_are_counted_in_the_store_and_its_report(tmp_path):
+    walks.write_walk(tmp_path, "001", "nm-01", 7, seed=1, suffix="jpg")
+    for number in (2, 5):
+        picture = walks.picture(tmp_path, "rgb", "001/nm-01/090", number, "jpg")
+        picture.write_bytes(cv2.imencode(".ras", cv2.imread(str(picture)))[1].tobytes())
+    summary = gpu_run.run(tmp_path, tmp_path / "w.zarr", 1)
+    assert summary.written.num_frames == 6
+    said = "picture that DALI refused, decoded by OpenCV"
+    assert f"noted, {said}: 2 frames in 1 sequence, such as 001/nm-01/090: nvImageCodec failure: '#4'" in str(summary)
+    assert list(open_store(tmp_path / "w.zarr").attributes["noted"]) == [said]
+    (line,) = (tmp_path / "w.zarr.skipped.jsonl").read_text().splitlines()
+    assert (json.loads(line)["reason"], json.loads(line)["frames"]) == (said, [2, 5])
+
+
 def test_where_the_frames_are_png_no_decoder_is_recorded(undisturbed):
     assert "dali" not in json.dumps(json.loads(undisturbed["w.zarr/zarr.json"])["attributes"]["versions"])
 
@@ -260,28 +278,80 @@ def test_parameters_are_checked_before_the_input_is_looked_at(tmp_path):
         ({"gpus": (0, 0)}, "but must be different numbers"),
         ({"gpus": (-1,)}, "but must be different numbers"),
         ({"num_threads": 0}, "workers is 0, but must be at least 1"),
+        ({"flow": "cpu"}, "flow is 'cpu', but must be cuda or nvof"),
     ):
         with pytest.raises(ParameterError, match=sentence):
             GpuProcesses(**{"gpus": (0,), "num_threads": 1, **changes})
 
 
-def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path):
-    def only_one(index):
-        if index > 0:
-            raise AttenGaitError(f"there is no GPU {index}: this machine has 1, counted from 0")
-        return devices.host_device(index)
+def test_hardware_flow_runs_on_the_gpus_that_are_asked_for(monkeypatch, tmp_path):
+    executor = choose_executor(FlowRecipe(flow="nvof"), gpus=[1, 2], workers=3)
+    assert (executor.gpus, executor.flow, executor.num_threads) == ((1, 2), "nvof", 3)
+    taken = []
+    monkeypatch.setattr(gpus, "HardwareFlow", lambda parameters, gpu: taken.append(gpu))
+    monkeypatch.setattr(gpus, "make_shards", lambda *arguments, **more: None)
+    monkeypatch.setattr(gpus, "run_in_workers", lambda function, works, **more: [function(work) for work in works])
+    executor.run(FlowRecipe(flow="nvof"), [SimpleNamespace(sequences=[])] * 2, lambda: None)
+    assert taken == [1, 2]
+    jpegs = SimpleNamespace(parts={"frames": Pictures.of("f", ["a-1.jpg"])})
+    assert executor.versions([jpegs]) == {}  # OpenCV decodes
+    with pytest.raises(ParameterError, match="flow is 'cuda', but must be computed by the flow nvof to run on GPUs"):
+        executor.check(FlowRecipe(flow="cuda"))
 
+
+def test_hardware_flow_of_another_gpu_than_the_recorded_one_is_refused(monkeypatch):
+    def call(function, tasks, *, num_workers, on_result):
+        for task in tasks:
+            on_result(function(task))
+
+    monkeypatch.setattr(gpus, "run_in_workers", call)
+    monkeypatch.setattr(gpus.nvof, "missing", lambda gpu: "there is no GPU 3" if gpu == 3 else None)
+    monkeypatch.setattr(gpus.nvof, "recorded_parameters", lambda gpu: {"device": "T4" if gpu == 2 else "H100"})
+    for chosen, sentence in (
+        ((1,), None),
+        (
+            (1, 2),
+            r"^flow nvof on GPU 2 is \{'device': 'T4'\}, but the store records that of GPU 0, \{'device': 'H100'\}",
+        ),
+        ((3,), "^flow backend nvof cannot be used: there is no GPU 3$"),
+    ):
+        executor = GpuProcesses(gpus=chosen, num_threads=1, flow="nvof")
+        if sentence is None:
+            executor.check(FlowRecipe(flow="nvof"))
+        else:
+            with pytest.raises(AttenGaitError, match=sentence):
+                executor.check(FlowRecipe(flow="nvof"))
+
+
+def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path, monkeypatch):
+    only_one = Driver(gpus=(Gpu(name="H100", memory_bytes=1 << 36, compute_capability=(9, 0)),))
+    monkeypatch.setattr(gpus, "find_driver", lambda: only_one)
+    monkeypatch.setitem(BACKENDS, "cuda", dataclasses.replace(BACKENDS["cuda"], missing=lambda: None))
     config = PreprocessConfig(
         dataset="casia-b",
         folders=Folders(frames=tmp_path / "nowhere", silhouettes=tmp_path / "nowhere"),
         out=tmp_path / "w.zarr",
         recipe=FlowRecipe(flow="cuda"),
-        executor=GpuProcesses(gpus=(0, 1), num_threads=1, make_device=only_one),
+        executor=GpuProcesses(gpus=(0, 1), num_threads=1),
     )
     for run in (run_preprocessing, plan_preprocessing):
         with pytest.raises(AttenGaitError, match=r"^there is no GPU 1: this machine has 1, counted from 0$"):
             run(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_that_no_gpu_takes_are_refused_before_anything_is_made(tmp_path):
+    with pytest.raises(ParameterError, match="poly_n is 241, but must be at most 240 for flow cuda"):
+        gpu_run.run(tmp_path, tmp_path / "w.zarr", 1, farneback=FarnebackParameters(poly_n=241))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_device_is_made_in_the_process_that_waits_for_the_others(damaged, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEVICE_PROCESSES", str(tmp_path / "processes"))
+    gpu_run.run(damaged, tmp_path / "w.zarr", 2, make_device=devices.noted_device)
+    processes = (tmp_path / "processes").read_text().split()
+    assert len(set(processes)) == len(processes) == 2
+    assert str(os.getpid()) not in processes
 
 
 def test_without_a_gpu_it_is_said_as_for_any_backend(monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attengait.datasets import Pictures, SourceSequence, Video
-from attengait.datasets.pictures import read_gray
+from attengait.datasets.pictures import decode_gray, read_gray
 from attengait.errors import AttenGaitError
 from attengait.kernels.runtime.launch import CudaDevice, HostDevice
 from attengait.pipelines.preprocess import jpeg
@@ -83,8 +83,9 @@ def test_pictures_are_read_a_batch_at_a_time(pictures, monkeypatch):
     sizes = []
 
     class Counting(JpegReader):
-        def _decode(self, files):
-            sizes.append(len(files))
+        def _decode(self, pictures):
+            sizes.append(len(pictures))
+            return [None] * len(pictures)
 
     jpegs = [path for path in pictures if jpeg.is_jpeg(path)] * 2
     read = Counting(HostDevice(), num_threads=1)(jpegs)
@@ -129,6 +130,78 @@ def test_after_a_refusal_dali_decodes_again(pictures, reader, tmp_path, monkeypa
     assert list(reader([str(bad)])) == [None]
     monkeypatch.setattr(jpeg, "decode_gray", None)
     assert_same(list(reader(pictures[:1])), pictures[:1])
+
+
+@pytest.fixture
+def raster(tmp_path, pictures):
+    """A picture that OpenCV decodes and DALI does not, under the name of a JPEG."""
+    path = tmp_path / "raster.jpg"
+    path.write_bytes(cv2.imencode(".ras", read_gray(pictures[0]))[1].tobytes())
+    return str(path)
+
+
+@needs_dali
+def test_a_refused_picture_is_decoded_by_opencv_alone_and_named(pictures, reader, raster, monkeypatch):
+    by_opencv = []
+    monkeypatch.setattr(jpeg, "decode_gray", lambda data: by_opencv.append(data) or decode_gray(data))
+    jpegs = [path for path in pictures if jpeg.is_jpeg(path)]
+    paths = [*jpegs[:5], raster, *jpegs[5:9]]
+    assert_same(list(reader(paths)), paths)
+    assert by_opencv == [Path(raster).read_bytes()]
+    assert reader.refused == {raster: "nvImageCodec failure: '#4'"}
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError("Critical error in pipeline:\nencountered:\n\nCan't allocate 4096 bytes on device 0.\nStacktrace"),
+        RuntimeError("encountered:\n\nFailed to decode sample #3 : CUDA allocation failed"),
+        RuntimeError("nvImageCodec failure: '#5'"),
+        RuntimeError("nvImageCodec failure: '#21'"),
+        MemoryError(),
+    ],
+)
+def test_any_other_failure_of_dali_is_no_reason_to_decode_otherwise(pictures, reader, monkeypatch, failure):
+    class Failing:
+        def run(self, files):
+            raise failure
+
+    monkeypatch.setattr(JpegReader, "_build", lambda self: Failing())
+    with pytest.raises(AttenGaitError, match=r"^DALI failed to decode pictures on host: [^\n]+$"):
+        list(reader(pictures))
+    assert reader.refused == {}
+
+
+@pytest.mark.parametrize(
+    "said", ["nvImageCodec failure: '#3'", "Failed to decode sample #12 :", "nvImageCodec failure: '#19'"]
+)
+def test_what_dali_says_of_a_picture_is_a_refusal(pictures, reader, monkeypatch, said):
+    class Refusing:
+        def run(self, files):
+            raise RuntimeError(f"Critical error in pipeline:\nencountered:\n\n{said}\nCurrent pipeline object is gone")
+
+    monkeypatch.setattr(JpegReader, "_build", lambda self: Refusing())
+    assert_same(list(reader(pictures)), pictures)
+    assert reader.refused == {path: said for path in pictures if jpeg.is_jpeg(path)}
+
+
+def test_the_gpu_is_made_the_current_one_before_dali_runs(pictures, monkeypatch):
+    order = []
+
+    class Watched(HostDevice):
+        @property
+        def xp(self):
+            order.append("current")
+            return super().xp
+
+    class Refusing:
+        def run(self, files):
+            order.append("run")
+            raise RuntimeError("nvImageCodec failure: '#4'")
+
+    monkeypatch.setattr(JpegReader, "_build", lambda self: Refusing())
+    list(JpegReader(Watched(), num_threads=1)(pictures[:1]))
+    assert order == ["current", "run"]
 
 
 def test_dali_that_cannot_begin_is_one_sentence(pictures, reader, monkeypatch):
