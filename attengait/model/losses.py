@@ -22,7 +22,8 @@ def triplet_loss(
 
     Args:
         embeddings: [N, P, D].
-        labels: integers [N]; clips of one label are positives of each other.
+        labels: integers [N]; clips of one label are positives of each other. On the CPU: which clips form triplets is
+            worked out there, so that nothing waits for a GPU.
         margin: how much farther a negative must be than a positive (Euclidean distance).
         normalised: first scale every feature of every part to length 1 over the clips of the batch. So does the
             published code, which normalises [P, N, D] along its middle axis (and leaves the option off).
@@ -47,10 +48,18 @@ def triplet_loss_per_part(
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")  # [P, N, N]
     same = labels[:, None] == labels[None, :]  # [N, N]
     anchor, positive = same.nonzero(as_tuple=True)  # [A]
+    anchor, positive, same = (send(tensor, x.device) for tensor in (anchor, positive, same))
     excess = distances[:, anchor, positive, None] - distances[:, anchor]  # [P, A, N]
     terms = functional.softplus(excess) if soft_margin else functional.relu(margin + excess)
     terms = terms.masked_fill(same[anchor], 0)
     return terms.sum((1, 2)) / (terms > 0).sum((1, 2)).clamp(min=1)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU to a device without waiting for the device."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -66,8 +75,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def l2_penalty(model: AttenGait, factor: float = L2_FACTOR) -> Tensor:
     """factor * sum(w^2) over the penalised weights; a part of the loss, not decoupled weight decay."""
-    squares = [weight.square().sum() for weight in penalised_weights(model).values()]
-    return torch.stack(squares).sum() * factor
+    norms = torch._foreach_norm(list(penalised_weights(model).values()))  # few operations for many tensors
+    return torch.stack(norms).square().sum() * factor
 
 
 def penalised_weights(model: AttenGait) -> dict[str, nn.Parameter]:

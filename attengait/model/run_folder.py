@@ -17,7 +17,9 @@ from attengait.errors import AttenGaitError
 from attengait.system.documents import SEAL, is_intact, read_document, sha256_of, unsealed
 
 RECORD_NAME = "config.json"
-RUNTIME_SETTINGS = frozenset({"cache", "check_frames", "checkpoint_every_steps", "device", "stop_after_steps"})
+RUNTIME_SETTINGS = frozenset(
+    {"cache", "check_frames", "checkpoint_every_steps", "device", "log_every_steps", "stop_after_steps"}
+)
 """Settings that a resumed run may change: they say where and how long it runs, not what is computed."""
 _MAX_RECORD_BYTES = 64 << 20
 

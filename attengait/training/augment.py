@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from attengait.model.losses import send
 from attengait.model.net import normalise
 from attengait.training.config import OptimiserSettings
 
@@ -59,7 +60,7 @@ def cutmix(frames: Tensor, targets: Tensor, generator: torch.Generator) -> Augme
     """
     height, width = frames.shape[2:4]
     lambdas, partner = _draw(frames, generator)
-    centres = torch.rand(2, len(frames), generator=generator).to(frames.device)
+    centres = send(torch.rand(2, len(frames), generator=generator), frames.device)
     shares = (1.0 - lambdas).sqrt()  # the square's side as a share of the picture's, [N]
     inside, covered = [], torch.ones_like(lambdas)
     for centre, size in zip(centres, (height, width), strict=True):
@@ -78,4 +79,4 @@ def cutmix(frames: Tensor, targets: Tensor, generator: torch.Generator) -> Augme
 def _draw(frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     lambdas = torch.rand(len(frames), generator=generator)
     partner = torch.randperm(len(frames), generator=generator)
-    return lambdas.to(frames.device), partner.to(frames.device)
+    return send(lambdas, frames.device), send(partner, frames.device)

@@ -176,6 +176,8 @@ class RunSettings:
     """Of initial weights, batches, augmentation and dropout."""
     checkpoint_every_steps: int = 500
     """Steps between checkpoints; one is always written at the end and when interrupted."""
+    log_every_steps: int = 10
+    """Steps between two values in TensorBoard; those of the first and the last step are always written."""
     stop_after_steps: int = 0
     """Stop at this step with a checkpoint, as an interruption would; 0: run to the end."""
 
@@ -183,7 +185,7 @@ class RunSettings:
         check_name(CACHES, self.cache, "cache")
         check_name(PRECISIONS, self.precision, "precision")
         _require_at_least(self, 0, "seed", "stop_after_steps")
-        _require_at_least(self, 1, "checkpoint_every_steps")
+        _require_at_least(self, 1, "checkpoint_every_steps", "log_every_steps")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -7,6 +7,7 @@ same numbers as an undisturbed one.
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from torch.nn import functional
 from attengait.errors import AttenGaitError
 from attengait.model.config import ModelConfig
 from attengait.model.loading import shapes_of
-from attengait.model.losses import cross_entropy, l2_penalty, triplet_loss
+from attengait.model.losses import cross_entropy, l2_penalty, send, triplet_loss
 from attengait.model.net import AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
@@ -35,6 +36,10 @@ from attengait.training.schedule import learning_rate
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
 """(first step, number of steps) -> the batches of those steps, in order."""
+
+
+STEPS_UNREAD = {"cpu": 0, "cuda": 1}
+"""So many steps may be begun after one whose losses were not read yet, so that a GPU never waits for Python."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +114,8 @@ class Trainer:
         On a CPU it is faster after `attengait.system.memory.keep_freed_memory()`, which the command line calls.
 
         Raises AttenGaitError when a loss or gradient is not finite, naming the step, the batch's sequences and the
-        learning rate, where the last checkpoint stays; and where the setting `deterministic` is not possible.
+        learning rate, where the last checkpoint stays (on a GPU, this is seen one step later); and where the setting
+        `deterministic` is not possible.
         """
         config = self.config
         device, precision = resolve_device(config.run.device, config.run.precision)
@@ -128,7 +134,7 @@ class Trainer:
         )
         _check_memory(network)
         model = AttenGait(network).to(device).train()
-        optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7)
+        optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7, fused=True)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         first_step = 0
         if resume:
@@ -154,7 +160,8 @@ class Trainer:
                 closing(_open_scalars(self.run, first_step)) as scalars,  # later, as loading may be interrupted
                 self.stop.hearing(),
             ):
-                batches = iter(stream)
+                batches, unread = iter(stream), deque[_Step]()
+                report = partial(self._report, meter, scalars, num_steps, last_step)
                 while step < last_step and self.stop.signal is None:
                     waiting_since = time.perf_counter()
                     batch = next(batches)
@@ -162,14 +169,16 @@ class Trainer:
                     if batch.step != step:
                         raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
                     rate = self._rate(step)
-                    losses = self._step(model, optimiser, scaler, batch, rate, device, precision)
+                    unread.append(self._step(model, optimiser, scaler, batch, rate, waited_seconds, device, precision))
                     step += 1
-                    report = meter.update(step, len(batch.labels), waited_seconds, losses, rate)
-                    _write_scalars(scalars, report)
-                    self.progress.update("Training", step, num_steps, unit="steps", detail=report)
-                    if step % config.run.checkpoint_every_steps == 0 or step == last_step:
+                    is_saved = step % config.run.checkpoint_every_steps == 0 or step == last_step
+                    while len(unread) > (0 if is_saved else STEPS_UNREAD[device.type]):
+                        report(unread.popleft(), scaler)
+                    if is_saved:
                         save(step=step)
                         saved = step
+                while unread:
+                    report(unread.popleft(), scaler)
                 if saved != step:
                     save(step=step)
         return TrainingResult(run=self.run, steps=step, num_steps=num_steps, interrupted_by=self.stop.signal)
@@ -186,37 +195,56 @@ class Trainer:
         scaler: torch.amp.GradScaler,
         batch: ClipBatch,
         rate: float,
+        waited_seconds: float,
         device: torch.device,
         precision: str,
-    ) -> dict[str, float]:
-        """Do one optimiser step and return its losses."""
+    ) -> "_Step":
+        """Do one optimiser step, or begin it on a GPU; nothing here waits for a GPU."""
         config = self.config
         seed = step_seed(config.run.seed, batch.step)
         _seed(seed, device)  # dropout
         generator = torch.Generator().manual_seed(seed)
-        clips, labels = batch.clips.to(device, non_blocking=True), batch.labels.to(device, non_blocking=True)
-        targets = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
-        mixed = augment(clips, targets, config.optimiser, generator)
+        clips = batch.clips.to(device, non_blocking=True)
+        one_hot = functional.one_hot(batch.labels, model.config.num_classes).float()  # [N, K]
+        mixed = augment(clips, send(one_hot, device), config.optimiser, generator)
         with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
         with autocast(device, precision):
             embeddings = model(mixed.frames)  # [N, 62, D]
             logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
-        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser)
+        losses = loss_terms(model, embeddings, logits, batch.labels, mixed.targets, config.optimiser)
         total = losses["total"]
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        # The loss scaler skips a step whose scaled gradients overflow and scales less; it cannot help below scale 1.
-        finite_gradients = bool(norm.isfinite()) or (precision == "fp16" and scaler.get_scale() > 1)
-        if not (math.isfinite(values["total"]) and finite_gradients):
-            self._refuse_nan(batch, rate, "loss" if finite_gradients else "gradient")
         for group in optimiser.param_groups:
             group["lr"] = rate
         scaler.step(optimiser)
         scaler.update()
-        return {**values, "gradient_norm": float(norm)}
+        values = torch.stack([*(value.detach() for value in losses.values()), norm])
+        return _Step(
+            batch=batch,
+            rate=rate,
+            waited_seconds=waited_seconds,
+            names=(*losses, "gradient_norm"),
+            values=values.to("cpu", non_blocking=True),
+            done=torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None,
+        )
+
+    def _report(
+        self, meter: "_Meter", scalars: Any, num_steps: int, last_step: int, step: "_Step", scaler: torch.amp.GradScaler
+    ) -> None:
+        """Wait for a step and report its losses; raises AttenGaitError where one is not finite."""
+        losses = step.read()
+        # The loss scaler skips a step whose scaled gradients overflow and scales less; it cannot help below scale 1.
+        finite_gradients = math.isfinite(losses["gradient_norm"]) or (scaler.is_enabled() and scaler.get_scale() > 1)
+        if not (math.isfinite(losses["total"]) and finite_gradients):
+            self._refuse_nan(step.batch, step.rate, "loss" if finite_gradients else "gradient")
+        done = step.batch.step + 1
+        report = meter.update(done, len(step.batch.labels), step.waited_seconds, losses, step.rate)
+        if done % self.config.run.log_every_steps == 0 or done in (1, last_step):
+            _write_scalars(scalars, report)
+        self.progress.update("Training", done, num_steps, unit="steps", detail=report)
 
     def _refuse_nan(self, batch: ClipBatch, rate: float, what: str) -> None:
         names = ", ".join(dict.fromkeys(self.sequence_name(int(index)) for index in batch.sequences))
@@ -247,7 +275,7 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
 
-    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N], targets [N, K].
+    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N] on the CPU, targets [N, K].
     """
     triplet = triplet_loss(
         embeddings.float(),
@@ -290,6 +318,26 @@ def _open_scalars(run: Path, first_step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """A step that was done, or begun on a GPU."""
+
+    batch: ClipBatch
+    rate: float
+    waited_seconds: float
+    names: tuple[str, ...]
+    values: Tensor
+    """Of the losses, float32 on the CPU; right after `done`."""
+    done: Any
+    """A CUDA event; None on a CPU."""
+
+    def read(self) -> dict[str, float]:
+        """Wait for the losses."""
+        if self.done is not None:
+            self.done.synchronize()
+        return dict(zip(self.names, self.values.tolist(), strict=True))
 
 
 class _Meter:

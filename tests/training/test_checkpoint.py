@@ -132,7 +132,9 @@ def test_a_record_that_was_edited_says_what_to_do(run: Path) -> None:
     text = refusal(lambda: read_record(run))
     assert f"{path} was changed after it was written" in text
     assert "start a new run" in text
-    assert "--set changes cache, check_frames, checkpoint_every_steps, device, stop_after_steps" in text
+    assert (
+        "--set changes cache, check_frames, checkpoint_every_steps, device, log_every_steps, stop_after_steps" in text
+    )
     assert refusal(lambda: load_model(run)) == text
     load_model(run / "model.safetensors")  # the file alone needs no record
 

@@ -29,7 +29,7 @@ train_walks
 min_frames repeat_short frame_order balance blocks_per_stage num_classes attention_softmax attention_dropout
 spatial_reduction size epochs epochs_without_cross_entropy learning_rate warmup_epochs margin soft_margin
 normalise_embeddings cross_entropy_weight l2_penalty mixup_probability cutmix_probability device cache check_frames
-precision deterministic seed checkpoint_every_steps stop_after_steps
+precision deterministic seed checkpoint_every_steps log_every_steps stop_after_steps
 """.split()  # noqa: SIM905
 OLD_RECORD = Path(__file__).parents[1] / "data" / "run-0.1.0" / "config.json"
 
@@ -53,7 +53,13 @@ def test_settings_recorded_by_version_0_1_0_are_read_and_are_the_same_run() -> N
     assert (config.model.size, config.run.precision, config.optimiser.learning_rate) == ("tiny", "bf16", 0.005)
     written = json.loads(json.dumps(settings_of(config)))
     assert {key: written[key] for key in recorded} == recorded
-    assert set(written) - set(recorded) == {"channels", "check_frames", "deterministic", "known_subjects"}
+    assert set(written) - set(recorded) == {
+        "channels",
+        "check_frames",
+        "deterministic",
+        "known_subjects",
+        "log_every_steps",
+    }
     assert differences(config, make_config(written)) == []
 
 

@@ -18,6 +18,7 @@ from attengait.store.sequences import Sequences
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training import checkpoint
+from attengait.training import trainer as trainer_module
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import make_config
 from attengait.training.trainer import Trainer, resolve_device, step_seed
@@ -203,6 +204,46 @@ def test_nan_stops_with_step_sequences_and_rate_and_keeps_the_checkpoint(trainer
     assert "\n" not in str(caught.value)
     after = weights(tmp_path / "run")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_losses_that_are_read_a_step_later_are_the_same_and_none_is_left_out(
+    trainer: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    at_once, later = Heard(), Heard()
+    trainer("at once", at_once).train()
+    monkeypatch.setitem(trainer_module.STEPS_UNREAD, "cpu", 1)  # as on a GPU
+    trainer("later", later, checkpoint_every_steps=3).train()
+    assert [report.losses for report in later.details] == [report.losses for report in at_once.details]
+    assert [report.step for report in later.details] == list(range(1, 9))
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("at once", "later"))
+    assert first == second
+
+
+def test_nan_that_is_seen_a_step_later_names_its_own_step_and_keeps_the_checkpoint(
+    trainer: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer(stop_after_steps=2).train()
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    broken = {"learning_rate": 1e38, "warmup_epochs": 0}
+    with pytest.raises(AttenGaitError) as at_once:
+        trainer(**broken).train(resume=True)
+    monkeypatch.setitem(trainer_module.STEPS_UNREAD, "cpu", 1)
+    for every in (100, 1):  # also where a checkpoint is due at the very step
+        with pytest.raises(AttenGaitError) as later:
+            trainer(**broken, checkpoint_every_steps=every).train(resume=True)
+        assert str(later.value) == str(at_once.value)
+        if every == 100:
+            assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("every", "logged"), [(1, [1, 2, 3, 4, 5, 6, 7, 8]), (3, [1, 3, 6, 8]), (100, [1, 8])])
+def test_scalars_are_written_every_so_many_steps(
+    trainer: Open, monkeypatch: pytest.MonkeyPatch, every: int, logged: list[int]
+) -> None:
+    written: list[int] = []
+    monkeypatch.setattr(trainer_module, "_write_scalars", lambda scalars, report: written.append(report.step))
+    trainer(log_every_steps=every).train()
+    assert written == logged
 
 
 def test_a_checkpoint_of_another_size_is_refused_naming_the_tensor_and_both_shapes(trainer: Open) -> None:
