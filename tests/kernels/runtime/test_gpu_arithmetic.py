@@ -8,6 +8,7 @@ change.
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ PARAMETERS = {
     "gaussian": FarnebackParameters(window="gaussian"),
     "poly_n 7": FarnebackParameters(poly_n=7, poly_sigma=1.5, winsize=21),
 }
+map_kernels = import_module("map_kernels")
 MEAN_PX, LARGEST_PX = 1e-5, 1e-3
 """How far contraction and flushing may move the flow: a tenth of the tolerance against OpenCV. Seen: 9e-7 and 4e-5."""
 
@@ -114,3 +116,44 @@ def test_pictures_are_equal_with_denormals_flushed(encoding: str) -> None:
         squares = (flows**2).sum(-1).max((1, 2)).astype(np.float32)
         flushed = kernels.pictures(flows, squares, silhouettes, encoding, 64)
     assert np.array_equal(exact, flushed)
+
+
+MAP_ERROR, SUM_ERROR = {"float32": 2e-6, "bfloat16": 1e-3, "float16": 1e-4}, 1e-5
+"""How far the network's maps, and sums over them, may be moved: relative, in length. In half precision some values fall
+to the other side of a rounding, each by 2^-8 or 2^-11."""
+
+
+def check_maps(rounded: list[np.ndarray], changed: list[np.ndarray], tolerances: list[float]) -> None:
+    for one, other, tolerance in zip(rounded, changed, tolerances, strict=True):
+        assert np.isfinite(other).all()
+        assert np.linalg.norm(other - one) <= tolerance * np.linalg.norm(one)
+    assert not all(map(np.array_equal, rounded, changed))
+
+
+@pytest.mark.parametrize("format", MAP_ERROR)
+@pytest.mark.parametrize("pool", [False, True])
+def test_patch_norm_hardly_changes(format: str, pool: bool) -> None:
+    rounded = map_kernels.patch_norm(HostDevice(), features=32, format=format, pool=pool)
+    with denormals_flushed():
+        changed = map_kernels.patch_norm(contracting(), features=32, format=format, pool=pool)
+    check_maps(rounded, changed, [MAP_ERROR[format]] * 2 + [SUM_ERROR] * 3)
+
+
+@pytest.mark.parametrize("format", MAP_ERROR)
+def test_windows_hardly_change(format: str) -> None:
+    rounded = map_kernels.windows(HostDevice(), features=16, format=format)
+    with denormals_flushed():
+        changed = map_kernels.windows(contracting(), features=16, format=format)
+    check_maps(rounded, changed, [SUM_ERROR, MAP_ERROR[format], SUM_ERROR])
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-39])
+def test_maps_that_are_tiny_stay_tiny_and_finite(scale: float) -> None:
+    """Their squares, or they themselves, are denormal; the eps of the LayerNorm is far above either."""
+    exact = map_kernels.patch_norm(HostDevice(), features=16, scale=scale)
+    with denormals_flushed():
+        flushed = map_kernels.patch_norm(HostDevice(), features=16, scale=scale)
+    for one, other in zip(exact, flushed, strict=True):
+        assert np.isfinite(other).all()
+        # The smallest normal number, 1.2e-38, times 1 / sqrt(eps) = 1000 and gains.
+        assert np.abs(one - other).max() <= 1e-6 * np.abs(one).max() + 1e-34

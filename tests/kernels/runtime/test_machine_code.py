@@ -28,9 +28,11 @@ from attengait.kernels.runtime.launch import EXACT_SOURCES, SOURCES
 
 DEFINES = {
     "farneback/farneback.cu": {"POLY_N": 5, "RADIUS": 7, "TILE_H": 32},
+    "patch_norm/patch_norm.cu": {"FEATURES": 32, "FORMAT": 1, "POOL": 1},
     "pictures/crop.cu": {"SIZE": 64},
+    "windows/windows.cu": {"FEATURES": 128, "FORMAT": 1},
 }
-"""The published parameters."""
+"""The published parameters, and maps of the small network in bf16."""
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 BUDGET_ARCHITECTURE = "sm_90"
 CEILINGS = {
@@ -41,11 +43,19 @@ CEILINGS = {
         "set_up": (49, 0, 525),
         "solve": (0, 0, 1807),
     },
+    "patch_norm/patch_norm.cu": {
+        "patch_norm_forward": (0, 0, 933),
+        "patch_norm_backward": (0, 4, 2394),
+    },
     "pictures/crop.cu": {
         "find_rows": (0, 0, 310),
         "find_middles": (147, 0, 878),
         "crop_colours": (196, 0, 946),
         "crop_motion": (147, 0, 812),
+    },
+    "windows/windows.cu": {
+        "windows_forward": (0, 0, 522),
+        "windows_backward": (0, 0, 556),
     },
 }
 SOURCE_NAMES = sorted(path.relative_to(SOURCES).as_posix() for path in SOURCES.rglob("*.cu"))

@@ -16,7 +16,7 @@ from attengait.kernels.pictures.encode import ENCODINGS
 from attengait.kernels.runtime.launch import SOURCES, HostDevice
 from attengait.synth.motion import motion_pair
 
-recorded = import_module("recorded")
+recorded, map_kernels = import_module("recorded"), import_module("map_kernels")
 RecordingDevice, RaceError = recorded.RecordingDevice, recorded.RaceError
 
 pytestmark = pytest.mark.skipif(
@@ -41,9 +41,22 @@ def run_pictures(device: HostDevice) -> None:
         flow.farneback.pictures(flows, squares, silhouettes, encoding, 16)
 
 
+def run_patch_norm(device: HostDevice) -> None:
+    """A pixel in one thread and in several, with pixels left over in the last block; two frames to a slice."""
+    for features, format, pool in ((8, "bfloat16", False), (64, "float32", True), (64, "float16", False)):
+        map_kernels.patch_norm(device, features=features, format=format, pool=pool, frames=66, height=2, width=5)
+
+
+def run_windows(device: HostDevice) -> None:
+    """Frames that fill no window of the last bins."""
+    map_kernels.windows(device, features=8, format="bfloat16", clips=1, frames=17)
+
+
 RUNS: dict[str, Callable[[HostDevice], None]] = {
     "farneback/farneback.cu": run_flow,
+    "patch_norm/patch_norm.cu": run_patch_norm,
     "pictures/crop.cu": run_pictures,
+    "windows/windows.cu": run_windows,
 }
 """What launches every kernel of a source. A new source needs an entry."""
 
