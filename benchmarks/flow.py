@@ -131,7 +131,7 @@ def bytes_per_pair(height: int, width: int, parameters: FarnebackParameters) -> 
     return total
 
 
-def _frames(num: int, width: int, height: int) -> NDArray[np.uint8]:
+def turning_frames(num: int, width: int, height: int) -> NDArray[np.uint8]:
     """A texture that turns a little from frame to frame, uint8 [num, height, width]."""
     pair = motion_pair("rotation", height, width)
     return np.stack([pair[i % 2] for i in range(num)])
@@ -143,7 +143,7 @@ def _measure_size(
     width, height = size
     rows = []
     for batch in batches:
-        grays = list(_frames(batch + 1, width, height))
+        grays = list(turning_frames(batch + 1, width, height))
         pairs = [(i, i + 1) for i in range(batch)]
         rounds = max(1, PIXELS_PER_MEASUREMENT // (batch * width * height))
 
@@ -217,7 +217,7 @@ def _measure_gpu(
     rows = []
     for width, height in sizes:
         batch = min(largest_batch, max(1, device.free_memory_bytes() // (2 * pair_bytes(height, width))))
-        frames = device.upload(_frames(batch + 1, width, height))
+        frames = device.upload(turning_frames(batch + 1, width, height))
         pairs = device.upload(np.array([(i, i + 1) for i in range(batch)], np.int32))
         kernels = DeviceFarneback(device, parameters)
         seconds = seconds_of(partial(kernels.flow, frames, pairs)) / batch

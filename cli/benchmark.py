@@ -79,6 +79,63 @@ def loader(
     print(json.dumps(reports[0] if len(reports) == 1 else reports))
 
 
+@app.command("train")
+def train(
+    store: Annotated[
+        str | None,
+        typer.Argument(metavar="[STORE]", help="What to train on; without it: synthetic clips on the device."),
+    ] = None,
+    size: Annotated[str, typer.Option(help="Size of the model: tiny, small, medium or large.")] = "small",
+    subjects_per_batch: Annotated[int, typer.Option(help="Subjects of a batch.")] = 8,
+    clips_per_subject: Annotated[int, typer.Option(help="Clips of each subject of a batch.")] = 8,
+    clip_frames: ClipFramesOption = 30,
+    precision: Annotated[str, typer.Option(help="Precisions, with commas.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    cache: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the frames of a store are kept: auto, none, host, gpu, with commas.", show_default="auto"
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of training.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of one measurement.")] = 10,
+    repeats: RepeatsOption = 5,
+    profile: Annotated[
+        Path | None, typer.Option(help="Also write a table of what takes the time of a step into this file.")
+    ] = None,
+) -> None:
+    """Training's clips per second, the milliseconds of each part of a step, memory, and how much of the device's matrix
+    rate is used."""
+    from attengait.benchmarks.train import benchmark_train, format_table
+    from attengait.system.files import check_target
+    from attengait.training.config import parse_assignments
+
+    if profile is not None:
+        check_target(profile)
+    options = {
+        "size": size,
+        "subjects_per_batch": subjects_per_batch,
+        "clips_per_subject": clips_per_subject,
+        "clip_frames": clip_frames,
+        "device": device,
+    }
+    with ProgressLine() as line:
+        report = benchmark_train(
+            store,
+            settings=options | parse_assignments(settings or []),
+            precisions=precision.split(","),
+            caches=("auto",) if cache is None else cache.split(","),
+            num_steps=steps,
+            repeats=repeats,
+            profile=profile,
+            progress=line,
+        )
+    say_lines(format_table(report))
+    print(json.dumps(report))
+
+
 @app.command("preprocess")
 def preprocess(
     frames: Annotated[Path, typer.Option(help="Folder of the extracted video frames.")],

@@ -71,9 +71,15 @@ inline float __uint_as_float(unsigned bits) {
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
-// Rounded on their own: the compiler is told not to contract (-ffp-contract=off).
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
+// Rounded on their own, also where the compiler may contract a product and a sum.
+inline float __fmul_rn(float a, float b) {
+    volatile float product = a * b;
+    return product;
+}
+inline float __fadd_rn(float a, float b) {
+    volatile float sum = a + b;
+    return sum;
+}
 template <class T>
 T atomicMax(T* address, T value) {
     const T old = *address;

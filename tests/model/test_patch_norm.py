@@ -149,6 +149,52 @@ def test_an_exported_network_needs_nothing_but_torch() -> None:
     torch.testing.assert_close(program.module()(frames), model(frames), rtol=1e-4, atol=1e-5)
 
 
+GPU_TOLERANCES = {torch.float32: 2e-5, torch.bfloat16: 4e-3, torch.float16: 6e-4}
+"""Relative errors of y and dz: a few roundings of float32, or one rounding of the half precision (2^-9, 2^-12)."""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("features", [3, 8, 32, 128])
+@pytest.mark.parametrize("dtype", GPU_TOLERANCES)
+def test_a_gpu_computes_what_the_definition_says(features: int, pool: bool, dtype: torch.dtype) -> None:
+    tensors = inputs(features, dtype, pool=pool)
+    tensors[1:4] = [tensor.float() for tensor in tensors[1:4]]
+    ours = value_and_gradients(patch_norm, *[tensor.cuda() for tensor in tensors], pool=pool)
+    exact = value_and_gradients(slow_twin, *[tensor.double() for tensor in tensors], pool=pool)
+    assert [tensor.dtype for tensor in ours] == [dtype] * 2 + [torch.float32] * 3
+    tolerances = (GPU_TOLERANCES[dtype], GPU_TOLERANCES[dtype], 2e-5, 2e-5, 2e-5)
+    for name, mine, theirs, tolerance in zip(("y", "dz", "da", "dgain", "dbias"), ours, exact, tolerances, strict=True):
+        assert mine.is_cuda
+        assert torch.linalg.vector_norm(mine.cpu() - theirs) <= tolerance * torch.linalg.vector_norm(theirs), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pool", [False, True])
+def test_on_a_gpu_frames_do_not_depend_on_how_many_there_are(pool: bool) -> None:
+    """More frames than the small network's batch brings, as one and in two parts; nothing may be left unwritten."""
+    frames, side, features = 600, 64, 32
+    generator = torch.Generator("cuda").manual_seed(3)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device="cuda")
+
+    z = randn(frames, side, side, features).bfloat16()
+    dy = randn(frames, side // (1 + pool), side // (1 + pool), features).bfloat16()
+    a, gain, bias = randn(*dy.shape[1:3]) / 8, 1 + randn(features) / 4, randn(features) / 4
+    whole = value_and_gradients(patch_norm, z, a, gain, bias, dy, pool=pool)
+    parts = [
+        value_and_gradients(patch_norm, z[part], a, gain, bias, dy[part], pool=pool)
+        for part in (slice(0, 250), slice(250, None))
+    ]
+    assert all(bool(tensor.isfinite().all()) for tensor in whole)
+    for i in (0, 1):
+        assert torch.equal(whole[i], torch.cat([part[i] for part in parts]))
+    for i in (2, 3, 4):
+        together = parts[0][i] + parts[1][i]
+        assert torch.linalg.vector_norm(whole[i] - together) <= 1e-5 * torch.linalg.vector_norm(together)
+
+
 def test_maps_need_not_be_contiguous() -> None:
     z, a, gain, bias, _ = inputs(8, torch.float32, pool=False)
     strided = z.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)

@@ -68,8 +68,10 @@ def test_ranks_gather_their_share(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([half.clips for half in halves]), whole.clips)
 
 
-@pytest.mark.parametrize("cache", ["none", "host"])
-def test_a_run_gets_the_same_batches_wherever_frames_are_kept(tmp_path: Path, cache: Literal["none", "host"]) -> None:
+@pytest.mark.parametrize("cache", ["none", "host", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_a_run_gets_the_same_batches_wherever_frames_are_kept(
+    tmp_path: Path, cache: Literal["none", "host", "gpu"]
+) -> None:
     store = make_store(tmp_path / "s.zarr", "lz4", lengths=LENGTHS)
     plan, heard = make_plan(store), Heard()
     with store.reader() as reader:
@@ -80,13 +82,16 @@ def test_a_run_gets_the_same_batches_wherever_frames_are_kept(tmp_path: Path, ca
             plan,
             start_step=3,
             num_steps=2,
-            device=CPU,
+            device=torch.device("cuda:0" if cache == "gpu" else "cpu"),
             progress=heard,
         )
         with opened as stream, ClipStream(store, plan, start_step=3, num_steps=2) as expected:
-            assert all(torch.equal(a.clips, b.clips) for a, b in zip(stream, expected, strict=True))
+            for a, b in zip(stream, expected, strict=True):
+                assert a.clips.is_cuda == (cache == "gpu")
+                assert torch.equal(a.clips.cpu(), b.clips)
+                assert torch.equal(a.labels.cpu(), b.labels)
     used = sum(length for length in LENGTHS if length >= 12)
-    assert heard.counts[-1:] == ([(used, used)] if cache == "host" else [])
+    assert heard.counts[-1:] == ([] if cache == "none" else [(used, used)])
 
 
 def test_damage_is_found_while_loading(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from attengait.store import Store, open_store
 from attengait.store.joined import store_name
 from attengait.store.location import Location
 from attengait.store.sequences import SequenceRecord, columns_of
+from attengait.system.progress import Progress
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, make_config, settings_of
 
@@ -328,3 +329,49 @@ def test_a_run_whose_record_says_less_of_its_store_continues(stores: dict[str, P
     write_record(tmp_path / "run", RunRecord(config=record.config, subjects=record.subjects, store={"frames": 1}))
     with pytest.raises(AttenGaitError, match="was trained on another store"):
         train_run(stores["colour"], tmp_path / "run", settings, resume=True)
+
+
+class Losses(Progress):
+    """Keeps the loss of each step."""
+
+    def __init__(self) -> None:
+        self.of_steps: dict[int, float] = {}
+
+    def update(self, task: str, done: int, total: int, *, unit: str, detail: object = None) -> None:
+        if task == "Training":
+            self.of_steps[done] = detail.losses["total"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_a_run_goes_as_on_the_cpu_wherever_frames_are_kept_also_resumed(
+    store: Store, tmp_path: Path, precision: str
+) -> None:
+    changes = {"learning_rate": 1e-4, "warmup_epochs": 0, "attention_dropout": 0.0, "stop_after_steps": 4}
+    settings = config(precision="fp32", **changes)
+    on_cpu = Losses()
+    train_run(store.path, tmp_path / "cpu", settings, progress=on_cpu)
+    runs = {}
+    for cache in ("none", "host", "gpu"):
+        heard = runs[cache] = Losses()
+        there = make_config(settings_of(settings) | {"device": "cuda", "precision": precision, "cache": cache})
+        train_run(store.path, tmp_path / cache, there, progress=heard)
+    first = make_config(settings_of(there) | {"stop_after_steps": 2})
+    resumed = runs["resumed"] = Losses()
+    train_run(store.path, tmp_path / "resumed", first, progress=resumed)
+    train_run(store.path, tmp_path / "resumed", there, resume=True, progress=resumed)
+    # Roundings add up: the first steps of Adam have the size of the learning rate, whatever the gradient.
+    tolerance = 1e-3 if precision == "fp32" else 5e-2
+    for name, heard in runs.items():
+        assert heard.of_steps == pytest.approx(on_cpu.of_steps, rel=tolerance), name
+    features = [embed(tmp_path / "gpu", store, subjects=["1-5"], device=device).features for device in ("cuda", "cpu")]
+    assert np.abs(features[0] - features[1]).max() < 5e-2 * np.abs(features[1]).max()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_auto_keeps_the_frames_there_and_says_so(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="attengait"):
+        train_run(store.path, tmp_path / "run", config(device="cuda", stop_after_steps=1))
+    assert "are kept on the GPU: they fit into half of its free" in caplog.text

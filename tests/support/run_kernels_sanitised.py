@@ -5,6 +5,7 @@ Prints the name of each step that is done.
 
 import sys
 
+import map_kernels
 import numpy as np
 
 from attengait.kernels.farneback.cuda import CudaFlow
@@ -18,8 +19,11 @@ HEIGHT, WIDTH = 71, 93
 
 
 def main(on_gpu: bool) -> None:
-    """Flow, pictures, then, on the host, one step that must be caught."""
+    """Flow, pictures, maps of the network, then, on the host, one step that must be caught."""
     device = CudaDevice() if on_gpu else HostDevice(flags=FLAGS)
+    if on_gpu:
+        # Every array in memory of its own: out of CuPy's pool, one that is overrun would run into another, unseen.
+        device.xp.cuda.set_allocator(None)
     flow = CudaFlow(FarnebackParameters(), device=device)
     # Motion far out of the picture as well: where it points to must not be read.
     pairs = [*motion_pair("noise", HEIGHT, WIDTH), *motion_pair("zoom", HEIGHT, WIDTH)]
@@ -39,6 +43,12 @@ def main(on_gpu: bool) -> None:
         squares = device.upload(np.array([25.0, np.inf], np.float32))
         device.download(flow.farneback.pictures(on_device, squares, outlines, encoding, 64))
     print("pictures", flush=True)
+
+    for format in map_kernels.STORED:
+        for features, pool in ((8, False), (64, True)):
+            map_kernels.patch_norm(device, features=features, format=format, pool=pool)
+        map_kernels.windows(device, features=24, format=format)
+    print("maps", flush=True)
     if on_gpu:
         return
 

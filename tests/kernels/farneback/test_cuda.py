@@ -386,7 +386,7 @@ def test_kernels_are_clean_under_sanitizers() -> None:
     """Run in a process of their own, with AddressSanitizer and UndefinedBehaviorSanitizer compiled in."""
     host()
     done = sanitised.run_sanitised("run_kernels_sanitised.py")
-    assert done.stdout.split() == ["flow", "pictures", "overflow"], done.stderr[-3000:]
+    assert done.stdout.split() == ["flow", "pictures", "maps", "overflow"], done.stderr[-3000:]
     # The last step reads past an array on purpose, so that a sanitizer that sees nothing is noticed.
     assert "heap-buffer-overflow" in done.stderr
 
