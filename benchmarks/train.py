@@ -332,7 +332,7 @@ def _synthetic_batches(plan: BatchPlan, first: int, num_steps: int, device: torc
     clips = torch.randint(0, 256, shape, dtype=torch.uint8, device=device, generator=generator)
     for step in range(first, first + num_steps):
         planned = plan.batch(step)
-        labels = torch.from_numpy(planned.labels)
+        labels = torch.from_numpy(planned.labels).to(device)
         yield ClipBatch(step=step, clips=clips, labels=labels, sequences=planned.sequences)
 
 

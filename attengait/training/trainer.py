@@ -205,13 +205,15 @@ class Trainer:
         _seed(seed, device)  # dropout
         generator = torch.Generator().manual_seed(seed)
         clips = batch.clips.to(device, non_blocking=True)
-        one_hot = functional.one_hot(batch.labels, model.config.num_classes).float()  # [N, K]
+        # The batch's own labels may be on a GPU, and reading them would wait for it.
+        labels = torch.from_numpy(self.plan.batch(batch.step).labels)
+        one_hot = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
         mixed = augment(clips, send(one_hot, device), config.optimiser, generator)
         with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
         with autocast(device, precision):
             embeddings = model(mixed.frames)  # [N, 62, D]
             logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
-        losses = loss_terms(model, embeddings, logits, batch.labels, mixed.targets, config.optimiser)
+        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser)
         total = losses["total"]
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]

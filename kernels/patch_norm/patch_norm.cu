@@ -172,14 +172,14 @@ patch_norm_backward(const Piece* __restrict__ dy, const Piece* __restrict__ z, c
             const size_t start = place(frame, pixel, num_pixels, width, piece);
             float best[PIECE], values[PIECE];
 #if POOL
-            int winner[PIECE];
+            unsigned winners = 0;  // two bits for each feature
             for (int k = 0; k < 4; ++k) {
                 load_piece(z + start + step_to(k, width), values);
                 for (int i = 0; i < PIECE; ++i) {
                     const float x = values[i] * sigmoid(values[i]);
                     if (k == 0 || x > best[i] || x != x) {
                         best[i] = x;
-                        winner[i] = k;
+                        winners = (winners & ~(3u << 2 * i)) | unsigned(k) << 2 * i;
                     }
                 }
             }
@@ -187,7 +187,7 @@ patch_norm_backward(const Piece* __restrict__ dy, const Piece* __restrict__ z, c
                 load_piece(z + start + step_to(k, width), values);
                 for (int i = 0; i < PIECE; ++i) {
                     const float gate = sigmoid(values[i]);
-                    values[i] = winner[i] == k ? dx[i] * gate * (1.0f + values[i] * (1.0f - gate)) : 0.0f;
+                    values[i] = int(winners >> 2 * i & 3) == k ? dx[i] * gate * (1.0f + values[i] * (1.0f - gate)) : 0.0f;
                 }
                 store_piece(dz + start + step_to(k, width), values);
             }

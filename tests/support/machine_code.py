@@ -33,7 +33,7 @@ def given_to_cupy(source: str, defines: Mapping[str, int]) -> tuple[str, tuple[s
         return SimpleNamespace(get_function=lambda name: lambda *call: None)
 
     device: Any = CudaDevice.__new__(CudaDevice)
-    device.name, device._kernels = "none", {}
+    device.name, device._kernels, device._modules = "none", {}, {}
     device._device = SimpleNamespace(use=lambda: None)
     compiler = SimpleNamespace(CompileException=Exception)
     device._cupy = SimpleNamespace(RawModule=take, cuda=SimpleNamespace(compiler=compiler))
