@@ -21,6 +21,7 @@ from attengait.errors import ParameterError, require
 from attengait.model.attention import PartAttention, PatchAttention
 from attengait.model.config import FRAME_PIXELS, ModelConfig
 from attengait.model.initialisation import initialise_classifier, initialise_convolution, initialise_part_linear
+from attengait.model.precision import computing
 from attengait.model.pyramids import MIN_FRAMES, PARTS_PER_PYRAMID, SpatialPyramid, TemporalPyramid
 
 Images = Tensor | NDArray[Any]
@@ -150,6 +151,10 @@ class AttenGait(nn.Module):
         >>> len(model.embed([store[0], store[1, :20]]))
         2
         """
+        with computing(next(self.parameters()).device, "fp32"):
+            return self._embed(frames)
+
+    def _embed(self, frames: Images | Iterable[Images]) -> Tensor:
         if isinstance(frames, (Tensor, np.ndarray)):
             images = self._tensor(frames)
             if images.dim() == 4:
@@ -170,6 +175,7 @@ class AttenGait(nn.Module):
     ) -> Tensor:
         """Embeddings float32 [n, 62, D] of n sequences of any lengths, equal to embedding each alone, without dropout.
 
+        How exactly float32 is computed on a GPU is up to the caller (`attengait.model.precision.computing`).
         A sequence shorter than 16 frames is repeated from its start until it has 16.
 
         Args:

@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.model.config import ModelConfig
+from attengait.model.net import AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 
 CPU = torch.device("cpu")
@@ -202,3 +204,13 @@ def test_on_a_gpu_fp32_is_exact_and_tf32_is_not() -> None:
     assert max(errors["fp32"]) < 2e-5  # sums of 576 and 16,384 products in float32
     if torch.cuda.get_device_capability(device) >= (8, 0):
         assert min(errors["tf32"]) > 1e-4
+
+
+def test_a_network_embeds_in_float32_itself_whatever_the_process_allows() -> None:
+    allow_tf32_by_the_old_names()
+    model, seen = AttenGait(ModelConfig()), []
+    model.backbone.convolutions[0].register_forward_hook(lambda *_: seen.append(backends.cudnn.conv.fp32_precision))
+    before = state()
+    model.embed(torch.zeros(16, 64, 64, 3, dtype=torch.uint8))
+    assert seen == ["ieee"]
+    assert state() == before
