@@ -244,6 +244,25 @@ def _frame_rate(reports: Reports, name: str) -> float:
     return rate
 
 
+def train(reports: Reports) -> str:
+    """Clips/s of training, with compiled code and without, and the milliseconds of a step."""
+    lines = []
+    for report in reports["train"]:
+        about, row = report["training"], report["results"][0]
+        code = "compiled" if about["has_compiler"] else "PyTorch's operations"
+        parts = [number(row["ms"][part]) for part in ("forward", "backward", "optimiser")]
+        lines.append([f"`{about['size']}`", row["precision"], code, spread(row, "clips_per_s"), *parts])
+    head = ["size", "precision", "maps are computed by", "clips/s", "ms forward", "ms backward", "ms optimiser"]
+    return table(head, lines, reports["train"][-1], reports["train"][0]["training"]["repeats"])
+
+
+def train_gain(reports: Reports, size: str) -> str:
+    """Clips/s with compiled code by those without."""
+    found = [report for report in reports["train"] if report["training"]["size"] == size]
+    rates = {report["training"]["has_compiler"]: report["results"][0]["clips_per_s"] for report in found}
+    return f"{rates[True] / rates[False]:.1f}"
+
+
 FIGURES: dict[str, Callable[[Reports], str]] = {
     "machine": machine,
     "versions": versions,
@@ -259,6 +278,9 @@ FIGURES: dict[str, Callable[[Reports], str]] = {
     "ranks": ranks,
     "scale": scale,
     "soak": soak,
+    "train": train,
+    "train-gain-tiny": partial(train_gain, size="tiny"),
+    "train-gain-small": partial(train_gain, size="small"),
     "preprocess-rate": lambda reports: number(_frame_rate(reports, "cpu, 2 workers")),
     "preprocess-gain": lambda reports: (
         f"{_frame_rate(reports, 'cpu, 2 workers') / _frame_rate(reports, 'opencv, 2 workers'):.1f}"

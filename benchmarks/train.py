@@ -25,6 +25,7 @@ from attengait.benchmarks.process import begin_peak, peak_bytes
 from attengait.benchmarks.report import Report, machine, results, versions
 from attengait.benchmarks.step_times import PARTS, StepTimes
 from attengait.errors import ParameterError, require
+from attengait.kernels.runtime.compile import find_compiler
 from attengait.model.config import FRAME_PIXELS, ModelConfig
 from attengait.model.net import AttenGait
 from attengait.model.precision import resolve_device
@@ -109,6 +110,7 @@ def benchmark_train(
             "steps": num_steps,
             "repeats": repeats,
             "threads": torch.get_num_threads(),
+            "has_compiler": find_compiler() is not None,
         },
         "results": rows,
     }
