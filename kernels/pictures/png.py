@@ -90,9 +90,12 @@ def _inflate(data: bytes, num_bytes: int) -> bytes | None:
         elif kind not in _HARMLESS or parts:
             return None
         offset = end + 4
+    packed = b"".join(parts)
+    if packed[:1] > b"\x78":  # a window larger than 32 KB, which ISA-L does not refuse
+        return None
     stream = inflater.decompressobj()
     try:
-        rows: bytes = stream.decompress(b"".join(parts), num_bytes + 1)
+        rows: bytes = stream.decompress(packed, num_bytes + 1)
     except (zlib.error, inflater.error):
         return None
     return rows if stream.eof and len(rows) == num_bytes else None

@@ -173,6 +173,7 @@ def _damaged() -> dict[str, bytes]:
         "checksum of the pixels": png_file(b"", 30, 20, packed=packed[:-1] + bytes([packed[-1] ^ 1])),
         "end of the pixels": png_file(b"", 30, 20, packed=packed[:-9]),
         "a bit of the pixels": png_file(b"", 30, 20, packed=packed[:500] + bytes([packed[500] ^ 4]) + packed[501:]),
+        "window of the pixels": png_file(b"", 30, 20, packed=b"\x88\x1c" + packed[2:]),
         "too few rows": png_file(rows[:-91], 30, 20),
         "too many rows": png_file(rows + rows[:91], 30, 20),
         "unknown filter": png_file(bytes(unknown), 30, 20),
