@@ -31,7 +31,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
         raise
 
 
-def read_regular(path: str) -> bytes:
+def read_regular(path: str | os.PathLike[str]) -> bytes:
     """A file's bytes, as `open_regular(path).read()` gives them in thrice the time: pictures are many small files."""
     descriptor = _open_descriptor(path)
     try:

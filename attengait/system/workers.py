@@ -26,7 +26,6 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.system.memory import keep_freed_memory
 
 _POLL_SECONDS = 0.2
 _PR_SET_PDEATHSIG = 1
@@ -182,7 +181,6 @@ def _undisturbed(start: Callable[[], set[Future[Any]]], ended: threading.Event) 
 
 def _begin_worker(end_of_parent: Connection) -> None:
     die_with_parent()
-    keep_freed_memory()
     threading.Thread(target=_exit_with_parent, args=(end_of_parent,), daemon=True).start()
 
 
