@@ -3,12 +3,13 @@
 The whole: folders to a finished, flushed store in a temporary folder, with the start of the workers, for each flow
 backend and number of workers in turn. The stages: milliseconds per flow image in one process with one OpenCV thread,
 for the first sequences that have `stage_frames` images together. The files are read before anything is timed, so they
-come from memory. Other sizes than the pictures' own are measured on resized copies of the first sequences.
+come from memory. Other sizes than the pictures' own are measured on resized copies of the first sequences, and videos
+are made of them, too (MPEG-4 in AVI files).
 """
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from numpy.typing import NDArray
 from attengait.benchmarks.flow import present_backends
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.datasets import Folders, SourceSequence, find_dataset
-from attengait.datasets.pictures import read_gray
+from attengait.datasets.pictures import Pictures, read_colour, read_gray
 from attengait.datasets.reading import FrameSizes, read_frames
+from attengait.datasets.source import FRAMES
+from attengait.datasets.video import Video
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.flow.backends import check_backend, make_backend
 from attengait.pipelines.preprocess.run import choose_executor, preprocess
@@ -35,7 +38,7 @@ PUBLISHED = {
 
 STAGES = ("decode", "flow", "colour and crop", "write")
 RESIZED_PIXELS = 200_000_000
-"""Pixels of resized frames, about: large pictures would take long, and few small ones less than the workers' start."""
+"""Pixels of copied frames, about: large pictures would take long, and few small ones less than the workers' start."""
 
 
 def benchmark_preprocess(
@@ -45,6 +48,7 @@ def benchmark_preprocess(
     flows: Sequence[str] | None = None,
     workers: Sequence[int] = (1,),
     sizes: Sequence[tuple[int, int]] = (),
+    video: bool = False,
     repeats: int = 3,
     dataset: str = "casia-b",
     stage_frames: int = 32,
@@ -53,8 +57,9 @@ def benchmark_preprocess(
     """Frames/s of the whole for each of `flows` and `workers`, and milliseconds per frame of each stage.
 
     `flows` are backends, by default all that can be used here. `sizes` (width, height) are those of resized copies, of
-    as many sequences as make RESIZED_PIXELS; without any, all pictures are taken as they are. Raises ParameterError for
-    parameters out of range, AttenGaitError when a backend is missing or the folders hold nothing usable.
+    as many sequences as make RESIZED_PIXELS; without any, all pictures are taken as they are. `video` also measures
+    from videos of the same frames, of as many sequences. Raises ParameterError for parameters out of range,
+    AttenGaitError when a backend is missing or the folders hold nothing usable.
     """
     if not workers or min(workers) < 1:
         raise ParameterError(f"workers is {list(workers)}, but must be one or more numbers of at least 1")
@@ -68,33 +73,26 @@ def benchmark_preprocess(
     for recipe in recipes.values():
         recipe.check()
     sequences = _find(dataset, frames, silhouettes)
+    if video and any(sequence.frames.kind == Video.kind for sequence in sequences):
+        raise ParameterError("video is True, but must be left out: the frames are videos already")
     parts: list[Report] = []
     chosen: Sequence[tuple[int, int] | None] = sizes or [None]
     with tempfile.TemporaryDirectory() as folder:
         for size in chosen:
-            if size is None:
-                sides, taken = (frames, silhouettes), sequences
-            else:
-                root = Path(folder) / f"{size[0]}x{size[1]}"
+            root = Path(folder) / _format_size(size)
+            sides, taken = (frames, silhouettes), sequences
+            if size is not None:
                 _resize(sequences, root, size)
                 sides = root / "frames", root / "silhouettes"
                 taken = _find(dataset, *sides)
-            _read_files(taken)
-            runs = {
-                _name(name, number): partial(_run, dataset, sides, recipe, number)
-                for name, recipe in recipes.items()
-                for number in workers
-            }
-            stages = {name: _measure_stages(taken, recipe, stage_frames, repeats) for name, recipe in recipes.items()}
-            rates = measure_in_turns(runs, repeats=repeats, warm_up=False, on_repeat=on_repeat)
-            parts.append(
-                {
-                    "size": f"{size[0]}x{size[1]}" if size else "as they are",
-                    "sequences": len(taken),
-                    "results": results(rates, "frames_per_s"),
-                    "stages": {name: results(each, "ms_per_frame") for name, each in stages.items()},
-                }
-            )
+            inputs = [(sides, taken)]
+            if video:
+                _make_videos(taken, root / "videos")
+                sides = root / "videos", sides[1]
+                inputs.append((sides, _find(dataset, *sides)))
+            for each, found in inputs:
+                part = _measure(dataset, each, found, recipes, workers, stage_frames, repeats, on_repeat)
+                parts.append({"size": _format_size(size), **part})
     return {
         "machine": machine(),
         "versions": versions("attengait", "numpy", "opencv-contrib-python-headless", "zarr"),
@@ -105,11 +103,38 @@ def benchmark_preprocess(
     }
 
 
+def _measure(
+    dataset: str,
+    sides: tuple[Path, Path],
+    sequences: tuple[SourceSequence, ...],
+    recipes: Mapping[str, FlowRecipe],
+    workers: Sequence[int],
+    stage_frames: int,
+    repeats: int,
+    on_repeat: Callable[[int], None],
+) -> Report:
+    """The figures of some sequences, which lie in the two folders."""
+    _read_files(sequences)
+    runs = {
+        _name(name, number): partial(_run, dataset, sides, recipe, number)
+        for name, recipe in recipes.items()
+        for number in workers
+    }
+    stages = {name: _measure_stages(sequences, recipe, stage_frames, repeats) for name, recipe in recipes.items()}
+    rates = measure_in_turns(runs, repeats=repeats, warm_up=False, on_repeat=on_repeat)
+    return {
+        "source": sequences[0].frames.kind if sequences else Pictures.kind,
+        "sequences": len(sequences),
+        "results": results(rates, "frames_per_s"),
+        "stages": {name: results(each, "ms_per_frame") for name, each in stages.items()},
+    }
+
+
 def format_table(report: Report) -> str:
     """The report for people."""
     lines = [f"{report['input']['frames']}: {report['input']['sequences']} sequences; median of {report['repeats']}"]
     for part in report["sizes"]:
-        lines.append(f"\npictures {part['size']}, {part['sequences']} sequences")
+        lines.append(f"\n{part['source']} {part['size']}, {part['sequences']} sequences")
         table = {**report, "results": part["results"]}
         lines.append(format_results(table, "frames_per_s", relative_to=part["results"][0]["name"]))
         for name, stages in part["stages"].items():
@@ -119,6 +144,10 @@ def format_table(report: Report) -> str:
             )
     lines.append(f"published: {report['published']['frames_per_s']} frames/s ({report['published']['note']})")
     return "\n".join(lines)
+
+
+def _format_size(size: tuple[int, int] | None) -> str:
+    return f"{size[0]}x{size[1]}" if size else "as they are"
 
 
 def _name(flow: str, num_workers: int) -> str:
@@ -164,6 +193,34 @@ def _resize(sequences: Iterable[SourceSequence], root: Path, size: tuple[int, in
                 if picture is not None:
                     name = f"{sequence.name.replace('/', '-')}-{number:03d}.png"
                     cv2.imwrite(str(folder / name), cv2.resize(picture, size, interpolation=how))
+
+
+def _make_videos(sequences: Iterable[SourceSequence], root: Path) -> None:
+    """Write the first sequences of pictures as videos. Frames are numbered from 1, and a missing one is repeated.
+
+    Raises AttenGaitError for pictures of an odd width or height, which OpenCV would cut.
+    """
+    root.mkdir(parents=True)
+    num_pixels = 0
+    for sequence in sequences:
+        if num_pixels >= RESIZED_PIXELS:
+            break
+        read = {number: read_colour(path) for number, path in sequence.parts[FRAMES].by_number.items()}
+        pictures = {number: picture[..., ::-1] for number, picture in read.items() if picture is not None}
+        if not pictures:
+            continue
+        frame = pictures[min(pictures)]
+        height, width = frame.shape[:2]
+        if height % 2 or width % 2:
+            raise AttenGaitError(f"{sequence.name} has frames of {width} x {height} pixels: a video needs even sizes")
+        path = root / f"{sequence.name.replace('/', '-')}.avi"
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"XVID"), 25, (width, height))
+        for number in range(1, max(pictures) + 1):
+            if number in pictures and pictures[number].shape == frame.shape:
+                frame = pictures[number]
+            writer.write(np.ascontiguousarray(frame))
+            num_pixels += height * width
+        writer.release()
 
 
 def _read_files(sequences: Iterable[SourceSequence]) -> None:

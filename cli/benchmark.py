@@ -151,6 +151,9 @@ def preprocess(
         str | None,
         typer.Option(help="Sizes to resize the first sequences to, with commas.", show_default="as they are"),
     ] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Measure from videos of the same frames (MPEG-4), too.")
+    ] = False,
     repeats: RepeatsOption = 3,
 ) -> None:
     """Flow images per second of the whole of preprocessing, and the milliseconds of each stage."""
@@ -163,6 +166,7 @@ def preprocess(
         flows=flows.split(",") if flows else None,
         workers=numbers,
         sizes=[_parse_size("sizes", size) for size in sizes.split(",")] if sizes else (),
+        video=video,
         repeats=repeats,
         dataset=dataset,
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from attengait.datasets.source import SourceSequence
 from attengait.errors import AttenGaitError
-from attengait.system.files import open_regular
+from attengait.system.files import open_regular, read_regular
 
 _PIECE_BYTES = 1 << 20
 
@@ -23,8 +23,7 @@ class InputError(AttenGaitError):
 def read_bytes(path: str) -> bytes:
     """A file's bytes; raises InputError."""
     try:
-        with open_regular(path) as file:
-            return file.read()
+        return read_regular(path)
     except OSError as error:
         raise InputError(f"{path} can no longer be read: {error.strerror or error}") from None
 

@@ -8,7 +8,6 @@ scan: of single flipped bits about a third.
 A file that cannot be opened or read is no bad picture. It is an error of the run, as it was there before (InputError).
 """
 
-import zlib
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +22,17 @@ from numpy.typing import NDArray
 from attengait.datasets.inputs import read_bytes
 from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
 from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
+from attengait.kernels.pictures import png
 from attengait.store.skipped import Reason
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_SIGNATURE = b"\xff\xd8\xff"
 _JPEG_START_OF_SCAN, _JPEG_END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _JPEG_DAMAGE = ("Corrupt JPEG data: ", "Premature end of JPEG file", "Inconsistent progression sequence")
 """How libjpeg's warnings of damage begin; its other ones do no harm."""
 _PNG_WITH_ALPHA = (4, 6)
 """Colour types."""
+_GRAY = (cv2.IMREAD_GRAYSCALE, cv2.IMREAD_ANYDEPTH)
+"""Flags that ask for grey; the second one differs for more than 8 bits only."""
 
 
 class PictureError(Exception):
@@ -150,7 +151,9 @@ def decode_gray(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def decode(data: bytes, flags: int) -> NDArray[Any]:
-    """The picture in a file's bytes, as OpenCV decodes it by the flags IMREAD_...; raises PictureError."""
+    """The picture in the bytes of a whole file, as OpenCV decodes it by the flags IMREAD_...; raises PictureError."""
+    if flags in _GRAY and data.startswith(png.SIGNATURE) and (gray := png.decode_gray(data)) is not None:
+        return gray
     with silent_opencv():
         try:
             picture: NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -174,7 +177,7 @@ def silent_opencv() -> Iterator[None]:
 
 def may_have_alpha(data: bytes) -> bool:
     """Whether a picture in a file's bytes may have an alpha channel, by its header."""
-    if data.startswith(_PNG_SIGNATURE):
+    if data.startswith(png.SIGNATURE):
         return data[25] in _PNG_WITH_ALPHA or b"tRNS" in data[: data.find(b"IDAT")]
     return not is_jpeg(data)
 
@@ -190,8 +193,8 @@ def _problem(data: bytes) -> str | None:
         return "the file is empty"
     if has_too_many_pixels(data):
         return f"it has more than {MAX_PIXELS:,} pixels: a small file may unpack to all memory"
-    if data.startswith(_PNG_SIGNATURE):
-        return None if _is_complete_png(data) else "a checksum of the PNG file is wrong, or its end is missing"
+    if data.startswith(png.SIGNATURE):
+        return None if png.is_complete(data) else "a checksum of the PNG file is wrong, or its end is missing"
     if is_jpeg(data):
         # An embedded thumbnail has an end of its own, so the end must follow the last scan.
         if not data.rfind(_JPEG_END_OF_IMAGE) > data.rfind(_JPEG_START_OF_SCAN) > 0:
@@ -220,17 +223,3 @@ def _libjpeg_says(data: bytes) -> str | None:
         # What it cannot decode at all, such as four colours, is for OpenCV to decode or refuse.
         return str(error) if str(error).startswith(_JPEG_DAMAGE) else None
     return None
-
-
-def _is_complete_png(data: bytes) -> bool:
-    # A chunk is its length, its type, its content, and a CRC-32 of type and content.
-    view = memoryview(data)
-    offset = len(_PNG_SIGNATURE)
-    while offset + 12 <= len(data):
-        end = offset + 8 + int.from_bytes(view[offset : offset + 4], "big")
-        if end + 4 > len(data) or zlib.crc32(view[offset + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            return False
-        if data[offset + 4 : offset + 8] == b"IEND":
-            return True
-        offset = end + 4
-    return False

@@ -13,6 +13,7 @@ from attengait.datasets.source import SourceSequence
 from attengait.errors import ParameterError
 from attengait.preprocessing.recipe import Recipe
 from attengait.store.shards import ShardTask, write_shard
+from attengait.system.memory import keep_freed_memory
 from attengait.system.workers import run_in_workers
 
 
@@ -52,5 +53,11 @@ class LocalProcesses:
 
     def run(self, recipe: Recipe, tasks: list[ShardTask], on_poll: Callable[[], None]) -> None:
         """See Executor. Raises AttenGaitError when a worker dies, and what one of them raises."""
-        function = partial(write_shard, make=recipe.make, check=check_unchanged)
+        function = partial(_make_shard, recipe=recipe)
         run_in_workers(function, tasks, num_workers=min(self.num_workers, len(tasks)), on_poll=on_poll)
+
+
+def _make_shard(task: ShardTask, recipe: Recipe) -> None:
+    """Make one shard in a worker process."""
+    keep_freed_memory()  # each frame takes what the last one gave back
+    write_shard(task, make=recipe.make, check=check_unchanged)

@@ -23,6 +23,29 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     Raises OSError as `open` does. A folder, named pipe, socket or device is an OSError, too: nothing is waited for.
     Its `strerror` continues a sentence such as `PATH cannot be read: it is a named pipe, not a file`.
     """
+    descriptor = _open_descriptor(path)
+    try:
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes, as `open_regular(path).read()` gives them in thrice the time: pictures are many small files."""
+    descriptor = _open_descriptor(path)
+    try:
+        parts = []
+        size = os.fstat(descriptor).st_size
+        # One byte more than it has: a file that grew is read to its end, too.
+        while part := os.read(descriptor, size + 1):
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _open_descriptor(path: str | os.PathLike[str]) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -31,10 +54,10 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
         raise
     try:
         _check_mode(path, os.fstat(descriptor).st_mode)
-        return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+    return descriptor
 
 
 def check_regular(path: str | os.PathLike[str]) -> None:

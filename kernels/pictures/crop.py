@@ -37,11 +37,11 @@ def has_walker(silhouette: Picture, threshold: int) -> bool:
 
 def find_crop(silhouette: Picture, size: int) -> Crop:
     """Return the crop around the walker of a silhouette that is not empty."""
-    rows = np.flatnonzero(silhouette.any(axis=1))
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    width = max(1, size * silhouette.shape[1] // (bottom - top))
+    _, top, _, height = cv2.boundingRect(silhouette)
+    bottom = top + height
+    width = max(1, size * silhouette.shape[1] // height)
     resized = cv2.resize(silhouette[top:bottom], (width, size), interpolation=cv2.INTER_CUBIC)
-    mass = np.cumsum(resized.sum(axis=0, dtype=np.int64))
+    mass = np.cumsum(cv2.reduce(resized, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S), dtype=np.int64)
     middle = int(np.argmax(2 * mass > mass[-1]))
     return Crop(top=top, bottom=bottom, width=width, left=middle - size // 2, size=size)
 

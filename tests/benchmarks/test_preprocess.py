@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import videos
 
 from attengait.benchmarks.preprocess import STAGES, benchmark_preprocess, format_table
 from attengait.errors import AttenGaitError, ParameterError
@@ -51,6 +52,24 @@ def test_other_sizes_are_measured_on_resized_copies(walkers: Path) -> None:
     assert [part["size"] for part in report["sizes"]] == ["128x96", "64x64"]
     assert [part["sequences"] for part in report["sizes"]] == [1, 1]
     assert all(part["results"][0]["frames_per_s"] > 0 for part in report["sizes"])
+
+
+def test_videos_of_the_same_frames_are_measured_beside_the_pictures(walkers: Path) -> None:
+    sides = walkers / "frames", walkers / "silhouettes"
+    report = benchmark_preprocess(*sides, flows=["opencv"], video=True, repeats=1)
+    assert [part["source"] for part in report["sizes"]] == ["pictures", "video"]
+    assert [part["sequences"] for part in report["sizes"]] == [1, 1]
+    assert all(part["results"][0]["frames_per_s"] > 0 for part in report["sizes"])
+    assert "\nvideo as they are, 1 sequences" in format_table(report)
+
+
+def test_frames_that_are_videos_or_no_size_of_one_are_no_frames_for_videos(walkers: Path, tmp_path: Path) -> None:
+    silhouettes = walkers / "silhouettes"
+    videos.encode(tmp_path / "001-nm-01-090.avi", videos.moving_frames(NUM_FRAMES, (48, 64)), "FFV1")
+    with pytest.raises(ParameterError, match="video is True, but must be left out"):
+        benchmark_preprocess(tmp_path, silhouettes, flows=["opencv"], video=True)
+    with pytest.raises(AttenGaitError, match="001/nm-01/090 has frames of 63 x 48 pixels: a video needs even sizes"):
+        benchmark_preprocess(walkers / "frames", silhouettes, flows=["opencv"], sizes=[(63, 48)], video=True)
 
 
 def test_folders_without_two_frames_in_a_row_are_one_sentence(walkers: Path, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """Runs the cpu flow with sanitizers compiled in, on sizes and windows at the edges; prints each step that is done."""
 
+import itertools
+
+import cv2
 import numpy as np
 
 from attengait.kernels.farneback import cpu as farneback_cpu
 from attengait.kernels.farneback.cpu import CpuFlow
 from attengait.kernels.flow.backends import FarnebackParameters
-from attengait.kernels.pictures import colour_fast
+from attengait.kernels.pictures import colour_fast, png
 from attengait.kernels.runtime.compile import NATIVE
 from attengait.synth.motion import motion_pair
 
@@ -40,6 +43,15 @@ def main() -> None:
         colour_fast.colour_flow(flow, np.float32(largest))
     colour_fast.largest_magnitude(flow[:, 3:])
     print("colour", flush=True)
+
+    png.FLAGS = (*png.FLAGS, *SANITIZERS)
+    # 8 << n is the flag of filter n; all of them together are chosen from row by row.
+    for height, width, channels, filters in itertools.product((1, 2, 9), (1, 2, 31), (1, 3), (8, 16, 32, 64, 128, 248)):
+        picture = np.random.default_rng(0).integers(0, 256, (height, width, channels), np.uint8)
+        assert (
+            png.decode_gray(cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_FILTER, filters])[1].tobytes()) is not None
+        )
+    print("png", flush=True)
 
     print("overflow", flush=True)
     solver = farneback_cpu._Solver((64, 64), FarnebackParameters())

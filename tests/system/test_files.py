@@ -34,6 +34,7 @@ def test_only_regular_files_and_links_to_them_are_opened(tmp_path: Path, monkeyp
     for name in ("file", Path("link"), os.fsencode("file").decode()):
         with files.open_regular(name) as file:
             assert file.read() == b"content"
+        assert files.read_regular(name) == b"content"
         files.check_regular(name)
     os.mkfifo("pipe")
     Path("folder").mkdir()
@@ -45,11 +46,11 @@ def test_only_regular_files_and_links_to_them_are_opened(tmp_path: Path, monkeyp
             ("socket", "a socket"),
             ("/dev/zero", "a device"),
         ):
-            for function in (files.open_regular, files.check_regular):
+            for function in (files.open_regular, files.read_regular, files.check_regular):
                 with pytest.raises(OSError, match="not a file") as caught:
                     function(name)
                 assert (caught.value.strerror, caught.value.filename) == (f"it is {what}, not a file", name)
-    for function in (files.open_regular, files.check_regular):
+    for function in (files.open_regular, files.read_regular, files.check_regular):
         with pytest.raises(FileNotFoundError):
             function("nothing")
 
