@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from attengait.cli import progress
 from attengait.cli.main import main
 
 
@@ -29,6 +31,8 @@ def attengait(*words: object, cwd: Path | None = None) -> Done:
         # A wide terminal: messages are not wrapped.
         patch.setenv("COLUMNS", "300")
         patch.setattr(signal, "signal", lambda number, handler: None)
+        # Progress would appear on a slow machine only.
+        patch.setattr(progress, "PLAIN_LINE_EVERY_SECONDS", math.inf)
         if cwd is not None:
             patch.chdir(cwd)
         try:
