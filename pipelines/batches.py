@@ -4,7 +4,7 @@ A batch is requested from the disk, the network or the decoder `read_ahead` batc
 it `prefetch` batches before the caller does. DALI copies it out of the page cache once. The tensors given out are
 DALI's memory, by DLPack, without another copy. Each batch has its own memory, which stays valid as long as its tensor
 lives, also after the stream is closed (DALI's default executor allocates each output anew). Frames stay uint8 up to the
-device.
+device. Only what a reader unpacks anyway, for the CPU, does not go through DALI (`ArrayStream`).
 """
 
 import weakref
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError, how_to_install, require
-from attengait.store.readers.base import Frames
+from attengait.store.readers.base import Frames, as_one_array
 
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo
@@ -49,8 +49,7 @@ class BatchStream:
         read_ahead: int,
         ordered: bool = False,
     ) -> None:
-        require(prefetch >= 1, "prefetch", prefetch, "at least 1")
-        require(read_ahead >= 0, "read_ahead", read_ahead, "at least 0")
+        _check_ahead(prefetch, read_ahead)
         self._gpu = _gpu_index(device)
         try:
             from attengait.pipelines.graphs import frames_pipeline, ordered_frames_pipeline
@@ -96,11 +95,53 @@ class BatchStream:
         self._in_use.popleft()
         return frames
 
+    def next_clips(self) -> torch.Tensor:
+        """The clips of the next batch, uint8 [N, T, H, W, C], which all have the same length; see `next_batch`."""
+        return as_torch(self.next_batch().as_tensor())
+
     def close(self) -> None:
         """Dropping the pipeline ends its threads."""
         self._pipeline = None
         self._requests.forget()
         self._in_use.clear()
+
+
+class ArrayStream:
+    """Batches for the CPU by a reader that gives copies: torch gets that memory, which DALI would copy once more.
+
+    The parameters are those of BatchStream. A batch must be a list of clips.
+    """
+
+    def __init__(
+        self,
+        request_batch: RequestBatch,
+        *,
+        num_batches: int | None,
+        prefetch: int,
+        read_ahead: int,
+    ) -> None:
+        _check_ahead(prefetch, read_ahead)
+        self._requests = _Requests(request_batch, num_batches, prefetch + read_ahead)
+        self._next = 0
+        self._is_closed = False
+
+    def next_clips(self) -> torch.Tensor:
+        """The clips of the next batch, uint8 [N, T, H, W, C]; raises StopIteration after the last and when closed."""
+        if self._is_closed:
+            raise StopIteration
+        try:
+            batch = self._requests.take(self._next)
+        except AttenGaitError as error:
+            # The traceback would keep the shard files of the reader open.
+            raise error.with_traceback(None) from error.__cause__
+        assert isinstance(batch, list)
+        self._next += 1
+        return torch.from_numpy(as_one_array(batch))
+
+    def close(self) -> None:
+        """Let go of what was requested."""
+        self._is_closed = True
+        self._requests.forget()
 
 
 class _Requests:
@@ -126,6 +167,11 @@ class _Requests:
     def forget(self) -> None:
         """Let go of what was requested."""
         self._under_way.clear()
+
+
+def _check_ahead(prefetch: int, read_ahead: int) -> None:
+    require(prefetch >= 1, "prefetch", prefetch, "at least 1")
+    require(read_ahead >= 0, "read_ahead", read_ahead, "at least 0")
 
 
 def _gpu_index(device: str) -> int | None:

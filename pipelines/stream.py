@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, require
-from attengait.pipelines.batches import Batch, BatchStream, as_torch
+from attengait.pipelines.batches import ArrayStream, Batch, BatchStream, as_torch
 from attengait.pipelines.runs import subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.sampling.rules import ClipRules
@@ -85,7 +85,7 @@ class ClipStream:
         self._start_step, self._next_step = start_step, start_step  # of this loop, and of the next batch
         self._is_over = self._is_closed = False
         self._rank, self._world_size = rank, world_size
-        self._settings: dict[str, Any] = {"device": device, "prefetch": prefetch, "read_ahead": read_ahead}
+        self._device, self._ahead_settings = device, {"prefetch": prefetch, "read_ahead": read_ahead}
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
         reader = self._own_reader or store_or_reader
         assert not isinstance(reader, Store)
@@ -173,11 +173,10 @@ class ClipStream:
         if self._is_over:
             raise StopIteration
         try:
-            frames = self._frames.next_batch()
+            clips = self._frames.next_clips()
         except StopIteration:
             self._is_over = True
             raise
-        clips = as_torch(frames.as_tensor())
         planned = self._ahead.popleft()
         self._next_step = planned.step + 1
         return ClipBatch(
@@ -259,13 +258,19 @@ class ClipStream:
 
             return take_batch
 
-        self._frames = BatchStream(
-            request_batch,
-            num_batches=None if self._num_steps is None else self._start_step + self._num_steps - begin,
-            batch_size=len(lengths),
-            ordered=first.frames is not None,
-            **self._settings,
-        )
+        num_batches = None if self._num_steps is None else self._start_step + self._num_steps - begin
+        self._frames: BatchStream | ArrayStream
+        if self._device == "cpu" and reader.gives_copies and first.frames is None:
+            self._frames = ArrayStream(request_batch, num_batches=num_batches, **self._ahead_settings)
+        else:
+            self._frames = BatchStream(
+                request_batch,
+                num_batches=num_batches,
+                batch_size=len(lengths),
+                device=self._device,
+                ordered=first.frames is not None,
+                **self._ahead_settings,
+            )
 
 
 class SequenceStream:
