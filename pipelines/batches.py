@@ -1,15 +1,19 @@
-"""Batches by DALI, requested ahead: from a function that reads batch `index` to tensors on a device.
+"""Batches, requested ahead: from a function that reads batch `index` to tensors on a device.
 
-A batch is requested from the disk, the network or the decoder `read_ahead` batches before DALI takes it, and DALI takes
-it `prefetch` batches before the caller does. DALI copies it out of the page cache once. The tensors given out are
-DALI's memory, by DLPack, without another copy. Each batch has its own memory, which stays valid as long as its tensor
-lives, also after the stream is closed (DALI's default executor allocates each output anew). Frames stay uint8 up to the
-device. Only what a reader unpacks anyway, for the CPU, does not go through DALI (`ArrayStream`).
+A batch is requested from the disk, the network or the decoder `read_ahead` batches before it is copied, and copied
+`prefetch` batches before the caller takes it. It is copied once, out of the page cache. Each batch has its own memory,
+which stays valid as long as its tensor lives, also after the stream is closed. Frames stay uint8 up to the device.
+
+To a GPU, and wherever lengths or the order of frames differ, batches go through DALI (`BatchStream`). The tensors given
+out are DALI's memory, by DLPack, without another copy (its default executor allocates each output anew). Clips for the
+CPU are gathered by compiled code (`ArrayStream`), which costs less than DALI's copy; without a compiler, by DALI.
 """
 
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +22,7 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError, how_to_install, require
+from attengait.kernels.chunks.gather import gather
 from attengait.store.readers.base import Frames, as_one_array
 
 if TYPE_CHECKING:
@@ -30,7 +35,7 @@ RequestBatch = Callable[[int], Callable[[], Batch]]
 returns it."""
 
 COPY_THREADS = 2
-"""DALI's threads that copy clips, beside the one that calls."""
+"""Threads that copy clips, beside the one that calls."""
 
 DALI_MISSING = f"NVIDIA DALI is not installed: {how_to_install('cpu', 'cuda12', 'cuda13')}"
 
@@ -107,9 +112,10 @@ class BatchStream:
 
 
 class ArrayStream:
-    """Batches for the CPU by a reader that gives copies: torch gets that memory, which DALI would copy once more.
+    """Batches of clips for the CPU in arrays of our own, which torch gets as they are.
 
-    The parameters are those of BatchStream. A batch must be a list of clips.
+    Clips that a reader gives as copies are not copied again. Others are gathered by compiled code, `prefetch` batches
+    ahead. The parameters are those of BatchStream; a batch must be a list of clips.
     """
 
     def __init__(
@@ -117,30 +123,50 @@ class ArrayStream:
         request_batch: RequestBatch,
         *,
         num_batches: int | None,
+        gives_copies: bool,
         prefetch: int,
         read_ahead: int,
     ) -> None:
         _check_ahead(prefetch, read_ahead)
-        self._requests = _Requests(request_batch, num_batches, prefetch + read_ahead)
-        self._next = 0
+        # To take copies waits for the reader, so they are taken when they are needed.
+        self._num_ahead = 0 if gives_copies else prefetch
+        self._requests = _Requests(request_batch, num_batches, read_ahead + prefetch - self._num_ahead)
+        self._gives_copies = gives_copies
+        self._num_taken = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="attengait-gather")
+        self._ready = deque[Future[NDArray[np.uint8]]]()
         self._is_closed = False
 
     def next_clips(self) -> torch.Tensor:
         """The clips of the next batch, uint8 [N, T, H, W, C]; raises StopIteration after the last and when closed."""
         if self._is_closed:
             raise StopIteration
+        with contextlib.suppress(StopIteration):
+            while len(self._ready) <= self._num_ahead:
+                self._ready.append(self._begin_next())
+        if not self._ready:
+            raise StopIteration
+        return torch.from_numpy(self._ready.popleft().result())
+
+    def _begin_next(self) -> "Future[NDArray[np.uint8]]":
         try:
-            batch = self._requests.take(self._next)
+            batch = self._requests.take(self._num_taken)
         except AttenGaitError as error:
-            # The traceback would keep the shard files of the reader open.
+            # The traceback would keep the reader's files open.
             raise error.with_traceback(None) from error.__cause__
         assert isinstance(batch, list)
-        self._next += 1
-        return torch.from_numpy(as_one_array(batch))
+        self._num_taken += 1
+        if not self._gives_copies:
+            return self._thread.submit(gather, batch, COPY_THREADS)
+        done = Future[NDArray[np.uint8]]()
+        done.set_result(as_one_array(batch))
+        return done
 
     def close(self) -> None:
-        """Let go of what was requested."""
+        """End the thread and let go of what was requested."""
         self._is_closed = True
+        self._thread.shutdown(cancel_futures=True)
+        self._ready.clear()
         self._requests.forget()
 
 

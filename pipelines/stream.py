@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, require
+from attengait.kernels.chunks.gather import can_gather
 from attengait.pipelines.batches import ArrayStream, Batch, BatchStream, as_torch
 from attengait.pipelines.runs import subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
@@ -260,8 +261,10 @@ class ClipStream:
 
         num_batches = None if self._num_steps is None else self._start_step + self._num_steps - begin
         self._frames: BatchStream | ArrayStream
-        if self._device == "cpu" and reader.gives_copies and first.frames is None:
-            self._frames = ArrayStream(request_batch, num_batches=num_batches, **self._ahead_settings)
+        if self._device == "cpu" and first.frames is None and (reader.gives_copies or can_gather()):
+            self._frames = ArrayStream(
+                request_batch, num_batches=num_batches, gives_copies=reader.gives_copies, **self._ahead_settings
+            )
         else:
             self._frames = BatchStream(
                 request_batch,

@@ -33,9 +33,12 @@ CLIP_FRAMES = 12
 LENGTHS = (20, 15, 12, 9, 40, 13, 20, 17, 30, 31, 11, 12)
 
 
-@pytest.fixture(params=["none", "lz4"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return make_store(tmp_path / "s.zarr", request.param, lengths=LENGTHS)
+@pytest.fixture(params=["none", "none, by DALI", "lz4"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    codec, _, by_dali = request.param.partition(", ")
+    if by_dali:
+        monkeypatch.setattr("attengait.pipelines.stream.can_gather", lambda: False)
+    return make_store(tmp_path / "s.zarr", codec, lengths=LENGTHS)
 
 
 def make_plan(store: Store) -> BatchPlan:
