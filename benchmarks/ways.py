@@ -42,6 +42,8 @@ class Way(ABC):
 
     share = 1.0
     """Of the batches of one measurement: slow ways get fewer, the fastest more."""
+    gives_planned_clips = True
+    """Whether its clips are those of the plan, as almost all ways' are."""
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         self.name = name
