@@ -95,7 +95,7 @@ class ClipFiles(Dataset[Clip]):
 class LoaderPool:
     """A DataLoader over `files` with `num_workers` processes; with none it reads in this one."""
 
-    def __init__(self, files: ClipFiles, num_workers: int) -> None:
+    def __init__(self, files: Dataset[Any], num_workers: int) -> None:
         self.num_workers = num_workers
         self._wanted = _Wanted()
         with warnings.catch_warnings(action="ignore"):  # of more workers than cores, which is what is measured

@@ -12,7 +12,7 @@ Reports = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 LOADER_WAYS = {
-    "stream": "`stream`: from the store through DALI to torch",
+    "stream": "`stream`: from the store to torch",
     "stream, cache host": "`stream, cache host`: the same, with `--cache host`",
     "gather": "`gather`: numpy.take from frames in memory, one thread",
     "tensorstore": "`tensorstore`, in batches",

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from attengait.benchmarks.baselines import ClipFiles, LoaderPool, dataloader_ways, write_files
 from attengait.benchmarks.defaults import BATCH_SIZE, CLIP_FRAMES
 from attengait.benchmarks.page_cache import empty_page_cache
+from attengait.benchmarks.peers import check_peers, missing_peers, peer_ways
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.benchmarks.ways import GatherWay, TensorStoreWay, Way, ZarrPythonWay, stream_ways
 from attengait.errors import AttenGaitError, ParameterError
@@ -28,7 +29,10 @@ from attengait.store import Sequences, Store, open_store
 from attengait.store.readers.base import ClipReader
 from attengait.system.machine import available_memory_bytes, usable_cores
 
-PACKAGES = ("attengait", "numpy", "torch", "nvidia-dali", "zarr", "tensorstore", "h5py")
+PACKAGES = (
+    *("attengait", "numpy", "torch", "nvidia-dali", "zarr", "tensorstore", "h5py"),
+    *("litdata", "mosaicml-streaming", "array-record", "grain", "webdataset"),
+)
 
 MAX_MEMORY_BYTES = 4 * 2**30
 """Of frames in memory for `gather`: of larger stores, only the sequences at the beginning are used, by all alike."""
@@ -41,6 +45,7 @@ def benchmark_loader(
     store_path: str | Path,
     *,
     baselines: bool = False,
+    peers: Sequence[str] = (),
     workers: Sequence[int] = (1, 2, 4),
     cold: bool = False,
     batch_size: int = BATCH_SIZE,
@@ -51,18 +56,20 @@ def benchmark_loader(
 ) -> Report:
     """Clips/s from a store: median, least and most of `repeats` runs of `num_batches` batches.
 
-    `baselines` adds DataLoaders with each number of `workers`; the one that is nearest to the number of cores goes by
-    the plain name. `cold` measures all that read files once more, with the page cache emptied before each run, which
-    then reads about as much as the store holds at most.
+    `peers` adds those of `attengait.benchmarks.peers.PEERS` that are installed, with a worker for each core; the report
+    says why others are missing. `baselines` adds DataLoaders with each number of `workers`; the one that is nearest to
+    the number of cores goes by the plain name. `cold` measures all that read files once more, with the page cache
+    emptied before each run, which then reads about as much as the store holds at most.
 
     Raises ParameterError for a parameter out of range; AttenGaitError when no sequence is long enough, when the disk
     lacks room for the baselines' files, and when something else than a way's own clips is delivered.
     """
     check_positive(batch_size=batch_size, clip_frames=clip_frames, num_batches=num_batches, repeats=repeats)
+    check_peers(peers)
     if baselines and (not workers or min(workers) < 0 or len(set(workers)) < len(workers)):
         raise ParameterError(f"workers is {list(workers)}, but must be different numbers from 0 on")
     store = open_store(store_path)
-    sequences = _first_sequences(store, MAX_BASELINE_BYTES if baselines else MAX_MEMORY_BYTES)
+    sequences = _first_sequences(store, MAX_BASELINE_BYTES if baselines or peers else MAX_MEMORY_BYTES)
     plan = clip_plan(store, sequences, batch_size, clip_frames)
     with store.reader() as reader:
         frames = _read_all(reader, store, int((sequences.start + sequences.length).max()))
@@ -78,6 +85,18 @@ def benchmark_loader(
             ways.append(ZarrPythonWay(store, clip_frames))
         if baselines:
             ways += stack.enter_context(_baselines(frames, sequences, clip_frames, workers, default_workers))
+        if peers:
+            folder = _room_for(stack, "peers", len(peers) * frames.nbytes)
+            ways += peer_ways(
+                peers,
+                folder,
+                frames,
+                sequences,
+                batch_size=batch_size,
+                clip_frames=clip_frames,
+                num_workers=usable_cores(),
+                stack=stack,
+            )
         for way in ways:
             stack.enter_context(closing(way))
         counts = {way.name: way.num_batches(num_batches) for way in ways}
@@ -118,6 +137,8 @@ def benchmark_loader(
             "num_batches": num_batches,
             "repeats": repeats,
             **({"dataloader_workers": default_workers} if baselines else {}),
+            **({"peer_workers": usable_cores(), "peers_missing": missing_peers(peers)} if peers else {}),
+            "other_clips": [way.name for way in ways if not way.gives_planned_clips],
             **({"pages_that_stayed": round(stayed, 4)} if cold else {}),
         },
         "results": results(rates, "clips_per_s"),
@@ -135,6 +156,10 @@ def format_table(report: Report) -> str:
     ]
     if "dataloader_workers" in about:
         lines.append(f"DataLoaders where nothing else is said: workers {about['dataloader_workers']}")
+    if "peer_workers" in about:
+        lines.append(f"Peers: workers {about['peer_workers']}; a record is a whole sequence, of which a clip is cut")
+        lines += [f"{name} delivers other clips than the rest" for name in about["other_clips"]]
+        lines += [f"{name} is not measured: {why}" for name, why in about["peers_missing"].items()]
     stayed = about.get("pages_that_stayed")
     if stayed is not None:
         lines.append(
@@ -196,18 +221,23 @@ def _baselines(
 ) -> Iterator[list[Way]]:
     """The DataLoaders, over files in a temporary folder."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attengait-baselines-")))
-        needed = 3 * frames.nbytes
-        _, _, free = shutil.disk_usage(folder)
-        if needed > free * 0.9:
-            raise AttenGaitError(
-                f"the baselines need {needed / 2**30:.1f} GiB in {folder.parent}, but {free / 2**30:.1f} are free: "
-                "set TMPDIR to a folder with more"
-            )
+        folder = _room_for(stack, "baselines", 3 * frames.nbytes)
         write_files(folder, frames, sequences)
         files = ClipFiles(folder, sequences.start, clip_frames)
         pools = [stack.enter_context(closing(LoaderPool(files, number))) for number in workers]
         yield dataloader_ways(folder, sequences, clip_frames, pools, default_workers)
+
+
+def _room_for(stack: ExitStack, what: str, needed_bytes: int) -> Path:
+    """A temporary folder, which `stack` removes. Raises AttenGaitError where the disk lacks room."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"attengait-{what}-")))
+    _, _, free = shutil.disk_usage(folder)
+    if needed_bytes > free * 0.9:
+        raise AttenGaitError(
+            f"the {what} need {needed_bytes / 2**30:.1f} GiB in {folder.parent}, but {free / 2**30:.1f} are free: "
+            "set TMPDIR to a folder with more"
+        )
+    return folder
 
 
 def _compare_first_batch(store: Store, ways: Sequence[Way], planned: PlannedBatch) -> None:
@@ -219,7 +249,7 @@ def _compare_first_batch(store: Store, ways: Sequence[Way], planned: PlannedBatc
         return clips if clips.dtype == np.uint8 else np.rint(255 * clips)
 
     expected = first(ways[0]).copy()
-    for way in ways[1:]:
+    for way in (way for way in ways[1:] if way.gives_planned_clips):
         if not np.array_equal(first(way), expected):
             raise AttenGaitError(f"{store.location}: {way.name} gives other clips than were read at first")
 

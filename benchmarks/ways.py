@@ -1,7 +1,7 @@
 """Ways to the same clips that the benchmark of the loader compares, each as an iterator of batches.
 
     gather              numpy.take of the clips, from frames in memory into an array that is ready: one thread, no files
-    stream              ClipStream: from the store through DALI to a torch tensor
+    stream              ClipStream: from the store to a torch tensor
     stream, cache host  the same from frames that are kept in memory
     stream, to the GPU  ClipStream to a GPU, where there is one
     stream, cache gpu   ResidentStream: gathered on the GPU, whose memory has the frames
@@ -42,6 +42,8 @@ class Way(ABC):
 
     share = 1.0
     """Of the batches of one measurement: slow ways get fewer, the fastest more."""
+    gives_planned_clips = True
+    """Whether its clips are those of the plan, as almost all ways' are."""
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         self.name = name

@@ -43,6 +43,14 @@ def loader(
         str | None,
         typer.Option(help="With --baselines: workers of the DataLoaders, with commas.", show_default="1,2,4"),
     ] = None,
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="Also these loaders of others, with commas, over files made from the store in a temporary folder: "
+            "litdata, mds, arrayrecord, grain, webdataset, ffcv. Those that are not installed are named.",
+            show_default="none",
+        ),
+    ] = "",
     cold: Annotated[
         bool, typer.Option("--cold", help="Measure also after the files are removed from the page cache.")
     ] = False,
@@ -65,6 +73,7 @@ def loader(
         report = benchmark_loader(
             store,
             baselines=baselines,
+            peers=peers.split(",") if peers else (),
             workers=parse_numbers("workers", "1,2,4" if workers is None else workers),
             cold=cold,
             batch_size=batch_size,

@@ -1,18 +1,22 @@
-"""Batches by DALI, requested ahead: from a function that reads batch `index` to tensors on a device.
+"""Batches, requested ahead: from a function that reads batch `index` to tensors on a device.
 
-A batch is requested from the disk, the network or the decoder `read_ahead` batches before DALI takes it, and DALI takes
-it `prefetch` batches before the caller does. DALI copies it out of the page cache once. The tensors given out are
-DALI's memory, by DLPack, without another copy. Each batch has its own memory, which stays valid as long as its tensor
-lives, also after the stream is closed (DALI's default executor allocates each output anew). Frames stay uint8 up to the
-device.
+A batch is requested from the disk, the network or the decoder `read_ahead` batches before it is copied, and copied
+`prefetch` batches before the caller takes it. It is copied once, out of the page cache. Each batch has its own memory,
+which stays valid as long as its tensor lives, also after the stream is closed. Frames stay uint8 up to the device.
+
+To a GPU, and wherever lengths or the order of frames differ, batches go through DALI (`BatchStream`). The tensors given
+out are DALI's memory, by DLPack, without another copy (its default executor allocates each output anew). Clips for the
+CPU are gathered by compiled code (`ArrayStream`), which costs less than DALI's copy; without a compiler, by DALI.
 
 Of a GPU, DALI gets torch's stream. The default stream is 0 for every GPU, and CUDA then takes that of the current
 device. So the GPU of a stream is made the current one while DALI runs and while its tensors become torch's.
 """
 
+import contextlib
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,8 @@ from numpy.typing import NDArray
 from torch.utils.dlpack import from_dlpack
 
 from attengait.errors import AttenGaitError, ParameterError, how_to_install, require
-from attengait.store.readers.base import Frames
+from attengait.kernels.chunks.gather import gather
+from attengait.store.readers.base import Frames, as_one_array
 
 if TYPE_CHECKING:
     from nvidia.dali.types import BatchInfo
@@ -34,7 +39,7 @@ RequestBatch = Callable[[int], Callable[[], Batch]]
 returns it."""
 
 COPY_THREADS = 2
-"""DALI's threads that copy clips, beside the one that calls."""
+"""Threads that copy clips, beside the one that calls."""
 
 DALI_MISSING = f"NVIDIA DALI is not installed: {how_to_install('cpu', 'cuda12', 'cuda13')}"
 
@@ -53,8 +58,7 @@ class BatchStream:
         read_ahead: int,
         ordered: bool = False,
     ) -> None:
-        require(prefetch >= 1, "prefetch", prefetch, "at least 1")
-        require(read_ahead >= 0, "read_ahead", read_ahead, "at least 0")
+        _check_ahead(prefetch, read_ahead)
         self._gpu = _gpu_index(device)
         try:
             from attengait.pipelines.graphs import frames_pipeline, ordered_frames_pipeline
@@ -126,6 +130,65 @@ class BatchStream:
         self._in_use.clear()
 
 
+class ArrayStream:
+    """Batches of clips for the CPU in arrays of our own, which torch gets as they are.
+
+    Clips that a reader gives as copies are not copied again. Others are gathered by compiled code, `prefetch` batches
+    ahead. The parameters are those of BatchStream; a batch must be a list of clips.
+    """
+
+    def __init__(
+        self,
+        request_batch: RequestBatch,
+        *,
+        num_batches: int | None,
+        gives_copies: bool,
+        prefetch: int,
+        read_ahead: int,
+    ) -> None:
+        _check_ahead(prefetch, read_ahead)
+        # To take copies waits for the reader, so they are taken when they are needed.
+        self._num_ahead = 0 if gives_copies else prefetch
+        self._requests = _Requests(request_batch, num_batches, read_ahead + prefetch - self._num_ahead)
+        self._gives_copies = gives_copies
+        self._num_taken = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="attengait-gather")
+        self._ready = deque[Future[NDArray[np.uint8]]]()
+        self._is_closed = False
+
+    def next_clips(self) -> torch.Tensor:
+        """The clips of the next batch, uint8 [N, T, H, W, C]; raises StopIteration after the last and when closed."""
+        if self._is_closed:
+            raise StopIteration
+        with contextlib.suppress(StopIteration):
+            while len(self._ready) <= self._num_ahead:
+                self._ready.append(self._begin_next())
+        if not self._ready:
+            raise StopIteration
+        return torch.from_numpy(self._ready.popleft().result())
+
+    def _begin_next(self) -> "Future[NDArray[np.uint8]]":
+        try:
+            batch = self._requests.take(self._num_taken)
+        except AttenGaitError as error:
+            # The traceback would keep the reader's files open.
+            raise error.with_traceback(None) from error.__cause__
+        assert isinstance(batch, list)
+        self._num_taken += 1
+        if not self._gives_copies:
+            return self._thread.submit(gather, batch, COPY_THREADS)
+        done = Future[NDArray[np.uint8]]()
+        done.set_result(as_one_array(batch))
+        return done
+
+    def close(self) -> None:
+        """End the thread and let go of what was requested."""
+        self._is_closed = True
+        self._thread.shutdown(cancel_futures=True)
+        self._ready.clear()
+        self._requests.forget()
+
+
 class _Requests:
     """Batches that are being read: the next one, and `read_ahead` more."""
 
@@ -149,6 +212,11 @@ class _Requests:
     def forget(self) -> None:
         """Let go of what was requested."""
         self._under_way.clear()
+
+
+def _check_ahead(prefetch: int, read_ahead: int) -> None:
+    require(prefetch >= 1, "prefetch", prefetch, "at least 1")
+    require(read_ahead >= 0, "read_ahead", read_ahead, "at least 0")
 
 
 def _gpu_index(device: str) -> int | None:

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, require
-from attengait.pipelines.batches import Batch, BatchStream
+from attengait.kernels.chunks.gather import can_gather
+from attengait.pipelines.batches import ArrayStream, Batch, BatchStream
 from attengait.pipelines.runs import subjects_of
 from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
 from attengait.sampling.rules import ClipRules
@@ -85,7 +86,7 @@ class ClipStream:
         self._start_step, self._next_step = start_step, start_step  # of this loop, and of the next batch
         self._is_over = self._is_closed = False
         self._rank, self._world_size = rank, world_size
-        self._settings: dict[str, Any] = {"device": device, "prefetch": prefetch, "read_ahead": read_ahead}
+        self._device, self._ahead_settings = device, {"prefetch": prefetch, "read_ahead": read_ahead}
         self._own_reader = store_or_reader.reader() if isinstance(store_or_reader, Store) else None
         reader = self._own_reader or store_or_reader
         assert not isinstance(reader, Store)
@@ -258,13 +259,21 @@ class ClipStream:
 
             return take_batch
 
-        self._frames = BatchStream(
-            request_batch,
-            num_batches=None if self._num_steps is None else self._start_step + self._num_steps - begin,
-            batch_size=len(lengths),
-            ordered=first.frames is not None,
-            **self._settings,
-        )
+        num_batches = None if self._num_steps is None else self._start_step + self._num_steps - begin
+        self._frames: BatchStream | ArrayStream
+        if self._device == "cpu" and first.frames is None and (reader.gives_copies or can_gather()):
+            self._frames = ArrayStream(
+                request_batch, num_batches=num_batches, gives_copies=reader.gives_copies, **self._ahead_settings
+            )
+        else:
+            self._frames = BatchStream(
+                request_batch,
+                num_batches=num_batches,
+                batch_size=len(lengths),
+                device=self._device,
+                ordered=first.frames is not None,
+                **self._ahead_settings,
+            )
 
 
 class SequenceStream:

@@ -35,9 +35,12 @@ CLIP_FRAMES = 12
 LENGTHS = (20, 15, 12, 9, 40, 13, 20, 17, 30, 31, 11, 12)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return make_store(tmp_path / "s.zarr", lengths=LENGTHS)
+@pytest.fixture(params=["none", "none, by DALI", "lz4"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    codec, _, by_dali = request.param.partition(", ")
+    if by_dali:
+        monkeypatch.setattr("attengait.pipelines.stream.can_gather", lambda: False)
+    return make_store(tmp_path / "s.zarr", codec, lengths=LENGTHS)
 
 
 def make_plan(store: Store) -> BatchPlan:
@@ -74,6 +77,15 @@ def test_a_stream_delivers_what_the_plan_says_as_zarr_python_reads_it(tmp_path: 
         assert np.array_equal(batch.sequences, planned.sequences)
 
 
+def test_clips_that_are_unpacked_for_the_cpu_are_given_out_without_another_copy(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", "lz4", lengths=LENGTHS)
+    with store.reader(check_frames=False) as reader:
+        recorder = Recorder(reader)
+        with ClipStream(cast(ClipReader, recorder), make_plan(store), num_steps=3) as stream:
+            places = [batch.clips.data_ptr() for batch in stream]
+    assert places == [clips[0].ctypes.data for clips in recorder.taken]
+
+
 def test_a_stream_that_begins_at_a_later_step_continues_bit_for_bit(store: Store) -> None:
     assert_same(read(store, 3, start_step=5), read(store, 8)[5:])
 
@@ -96,6 +108,8 @@ class Recorder:
 
     def __init__(self, reader: ClipReader) -> None:
         self.reader, self.events = reader, list[tuple[str, int]]()
+        self.gives_copies = reader.gives_copies
+        self.taken = list[list[Frames]]()
 
     def request_clips(self, starts: Indices, lengths: Indices) -> TakeClips:
         number = sum(kind == "requested" for kind, _ in self.events)
@@ -104,7 +118,8 @@ class Recorder:
 
         def noted() -> list[Frames]:
             self.events.append(("taken", number))
-            return take()
+            self.taken.append(take())
+            return self.taken[-1]
 
         return noted
 
@@ -327,7 +342,7 @@ def by_failing(stream: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("end", [by_closing, by_forgetting, by_failing])
 @pytest.mark.parametrize("kind", ["clips", "sequences"])
 def test_nothing_is_left_behind(store: Store, end: Callable[[Any], Iterator[Any]], kind: str) -> None:
-    def run() -> None:
+    def run(end: Callable[[Any], Iterator[Any]]) -> None:
         with store.reader() as reader:
             if kind == "clips":
                 stream: Any = ClipStream(store, make_plan(store))
@@ -340,10 +355,10 @@ def test_nothing_is_left_behind(store: Store, end: Callable[[Any], Iterator[Any]
             assert during > before[0]
 
     before = (0, 0)
-    run()  # DALI keeps some threads of its own from its first use on
+    run(by_closing)  # DALI keeps some threads of its own from its first use on
     before = threads_and_files()
     for _ in range(3):
-        run()
+        run(end)
     assert_left_behind(before)
     assert maps_of(store) == 0
 

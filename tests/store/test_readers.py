@@ -11,15 +11,18 @@ import time
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import pytest
+import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.kernels.chunks.unpack import can_read
 from attengait.store import Store
-from attengait.store.layout import CODECS, shard_path
-from attengait.store.readers.base import ClipReader
+from attengait.store.layout import CODECS, read_shard_index, shard_path
+from attengait.store.readers.base import ClipReader, as_one_array
 from attengait.store.readers.chunks import ChunkReader
 from attengait.store.readers.joined import JoinedReader
 from attengait.store.readers.mapped import MappedFrames, MappedReader
@@ -44,11 +47,22 @@ def assert_equals_zarr(reader: ClipReader, store: Store) -> None:
         assert np.array_equal(clip, frames[start : start + length])
 
 
+@pytest.fixture(params=["compiled", "one by one"])
+def unpacking(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With compiled code for lz4, and without."""
+    if request.param == "compiled":
+        if not can_read():
+            pytest.skip("no C++ compiler")
+    else:
+        monkeypatch.setattr("attengait.store.readers.chunks.can_read", lambda: False)
+
+
 @pytest.fixture
 def raw(tmp_path: Path) -> Store:
     return make_store(tmp_path / "raw.zarr", "none")
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("codec", CODECS)
 def test_the_reader_of_a_store_gives_every_frame_as_zarr_python_does(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
@@ -66,6 +80,7 @@ def test_tensorstore_reads_every_store_alike(tmp_path: Path, codec: str) -> None
         assert_equals_zarr(reader, store)
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
 def test_chunks_that_a_compressed_shard_leaves_out_are_zeros(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec, write_empty_chunks=False)
@@ -76,6 +91,7 @@ def test_chunks_that_a_compressed_shard_leaves_out_are_zeros(tmp_path: Path, cod
     assert clip[16:].any()
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("num_threads", [1, 2, 7])
 def test_few_compressed_shards_are_open_at_a_time_and_none_after_closing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_threads: int
@@ -91,6 +107,7 @@ def test_few_compressed_shards_are_open_at_a_time_and_none_after_closing(
     assert open_files() == before
 
 
+@pytest.mark.usefixtures("unpacking")
 def test_however_many_clips_are_asked_for_few_compressed_shards_are_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +137,7 @@ def test_a_disk_that_fails_is_one_sentence_with_the_file(tmp_path: Path, monkeyp
     def fail(*arguments: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
+    monkeypatch.setattr("attengait.store.readers.chunks.can_read", lambda: False)
     store = make_store(tmp_path / "s.zarr", "lz4")
     with store.reader() as reader:
         monkeypatch.setattr(os, "pread", fail)
@@ -174,6 +192,7 @@ def test_a_store_that_the_address_space_has_no_room_for_is_read_by_tensorstore(
         assert np.array_equal(take()[0], zarr_frames(raw)[:10])
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("codec", CODECS)
 def test_requested_clips_are_those_read_at_once(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
@@ -186,6 +205,7 @@ def test_requested_clips_are_those_read_at_once(tmp_path: Path, codec: str) -> N
             assert np.array_equal(second, frames[start + 48 : start + 57])
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("codec", CODECS)
 def test_damage_is_said_when_requested_clips_are_taken(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
@@ -239,6 +259,21 @@ def test_several_stores_are_read_as_one(tmp_path: Path) -> None:
     assert all(np.array_equal(clip, other) for clip, other in zip(clips, expected, strict=True))
 
 
+def test_clips_are_one_array_without_a_copy_only_if_they_are_its_rows_in_order() -> None:
+    whole = np.arange(4 * 6, dtype=np.uint8).reshape(4, 2, 1, 1, 3).copy()
+    assert as_one_array(list(whole)) is whole
+    others = [
+        list(whole[::-1]),
+        list(whole[:3]),
+        [whole[0], whole[1], whole[2], whole[2]],
+        [row.copy() for row in whole],
+    ]
+    for clips in others:
+        found = as_one_array(clips)
+        assert not np.shares_memory(found, whole)
+        assert np.array_equal(found, np.array(clips))
+
+
 def test_frames_in_memory_are_read_alike(raw: Store) -> None:
     with ResidentReader(np.asarray(zarr_frames(raw))) as reader:
         assert_equals_zarr(reader, raw)
@@ -281,6 +316,12 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def zarr_frames_of(store: Store, shard: int) -> Any:
+    """The frames of the first chunk of a shard, as zarr-python reads them."""
+    first = shard * SHARD_FRAMES
+    return zarr.open_array(store.path / "frames", mode="r")[first : first + 16]
+
+
 def num_maps(store: Store) -> int:
     return Path("/proc/self/maps").read_text().count(str(store.path / "frames"))
 
@@ -291,6 +332,7 @@ def test_clips_stay_valid_after_their_reader_is_closed(raw: Store) -> None:
     assert np.array_equal(clip, zarr_frames(raw)[5:15])
 
 
+@pytest.mark.usefixtures("unpacking")
 def test_clips_of_a_reader_that_was_closed_meanwhile_are_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +406,7 @@ def damage(request: pytest.FixtureRequest) -> Iterator[object]:
     return request.param
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_damaged_shard_is_one_sentence_that_names_it_and_the_others_are_read(
     tmp_path: Path, codec: str, damage: object
@@ -379,6 +422,7 @@ def test_a_damaged_shard_is_one_sentence_that_names_it_and_the_others_are_read(
     assert clip[6:].any()
 
 
+@pytest.mark.usefixtures("unpacking")
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
 def test_a_flipped_bit_in_a_compressed_chunk_is_found(tmp_path: Path, codec: str) -> None:
     store = make_store(tmp_path / "s.zarr", codec)
@@ -386,8 +430,26 @@ def test_a_flipped_bit_in_a_compressed_chunk_is_found(tmp_path: Path, codec: str
     data = bytearray(path.read_bytes())
     data[100] ^= 1
     path.write_bytes(data)
-    with store.reader() as reader, pytest.raises(AttenGaitError, match="frames/c/3/0/0/0: truncated or damaged"):
+    sentence = r"frames/c/3/0/0/0: truncated or damaged \(chunk 0 fails its checksum\)$"
+    with store.reader() as reader, pytest.raises(AttenGaitError, match=sentence):
         reader.read_clips([3 * SHARD_FRAMES], [10])
+
+
+@pytest.mark.usefixtures("unpacking")
+def test_a_chunk_with_a_right_checksum_that_cannot_be_unpacked_is_named(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", "lz4")
+    path = shard_path(store.path, 3)
+    offset, num_bytes = read_shard_index(path, store.layout)[1].tolist()
+    data = bytearray(path.read_bytes())
+    data[offset + 4] ^= 1  # of the number of bytes that the chunk says that it holds
+    packed = bytes(data[offset : offset + num_bytes - 4])
+    data[offset + num_bytes - 4 : offset + num_bytes] = google_crc32c.value(packed).to_bytes(4, "little")
+    path.write_bytes(data)
+    with store.reader(check_frames=False) as reader:
+        sentence = "chunk 1 cannot be unpacked: it holds 1441 bytes instead of 1440"
+        with pytest.raises(AttenGaitError, match=rf"frames/c/3/0/0/0: truncated or damaged \({sentence}\)$"):
+            reader.read_clips([3 * SHARD_FRAMES], [20])
+        assert np.array_equal(reader.read_clips([3 * SHARD_FRAMES], [16])[0], zarr_frames_of(store, 3))
 
 
 def test_a_shard_truncated_while_it_is_mapped_is_an_error_and_not_a_crash(

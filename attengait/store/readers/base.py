@@ -22,6 +22,11 @@ TakeClips = Callable[[], list[Frames]]
 class ClipReader(Protocol):
     """Reads clips from one store; a context manager."""
 
+    @property
+    def gives_copies(self) -> bool:
+        """Whether clips are the caller's own memory; that of one array if all have the same length (`as_one_array`)."""
+        ...
+
     def read_clips(self, starts: Indices, lengths: Indices) -> list[Frames]:
         """Clips [T, H, W, C] of `lengths` frames from the absolute frames `starts`; they may be read-only.
 
@@ -50,6 +55,7 @@ class ClipReader(Protocol):
 class Reader:
     """A context manager that closes; what the readers have in common."""
 
+    gives_copies = False
     _is_closed = False
 
     def close(self) -> None:
@@ -83,3 +89,13 @@ def locate(
             f"frames, of {layout.num_frames} in all"
         )
     return starts, lengths, shards
+
+
+def as_one_array(clips: Sequence[Frames]) -> Frames:
+    """Clips of one length as one array [N, T, H, W, C]; without a copy if they are the rows of one already."""
+    whole, row_bytes = clips[0].base, clips[0].nbytes
+    if isinstance(whole, np.ndarray) and whole.shape == (len(clips), *clips[0].shape) and whole.flags.c_contiguous:
+        begin = whole.ctypes.data
+        if all(clip.base is whole and clip.ctypes.data == begin + i * row_bytes for i, clip in enumerate(clips)):
+            return whole
+    return np.stack(clips)

@@ -29,6 +29,7 @@ class CheckedReader(Reader):
 
     def __init__(self, reader: ClipReader, sequences: Sequences, location: Location, layout: FrameLayout) -> None:
         self._reader, self._location = reader, location
+        self.gives_copies = reader.gives_copies
         order = np.argsort(sequences.start, kind="stable")
         self._starts, self._lengths = sequences.start[order], sequences.length[order]
         self._crc32c, self._name = sequences.crc32c[order], _namer(sequences, order)

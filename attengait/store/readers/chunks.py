@@ -1,12 +1,15 @@
-"""Clips of a compressed local store: chunks unpacked by numcodecs, in threads, straight into the clips.
+"""Clips of a compressed local store: chunks unpacked in threads, straight into the clips.
 
 TensorStore unpacks each chunk into memory of its own and copies the clips out of it; here a chunk that lies within a
 clip is unpacked in its place. A few shards are held open at a time; the indexes of all that were read are kept.
+
+Chunks of lz4 are read, checked and unpacked by compiled code, one call for all clips of a thread, if there is a C++
+compiler. What that code refuses, chunks of zstd, and all chunks without a compiler are read one by one: google-crc32c
+checks them and numcodecs unpacks them. Only this way says what is damaged.
 """
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
+from attengait.kernels.chunks.unpack import can_read, read_clips
 from attengait.store.layout import ABSENT, FrameLayout, read_shard_index, shard_path
 from attengait.store.location import Location
 from attengait.store.packed import unpack_chunk
@@ -36,7 +40,6 @@ _ABSENT = int(ABSENT)
 
 Span = tuple[int, int, int]
 """A clip: its shard, its first frame there, its frames."""
-_TakeClips = Callable[[], list[NDArray[np.uint8]]]
 
 
 class ChunkFiles:
@@ -46,6 +49,7 @@ class ChunkFiles:
         self._path, self._layout = path, layout
         self._num_threads = min(MAX_THREADS, usable_cores())
         self._indexes: dict[int, NDArray[np.uint64]] = {}
+        self._is_compiled = layout.codec == "lz4" and can_read()
         self._begin()
 
     def _begin(self) -> None:
@@ -56,14 +60,15 @@ class ChunkFiles:
         self._lock = Lock()
         self._shards = OrderedDict[int, _Shard]()  # least recently used first
 
-    def request(self, spans: list[Span]) -> _TakeClips:
+    def request(self, spans: list[Span]) -> TakeClips:
         """Begin to read clips; the function returned waits for them, or raises AttenGaitError, naming the shard."""
         if self._process != os.getpid():
             self._begin()
+        clips = self._room(spans)
         # Every thread gets its share at once: handed out one by one, they would wait for one another.
-        shares = [range(i, len(spans), self._num_threads) for i in range(min(self._num_threads, len(spans)))]
-        reads = [self._threads.submit(self._read, [spans[i] for i in share]) for share in shares]
-        return partial(_gather, shares, reads)
+        shares = [slice(i, None, self._num_threads) for i in range(min(self._num_threads, len(spans)))]
+        reads = [self._threads.submit(self._read, spans[share], clips[share]) for share in shares]
+        return partial(_wait, clips, reads)
 
     def close(self) -> None:
         """Finish what is being read, and close all files. Requests that have not begun are dropped."""
@@ -71,14 +76,19 @@ class ChunkFiles:
             self._threads.shutdown(cancel_futures=True)
             self._begin()
 
-    def _read(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
-        most = MAX_SHARDS_IN_USE // self._num_threads
-        parts = [spans[i : i + most] for i in range(0, len(spans), most)]
-        return [clip for part in parts for clip in self._read_part(part)]
+    def _room(self, spans: list[Span]) -> list[Frames]:
+        """Memory for clips: that of one array if all have the same length."""
+        frame_shape, lengths = self._layout.frame_shape, [num_frames for _, _, num_frames in spans]
+        if len(set(lengths)) == 1:
+            return list(np.empty((len(spans), lengths[0], *frame_shape), np.uint8))
+        return [np.empty((num_frames, *frame_shape), np.uint8) for num_frames in lengths]
 
-    def _read_part(self, spans: list[Span]) -> list[NDArray[np.uint8]]:
-        frame_shape = self._layout.frame_shape
-        clips = [np.empty((num_frames, *frame_shape), np.uint8) for _, _, num_frames in spans]
+    def _read(self, spans: list[Span], clips: list[Frames]) -> None:
+        most = MAX_SHARDS_IN_USE // self._num_threads
+        for i in range(0, len(spans), most):
+            self._read_part(spans[i : i + most], clips[i : i + most])
+
+    def _read_part(self, spans: list[Span], clips: list[Frames]) -> None:
         shards = [self._shard(shard) for shard, _, _ in spans]
         chunk_frames = self._layout.chunk_frames
         bounds = [(first // chunk_frames, -(-(first + length) // chunk_frames)) for _, first, length in spans]
@@ -86,11 +96,25 @@ class ChunkFiles:
         if not all(shard.is_in_memory(end - 1) for shard, (_, end) in looks):
             for shard, (begin, end) in zip(shards, bounds, strict=True):
                 shard.will_need(begin, end)
-        for shard, (_, first, _), clip in zip(shards, spans, clips, strict=True):
-            self._read_clip(shard, first, clip)
-        return clips
+        firsts = [first for _, first, _ in spans]
+        is_read = self._read_at_once(shards, firsts, clips)
+        for i in np.flatnonzero(~is_read).tolist():
+            self._read_clip(shards[i], firsts[i], clips[i])
 
-    def _read_clip(self, shard: "_Shard", first: int, clip: NDArray[np.uint8]) -> None:
+    def _read_at_once(self, shards: list["_Shard"], firsts: list[int], clips: list[Frames]) -> NDArray[np.bool_]:
+        """Read by compiled code; which clips it could read, bool [N]."""
+        if not self._is_compiled:
+            return np.zeros(len(clips), np.bool_)
+        each = zip(shards, firsts, clips, strict=True)
+        places = [(shard.file_number, shard.index, first, clip) for shard, first, clip in each]
+        return read_clips(
+            places,
+            chunk_frames=self._layout.chunk_frames,
+            frame_bytes=self._layout.frame_bytes,
+            max_packed_bytes=self._layout.max_packed_chunk_bytes,
+        )
+
+    def _read_clip(self, shard: "_Shard", first: int, clip: Frames) -> None:
         chunk_frames = self._layout.chunk_frames
         stop = first + len(clip)
         for chunk in range(first // chunk_frames, -(-stop // chunk_frames)):
@@ -125,21 +149,20 @@ class ChunkFiles:
         return found
 
 
-def _gather(shares: list[range], reads: list[Future[list[NDArray[np.uint8]]]]) -> list[NDArray[np.uint8]]:
-    clips: dict[int, NDArray[np.uint8]] = {}
+def _wait(clips: list[Frames], reads: list[Future[None]]) -> list[Frames]:
     try:
-        for share, read in zip(shares, reads, strict=True):
-            clips.update(zip(share, read.result(), strict=True))
+        for read in reads:
+            read.result()
     except CancelledError:
         raise AttenGaitError("the store was closed while clips were being read from it") from None
-    return [clips[i] for i in range(len(clips))]
+    return clips
 
 
 class _Shard:
     """An open shard file and its index; closed with the last reference, so that no thread reads from another file."""
 
     def __init__(self, path: Path, index: NDArray[np.uint64]) -> None:
-        self._path, self._index = path, index
+        self._path, self.index = path, index
         try:
             self._file = open_regular(path)
         except OSError as error:
@@ -149,13 +172,18 @@ class _Shard:
         if hasattr(self, "_file"):
             self._file.close()
 
+    @property
+    def file_number(self) -> int:
+        """Valid as long as this shard is held."""
+        return self._file.fileno()
+
     def damaged(self, problem: str) -> AttenGaitError:
         """What to raise for a shard that is."""
         return AttenGaitError(f"{self._path}: truncated or damaged ({problem})")
 
     def _place(self, chunk: int) -> tuple[int, int] | None:
         """Offset and size of a chunk; None for one that the shard leaves out."""
-        offset, num_bytes = self._index[chunk].tolist()
+        offset, num_bytes = self.index[chunk].tolist()
         return None if _ABSENT in (offset, num_bytes) else (offset, num_bytes)
 
     def is_in_memory(self, chunk: int) -> bool:
@@ -192,6 +220,8 @@ class _Shard:
 
 class ChunkReader(Reader):
     """Clips of a compressed local store (attengait.store.readers.chunks); checksums are checked."""
+
+    gives_copies = True
 
     def __init__(self, location: Location, layout: FrameLayout) -> None:
         assert location.path is not None

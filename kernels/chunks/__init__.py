@@ -1,0 +1,1 @@
+"""Chunks of compressed frames, unpacked by compiled code."""
