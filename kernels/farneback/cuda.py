@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError, require
+from attengait.kernels.farneback.taps import bilinear_taps, shrink_taps
 from attengait.kernels.flow.backends import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.pictures.colour import colour_wheel
 from attengait.kernels.pictures.encode import ENCODINGS, STEPS_PER_PX, check_encoding
@@ -93,22 +94,6 @@ def expansion_weights(poly_n: int, poly_sigma: float) -> ExpansionWeights:
     )
 
 
-@functools.lru_cache(maxsize=256)
-def bilinear_taps(size: int, source_size: int) -> NDArray[np.int32]:
-    """Where each of `size` pixels looks in a row of `source_size` pixels under bilinear resizing with half-pixel
-    centres.
-
-    Returns int32 [size, 2]: the index of the first of two neighbours, and the bits of the second one's share, float32.
-    """
-    # OpenCV rounds to float32 only here.
-    centres = ((np.arange(size) + 0.5) * (source_size / size) - 0.5).astype(np.float32)
-    indices = np.floor(centres)
-    shares = centres - indices
-    shares[(indices < 0) | (indices >= source_size - 1)] = 0
-    indices = indices.clip(0, source_size - 1)
-    return np.stack([indices.astype(np.int32), shares.view(np.int32)], axis=1)
-
-
 def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
     """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
     radius = parameters.winsize // 2
@@ -137,10 +122,14 @@ class DeviceFarneback:
         self.device = device
         self._parameters = parameters
         self._window = window_weights(parameters)
+        is_box = parameters.window == "box"
+        # Sums of a box are winsize^2 averages, and the determinant has products of two of them.
+        self._damping = np.float32(1e-3 * parameters.winsize**4 if is_box else 1e-3)
         self._constants: dict[bytes, Array] = {}
         self._defines = {
             "POLY_N": parameters.poly_n,
             "RADIUS": parameters.winsize // 2,
+            "BOX": int(is_box),
             "TILE_H": _tile_height(parameters),
         }
 
@@ -154,24 +143,16 @@ class DeviceFarneback:
         num_frames, height, width = frames.shape
         num_pairs = len(pairs)
         weights = expansion_weights(p.poly_n, p.poly_sigma)
-        taps, window = self._constant(weights.taps), self._constant(self._window)
+        taps = self._constant(weights.taps)
         squares = xp.zeros(num_pairs, xp.uint32)
         flows, flow_width, flow_height = xp.zeros((1, 1, 1, 2), xp.float32), 0, 0  # none yet
+        columns: Array = np.uintp(0)
+        rows: Array = np.uintp(0)
         levels = pyramid(width, height, p)
         for level in reversed(levels):
             w, h = np.int32(level.width), np.int32(level.height)
             num_pixels = level.width * level.height
-            images = xp.empty((num_frames, level.height, level.width), xp.float32)
-            blur = self._constant(level.blur)
-            columns, rows = self._taps(level, width, height)
-            self._launch(
-                "shrink",
-                (_blocks(num_pixels, THREADS), 1, num_frames),
-                (
-                    *(frames, images, np.int32(width), np.int32(height), w, h),
-                    *(columns, rows, blur, np.int32(len(level.blur) // 2)),
-                ),
-            )
+            images = self._shrink(frames, level)
             expansions = xp.empty((num_frames, 5, level.height, level.width), xp.float32)
             self._launch(
                 "expand",
@@ -180,7 +161,6 @@ class DeviceFarneback:
             )
             equations = xp.empty((num_pairs, 5, level.height, level.width), xp.float32)
             finer = xp.empty((num_pairs, level.height, level.width, 2), xp.float32)
-            tiles = (_blocks(level.width, TILE_W), _blocks(level.height, self._defines["TILE_H"]), num_pairs)
             scale = np.float32(1 / p.pyr_scale)
             if flow_width:
                 columns, rows = self._taps(level, flow_width, flow_height)
@@ -195,8 +175,35 @@ class DeviceFarneback:
                 )
                 flows, flow_width, flow_height, scale = finer, level.width, level.height, np.float32(1)
                 is_last = level is levels[0] and iteration == p.iterations - 1
-                self._launch("solve", tiles, (equations, flows, w, h, window, squares if is_last else np.uintp(0)))
+                self.solve(equations, flows, squares if is_last else None)
         return flows, squares.view(xp.float32)
+
+    def solve(self, equations: Array, flows: Array, squares: Array | None) -> None:
+        """Average equations, float32 [P, 5, h, w], over the window and write the flow that solves them into `flows`.
+
+        `flows` are float32 [P, h, w, 2]. `squares`, uint32 [P], all 0, receive the bits of the largest squared
+        magnitudes, unless they are None.
+        """
+        num_pairs, _, height, width = equations.shape
+        tiles = (_blocks(width, TILE_W), _blocks(height, self._defines["TILE_H"]), num_pairs)
+        largest = np.uintp(0) if squares is None else squares
+        window = self._constant(self._window)
+        arguments = (equations, flows, np.int32(width), np.int32(height), window, self._damping, largest)
+        self._launch("solve", tiles, arguments)
+
+    def _shrink(self, frames: Array, level: Level) -> Array:
+        """Frames blurred and resized to a level, float32 [N, h, w]."""
+        num_frames, height, width = frames.shape
+        is_resized = (level.width, level.height) != (width, height)
+        num_taps = len(level.blur) + is_resized
+        blur = tuple(level.blur.tolist())
+        columns = self._constant(shrink_taps(level.width, width, blur, num_taps))
+        rows = self._constant(shrink_taps(level.height, height, blur, num_taps))
+        images = self.device.xp.empty((num_frames, level.height, level.width), self.device.xp.float32)
+        sizes = (np.int32(width), np.int32(height), np.int32(level.width), np.int32(level.height))
+        grid = (_blocks(level.width * level.height, THREADS), 1, num_frames)
+        self._launch("shrink", grid, (frames, images, *sizes, columns, rows, np.int32(num_taps)))
+        return images
 
     def pictures(self, flows: Array, squares: Array, silhouettes: Array, encoding: str, size: int) -> Array:
         """Return the stored pictures of some flows, uint8 [P, size, size, C], as `encode.encode` makes them.
@@ -207,14 +214,15 @@ class DeviceFarneback:
         check_encoding(encoding)
         xp, launch = self.device.xp, self.device.launch
         num_pairs, height, width = silhouettes.shape
-        defines = {"SIZE": size}
+        band = crop_band(size)
+        defines = {"SIZE": size, "BAND": band}
         w, h = np.int32(width), np.int32(height)
         crops = xp.empty((num_pairs, 4), xp.int32)
         for kernel in ("find_rows", "find_middles"):
             launch("pictures/crop.cu", kernel, (1, 1, num_pairs), (silhouettes, crops, w, h), defines)
         channels = ENCODINGS[encoding].channels
         pictures = xp.empty((num_pairs, size, size, channels), xp.uint8)
-        grid = (size, 1, num_pairs)
+        grid = (_blocks(size, band), 1, num_pairs)
         if encoding != "colour":
             steps = np.float32(STEPS_PER_PX)
             launch(
@@ -325,6 +333,11 @@ class CudaFlow(FlowBackend):
             yield pairs[start : start + size]
 
 
+def crop_band(size: int) -> int:
+    """Rows of a picture that a block of crop.cu makes: as many as shared memory holds of their colours, up to 4."""
+    return 4 if size <= 128 else 1
+
+
 def pair_bytes(height: int, width: int) -> int:
     """Device memory for one pair of neighbours, with the one frame that it adds."""
     image, expansion, equations = 4, 5 * 4, 5 * 4
@@ -356,14 +369,18 @@ def _level(width: int, height: int, scale: float) -> Level:
 
 
 def _tile_height(parameters: FarnebackParameters) -> int:
-    """Rows of a tile in the kernel `solve`: as many as shared memory holds."""
-    span = (TILE_W + 2 * (parameters.winsize // 2)) | 1
-    for height in (32, 16, 8):
-        if 5 * height * span * 4 + 4 <= SHARED_BYTES:
+    """Rows of a tile in the kernel `solve`: 16, so that a GPU holds several blocks at a time, or 8 for wide windows."""
+    for height in (16, 8):
+        if _solve_bytes(height, parameters.winsize) <= SHARED_BYTES:
             return height
-    largest_span = (SHARED_BYTES - 4) // (5 * 8 * 4)
-    largest = (largest_span - 1 - TILE_W) // 2 * 2 + 1
+    largest = next(size for size in range(parameters.winsize, 0, -1) if _solve_bytes(8, size) <= SHARED_BYTES)
     raise ParameterError(f"winsize is {parameters.winsize}, but must be at most {largest} for flow cuda")
+
+
+def _solve_bytes(tile_height: int, winsize: int) -> int:
+    """Shared memory of a block of `solve`."""
+    span = TILE_W + 2 * (winsize // 2)
+    return tile_height * (5 * (span + (4 - span) % 8) * 4 + (TILE_W + 1) * 8) + 4
 
 
 def _blocks(count: int, size: int) -> int:

@@ -15,18 +15,21 @@
 // int32 [P, 2]: indices of the first and the second frame of each pair.
 //
 // All blocks have THREADS threads. Python sets: POLY_N (half width of the polynomial's neighbourhood), RADIUS (half
-// width of the averaging window) and TILE_H (rows of a block's tile in `solve`).
+// width of the averaging window), BOX (1 where the window's weights are equal, else 0) and TILE_H (rows of a block's
+// tile in `solve`, a multiple of COLUMN_STRIP).
 
 #include "device.h"
 
 #define TILE_W 32
 #define EXPANSION_H 8
-#define STRIP 4  // rows, then columns, that one thread of `solve` sums at a time
+// Neighbours that one thread of `solve` averages at a time: in a column, then in a row.
+#define COLUMN_STRIP 8
+#define ROW_STRIP 4
 
 // Taps that a loop takes without a jump: all of them for the sizes in use, a few for larger ones. The time of the
 // compiler grows with the square of this number and more: it took minutes for all 481 taps of POLY_N 240.
 constexpr int EXPANSION_UNROLL = POLY_N <= 7 ? 2 * POLY_N + 1 : 4;
-constexpr int WINDOW_UNROLL = RADIUS <= 10 ? 2 * RADIUS + STRIP : 4;
+constexpr int WINDOW_UNROLL = RADIUS <= 10 ? 2 * RADIUS + COLUMN_STRIP : 4;
 
 // Where a pixel looks in a longer or shorter row under bilinear resizing with half-pixel centres. Python computes these
 // (`bilinear_taps`): they take 64-bit arithmetic, which is slow on many GPUs.
@@ -35,40 +38,41 @@ struct Tap {
     float share;  // of the second one
 };
 
-__device__ __forceinline__ int reflect_101(int i, int n) {
-    if (i < 0) i = -i;
-    return i < n ? i : 2 * n - 2 - i;
-}
-
-// Weight of the pixel `k - radius` from a bilinear tap, of a blur with `2 * radius + 1` taps that is resized.
-__device__ __forceinline__ float blurred_weight(const float* blur, int k, int radius, float share) {
-    const float here = k <= 2 * radius ? blur[k] : 0.0f;
-    const float before = k > 0 ? blur[k - 1] : 0.0f;
-    return (1.0f - share) * here + share * before;
+// One pixel of `shrink`: `across` and `down` are its column of either table, `frame` begins at the first row that counts.
+// TAPS is `taps`, or 0 for any number. The compiler then keeps the weights of a row in registers.
+template <int TAPS>
+__device__ __forceinline__ float shrunk(const unsigned char* frame, int W, const unsigned* across, int w,
+                                        const unsigned* down, int h, int taps) {
+    const int num = TAPS != 0 ? TAPS : taps;
+    const unsigned char* from = frame + across[0];
+    float sum = 0.0f;
+#pragma unroll TAPS != 0 && TAPS <= 4 ? TAPS : 1
+    for (int j = 0; j < num; ++j) {
+        float row_sum = 0.0f;
+#pragma unroll TAPS != 0 ? TAPS : 2
+        for (int i = 0; i < num; ++i) row_sum += __uint_as_float(across[(1 + i) * w]) * float(from[j * W + i]);
+        sum += __uint_as_float(down[(1 + j) * h]) * row_sum;
+    }
+    return sum;
 }
 
 // Gaussian blur of the full-size frame (border reflected) and bilinear resizing to the level, in one.
-// columns: Tap [w] into W, rows: Tap [h] into H. blur: float [2 * blur_radius + 1]. Grid: (ceil(w * h / THREADS), 1, N).
+// columns: uint32 [1 + taps, w], rows: uint32 [1 + taps, h]: the first of `taps` neighbours in the frame, then the bits
+// of their weights, float32. Python computes them (`shrink_taps`), and they keep inside the frame.
+// Grid: (ceil(w * h / THREADS), 1, N).
 extern "C" __global__ void __launch_bounds__(THREADS)
     shrink(const unsigned char* __restrict__ frames, float* __restrict__ images, int W, int H, int w, int h,
-           const Tap* __restrict__ columns, const Tap* __restrict__ rows, const float* __restrict__ blur,
-           int blur_radius) {
-    const unsigned char* frame = frames + size_t(blockIdx.z) * W * H;
+           const unsigned* __restrict__ columns, const unsigned* __restrict__ rows, int taps) {
     PHASE {
         const int pixel = blockIdx.x * THREADS + threadIdx.x;
         if (pixel >= w * h) continue;
-        const Tap across = columns[pixel % w], down = rows[pixel / w];
-        float sum = 0.0f;
-        for (int j = 0; j < 2 * blur_radius + 2; ++j) {
-            const unsigned char* row = frame + reflect_101(down.index - blur_radius + j, H) * W;
-            float row_sum = 0.0f;
-            for (int i = 0; i < 2 * blur_radius + 2; ++i) {
-                row_sum += blurred_weight(blur, i, blur_radius, across.share) *
-                           float(row[reflect_101(across.index - blur_radius + i, W)]);
-            }
-            sum += blurred_weight(blur, j, blur_radius, down.share) * row_sum;
-        }
-        images[size_t(blockIdx.z) * w * h + pixel] = sum;
+        const unsigned *across = columns + pixel % w, *down = rows + pixel / w;
+        const unsigned char* frame = frames + (size_t(blockIdx.z) * H + down[0]) * W;
+        // The first three are those of the published levels.
+        images[size_t(blockIdx.z) * w * h + pixel] = taps == 3    ? shrunk<3>(frame, W, across, w, down, h, taps)
+                                                     : taps == 4  ? shrunk<4>(frame, W, across, w, down, h, taps)
+                                                     : taps == 10 ? shrunk<10>(frame, W, across, w, down, h, taps)
+                                                                  : shrunk<0>(frame, W, across, w, down, h, taps);
     }
 }
 
@@ -205,17 +209,54 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
+// The sums of STRIP windows side by side: window `s` holds the values `s` to `s + 2 * RADIUS`, which `value_at` returns.
+// Weighted with `window`, or plain sums where BOX. These share what all windows hold, and add what lies before and after
+// it. Nothing is subtracted, so that no rounding error is carried from one window to the next.
+template <int STRIP, class ValueAt>
+__device__ __forceinline__ void window_sums(ValueAt value_at, const float* window, float* sums) {
+    if constexpr (BOX && STRIP <= 2 * RADIUS + 1) {
+        float before[STRIP];
+#pragma unroll
+        for (int k = 0; k < STRIP - 1; ++k) before[k] = value_at(k);
+        float shared = 0.0f;
+#pragma unroll WINDOW_UNROLL
+        for (int k = STRIP - 1; k <= 2 * RADIUS; ++k) shared += value_at(k);
+        sums[STRIP - 1] = shared;
+        float outside = 0.0f;
+#pragma unroll
+        for (int s = STRIP - 2; s >= 0; --s) outside += before[s], sums[s] = shared + outside;
+        outside = 0.0f;
+#pragma unroll
+        for (int s = 1; s < STRIP; ++s) outside += value_at(2 * RADIUS + s), sums[s] += outside;
+    } else {
+#pragma unroll
+        for (int s = 0; s < STRIP; ++s) sums[s] = 0.0f;
+#pragma unroll WINDOW_UNROLL
+        for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
+            const float value = value_at(k);
+#pragma unroll
+            for (int s = 0; s < STRIP; ++s) {
+                if (k - s >= 0 && k - s <= 2 * RADIUS) sums[s] += BOX ? value : window[k - s] * value;
+            }
+        }
+    }
+}
+
 // The equations averaged over a window (border replicated), and solved.
-// window: float [2 * RADIUS + 1], the window's weights along one direction. largest_squares: uint32 [P], all 0 before,
-// or null. It receives the bits of the largest squared magnitude of each flow, without flow that has a component above
-// 1e6.
+// window: float [2 * RADIUS + 1], the window's weights along one direction, not read where BOX. damping: what is added
+// to the determinant, 1e-3 for weights whose sum is 1; as much larger as the square of the sums' size where BOX.
+// largest_squares: uint32 [P], all 0 before, or null. It receives the bits of the largest squared magnitude of each
+// flow, without flow that has a component above 1e6.
 // Grid: (ceil(w / TILE_W), ceil(h / TILE_H), P).
 extern "C" __global__ void __launch_bounds__(THREADS)
     solve(const float* __restrict__ equations, float2* __restrict__ flows, int w, int h,
-          const float* __restrict__ window, unsigned* __restrict__ largest_squares) {
-    constexpr int SPAN = TILE_W + 2 * RADIUS;
-    // One column more where needed, so that rows start in different banks.
-    __shared__ float columns[5][TILE_H][SPAN | 1];
+          const float* __restrict__ window, float damping, unsigned* __restrict__ largest_squares) {
+    constexpr int SPAN = TILE_W + 2 * RADIUS, NUM_STRIPS = TILE_H / COLUMN_STRIP;
+    // 4 more than a multiple of 8: eight threads in eight rows read four values each from different banks.
+    constexpr int STRIDE = SPAN + (12 - SPAN % 8) % 8;
+    alignas(16) __shared__ float columns[5][TILE_H][STRIDE];
+    // One column more, for the same reason. Threads solve in columns, and write in rows.
+    __shared__ float2 solved[TILE_H][TILE_W + 1];
     __shared__ unsigned largest;
     const int left = blockIdx.x * TILE_W, top = blockIdx.y * TILE_H;
     const int plane = w * h;
@@ -223,52 +264,41 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
     PHASE {
         if (threadIdx.x == 0) largest = 0;
-        // One item: STRIP neighbours in one column of one plane, each row read once for all of them.
-        for (int item = threadIdx.x; item < 5 * (TILE_H / STRIP) * SPAN; item += THREADS) {
-            const int column = item % SPAN, strip = item / SPAN % (TILE_H / STRIP), c = item / SPAN / (TILE_H / STRIP);
+        // One item: COLUMN_STRIP neighbours in one column of one plane.
+        for (int item = threadIdx.x; item < 5 * NUM_STRIPS * SPAN; item += THREADS) {
+            const int column = item % SPAN, row = item / SPAN % NUM_STRIPS * COLUMN_STRIP;
+            const int c = item / SPAN / NUM_STRIPS, first = top + row - RADIUS;
             const float* from = equation + c * plane + clamp(left + column - RADIUS, w - 1);
-            const int row = strip * STRIP;
-            float sums[STRIP] = {};
-#pragma unroll WINDOW_UNROLL
-            for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
-                const float value = from[clamp(top + row + k - RADIUS, h - 1) * w];
-#pragma unroll
-                for (int s = 0; s < STRIP; ++s) {
-                    if (k - s >= 0 && k - s <= 2 * RADIUS) sums[s] += window[k - s] * value;
-                }
+            float sums[COLUMN_STRIP];
+            if (first >= 0 && first + 2 * RADIUS + COLUMN_STRIP <= h) {
+                const float* inside = from + first * w;
+                window_sums<COLUMN_STRIP>([=](int k) { return inside[k * w]; }, window, sums);
+            } else {
+                window_sums<COLUMN_STRIP>([=](int k) { return from[clamp(first + k, h - 1) * w]; }, window, sums);
             }
 #pragma unroll
-            for (int s = 0; s < STRIP; ++s) columns[c][row + s][column] = sums[s];
+            for (int s = 0; s < COLUMN_STRIP; ++s) columns[c][row + s][column] = sums[s];
         }
     }
     PHASE {
-        // One item: STRIP neighbours in one row; a warp's threads are in different rows.
-        for (int item = threadIdx.x; item < TILE_H * (TILE_W / STRIP); item += THREADS) {
-            const int row = item % TILE_H, column = item / TILE_H * STRIP;
-            const int y = top + row;
-            if (y >= h) continue;
-            float m[5][STRIP] = {};
+        // One item: ROW_STRIP neighbours in one row; a warp's threads are in different rows.
+        for (int item = threadIdx.x; item < TILE_H * (TILE_W / ROW_STRIP); item += THREADS) {
+            const int row = item % TILE_H, column = item / TILE_H * ROW_STRIP;
+            if (top + row >= h) continue;
+            float m[5][ROW_STRIP];
 #pragma unroll
             for (int c = 0; c < 5; ++c) {
-#pragma unroll WINDOW_UNROLL
-                for (int k = 0; k < 2 * RADIUS + STRIP; ++k) {
-                    const float value = columns[c][row][column + k];
-#pragma unroll
-                    for (int s = 0; s < STRIP; ++s) {
-                        if (k - s >= 0 && k - s <= 2 * RADIUS) m[c][s] += window[k - s] * value;
-                    }
-                }
+                const float* from = &columns[c][row][column];
+                window_sums<ROW_STRIP>([=](int k) { return from[k]; }, window, m[c]);
             }
             unsigned largest_here = 0;
 #pragma unroll
-            for (int s = 0; s < STRIP; ++s) {
-                const int x = left + column + s;
-                if (x >= w) continue;
-                const float determinant = m[0][s] * m[2][s] - m[1][s] * m[1][s] + 1e-3f;
-                const float dx = (m[0][s] * m[4][s] - m[1][s] * m[3][s]) / determinant;
-                const float dy = (m[2][s] * m[3][s] - m[1][s] * m[4][s]) / determinant;
-                flows[size_t(blockIdx.z) * plane + y * w + x] = make_float2(dx, dy);
-                if (fabsf(dx) <= 1e6f && fabsf(dy) <= 1e6f) {
+            for (int s = 0; s < ROW_STRIP; ++s) {
+                const float inverse = 1.0f / (m[0][s] * m[2][s] - m[1][s] * m[1][s] + damping);
+                const float dx = (m[0][s] * m[4][s] - m[1][s] * m[3][s]) * inverse;
+                const float dy = (m[2][s] * m[3][s] - m[1][s] * m[4][s]) * inverse;
+                solved[row][column + s] = make_float2(dx, dy);
+                if (left + column + s < w && fabsf(dx) <= 1e6f && fabsf(dy) <= 1e6f) {
                     const unsigned square = __float_as_uint(__fadd_rn(__fmul_rn(dx, dx), __fmul_rn(dy, dy)));
                     if (square > largest_here) largest_here = square;
                 }
@@ -277,6 +307,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
     PHASE {
+        const int column = threadIdx.x % TILE_W, x = left + column;
+        float2* to = flows + size_t(blockIdx.z) * plane + x;
+#pragma unroll 1
+        for (int row = threadIdx.x / TILE_W; row < TILE_H && top + row < h; row += THREADS / TILE_W) {
+            if (x < w) to[(top + row) * w] = solved[row][column];
+        }
         if (threadIdx.x == 0 && largest_squares != nullptr) atomicMax(largest_squares + blockIdx.z, largest);
     }
 }

@@ -7,8 +7,9 @@
 //
 // The arithmetic is that of colour.py, crop.py and encode.py. Only the pixels that a crop needs are coloured.
 //
-// All blocks have THREADS threads. Python sets SIZE, the height and width of a picture, and has the compiler keep products
-// and sums apart (no fused multiply-add): the published colours are defined by float32 operations, each rounded.
+// All blocks have THREADS threads. Python sets SIZE, the height and width of a picture, and BAND, how many of its rows a
+// block makes, and has the compiler keep products and sums apart (no fused multiply-add): the published colours are
+// defined by float32 operations, each rounded.
 
 #include "device.h"
 
@@ -142,28 +143,30 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
 }
 
-// One row of a crop: it knows the pixels of the whole picture that its 4 x (4 SIZE) taps read. Taps outside the picture
-// are not read. A block shares it: its weights are computed in 64 bits, which is slow on many GPUs.
-struct Row {
+// BAND rows of a crop: it knows the pixels of the whole picture that their 4 BAND x 4 SIZE taps read. Taps outside the
+// picture are not read. A block shares it: its weights are computed in 64 bits, which is slow on many GPUs.
+struct Band {
     int top, rows, width, left;
-    Cubic down, across[SIZE];
+    Cubic down[BAND], across[SIZE];
 
-    // Filled by all threads of a block, in a phase of its own, for row `y` of the crop.
+    // Filled by all threads of a block, in a phase of its own, for the rows of the crop from `y` on.
     __device__ __forceinline__ void fill(const int* crop, int W, int y) {
         if (threadIdx.x == 0) top = crop[0], rows = crop[1] - crop[0], width = crop[2], left = crop[3];
 #pragma unroll 1
-        for (int i = threadIdx.x; i <= SIZE; i += THREADS) {
+        for (int i = threadIdx.x; i < SIZE + BAND; i += THREADS) {
             const bool is_column = i < SIZE;
             const double ratio = is_column ? double(crop[2]) / W : double(SIZE) / (crop[1] - crop[0]);
-            (is_column ? across[i] : down) = cubic(is_column ? crop[3] + i : y, 1.0 / ratio);
+            (is_column ? across[i] : down[i - SIZE]) = cubic(is_column ? crop[3] + i : y + i - SIZE, 1.0 / ratio);
         }
     }
     // Whether there is a column of the resized picture behind column `x` of the crop.
     __device__ __forceinline__ bool is_inside(int x) const { return left + x >= 0 && left + x < width; }
-    // What tap `i` of column `x` reads in row `j` of four.
-    __device__ __forceinline__ int pixel(int x, int i, int j, int W) const {
-        return (top + clamp(down.index - 1 + j, rows - 1)) * W + clamp(across[x].index - 1 + i, W - 1);
-    }
+    // The first and the last column for which there is one: at least the middle one is.
+    __device__ __forceinline__ int first_inside() const { return left < 0 ? -left : 0; }
+    __device__ __forceinline__ int last_inside() const { return clamp(width - left - 1, SIZE - 1); }
+    // The row that tap `j` of row `b` reads, and the column that tap `i` of column `x` reads.
+    __device__ __forceinline__ int row(int b, int j) const { return top + clamp(down[b].index - 1 + j, rows - 1); }
+    __device__ __forceinline__ int column(int x, int i, int W) const { return clamp(across[x].index - 1 + i, W - 1); }
 };
 
 // Colour of a flow on the wheel, three bytes. wheel: float [56, 3], the first colour once more at the end.
@@ -186,34 +189,58 @@ __device__ __forceinline__ void colour(float2 flow, float largest, const float* 
     }
 }
 
-// Encoding "colour". squares: uint32 [P], bits of the largest squared magnitudes. Grid: (SIZE, 1, P), a row each.
+// The pixels that a block colours, each once: all from the first tap to the last, or, along a side where that is more,
+// those of the taps alone.
+struct Part {
+    int top, left, num_rows, num_columns;
+    bool by_row, by_column;  // whether there is a row for each tap of a row of the crop, and a column for each of a column
+
+    __device__ __forceinline__ Part(const Band& band, int num_crop_rows, int W) {
+        top = band.row(0, 0), left = band.column(band.first_inside(), 0, W);
+        const int height = band.row(num_crop_rows - 1, 3) - top + 1;
+        const int width = band.column(band.last_inside(), 3, W) - left + 1;
+        by_row = height > 4 * num_crop_rows, by_column = width > 4 * SIZE;
+        num_rows = by_row ? 4 * num_crop_rows : height, num_columns = by_column ? 4 * SIZE : width;
+    }
+};
+
+// Encoding "colour". squares: uint32 [P], bits of the largest squared magnitudes. Grid: (ceil(SIZE / BAND), 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
     crop_colours(const float2* __restrict__ flows, const unsigned* __restrict__ squares, const int* __restrict__ crops,
                  const float* __restrict__ wheel, unsigned char* __restrict__ pictures, int W, int H) {
-    __shared__ unsigned char taps[4][4 * SIZE][3];
-    __shared__ Row row;
+    __shared__ unsigned char colours[4 * BAND * 4 * SIZE][3];
+    __shared__ Band band;
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
-    PHASE { row.fill(crops + 4 * blockIdx.z, W, blockIdx.x); }
+    const int y = blockIdx.x * BAND, num_rows = SIZE - y < BAND ? SIZE - y : BAND;
+    PHASE { band.fill(crops + 4 * blockIdx.z, W, y); }
     PHASE {
         const float largest = sqrtf(__uint_as_float(squares[blockIdx.z]));
-        for (int tap = threadIdx.x; tap < 16 * SIZE; tap += THREADS) {
-            const int j = tap / (4 * SIZE), x = tap / 4 % SIZE, i = tap % 4;
-            if (!row.is_inside(x)) continue;
-            colour(flow[row.pixel(x, i, j, W)], largest, wheel, taps[j][4 * x + i]);
+        const Part part(band, num_rows, W);
+        for (int item = threadIdx.x; item < part.num_rows * part.num_columns; item += THREADS) {
+            const int j = item / part.num_columns, i = item % part.num_columns;
+            if (part.by_column && !band.is_inside(i / 4)) continue;
+            const int row = part.by_row ? band.row(j / 4, j % 4) : part.top + j;
+            const int column = part.by_column ? band.column(i / 4, i % 4, W) : part.left + i;
+            colour(flow[row * W + column], largest, wheel, colours[item]);
         }
     }
     PHASE {
-        unsigned char* picture = pictures + (size_t(blockIdx.z) * SIZE + blockIdx.x) * SIZE * 3;
-        for (int item = threadIdx.x; item < 3 * SIZE; item += THREADS) {
-            const int x = item / 3, c = item % 3;
+        const Part part(band, num_rows, W);
+        unsigned char* picture = pictures + (size_t(blockIdx.z) * SIZE + y) * SIZE * 3;
+        for (int item = threadIdx.x; item < num_rows * 3 * SIZE; item += THREADS) {
+            const int b = item / (3 * SIZE), x = item / 3 % SIZE, c = item % 3;
             float sums[4] = {};
-            if (row.is_inside(x)) {
+            if (band.is_inside(x)) {
+                int columns[4];
+                for (int i = 0; i < 4; ++i) columns[i] = part.by_column ? 4 * x + i : band.column(x, i, W) - part.left;
                 for (int j = 0; j < 4; ++j) {
-                    const unsigned char (*tap)[3] = taps[j] + 4 * x;
-                    sums[j] = along_row(row.across[x], tap[0][c], tap[1][c], tap[2][c], tap[3][c]);
+                    const int row = part.by_row ? 4 * b + j : band.row(b, j) - part.top;
+                    const unsigned char (*tap)[3] = colours + row * part.num_columns;
+                    sums[j] = along_row(band.across[x], tap[columns[0]][c], tap[columns[1]][c], tap[columns[2]][c],
+                                        tap[columns[3]][c]);
                 }
             }
-            picture[item] = (unsigned char)to_byte(across_rows(row.down, sums[0], sums[1], sums[2], sums[3]));
+            picture[item] = (unsigned char)to_byte(across_rows(band.down[b], sums[0], sums[1], sums[2], sums[3]));
         }
     }
 }
@@ -224,31 +251,33 @@ __device__ __forceinline__ unsigned char to_step(float value, float least, float
 }
 
 // Encodings "uv" (C 2) and "uvm" (C 3): the flow itself, and its magnitude, in steps of 1 / steps_per_px pixels.
-// Grid: (SIZE, 1, P), a row each.
+// Grid: (ceil(SIZE / BAND), 1, P).
 extern "C" __global__ void __launch_bounds__(THREADS)
     crop_motion(const float2* __restrict__ flows, const int* __restrict__ crops, unsigned char* __restrict__ pictures,
                 float steps_per_px, int C, int W, int H) {
-    __shared__ Row row;
+    __shared__ Band band;
     const float2* flow = flows + size_t(blockIdx.z) * W * H;
-    PHASE { row.fill(crops + 4 * blockIdx.z, W, blockIdx.x); }
+    const int y = blockIdx.x * BAND, num_rows = SIZE - y < BAND ? SIZE - y : BAND;
+    PHASE { band.fill(crops + 4 * blockIdx.z, W, y); }
     PHASE {
-        for (int x = threadIdx.x; x < SIZE; x += THREADS) {
+        for (int item = threadIdx.x; item < num_rows * SIZE; item += THREADS) {
+            const int b = item / SIZE, x = item % SIZE;
             float u[4] = {}, v[4] = {};
-            if (row.is_inside(x)) {
-                const Cubic& across = row.across[x];
+            if (band.is_inside(x)) {
+                const Cubic& across = band.across[x];
                 for (int j = 0; j < 4; ++j) {
                     float2 taps[4];
                     for (int i = 0; i < 4; ++i) {
-                        taps[i] = flow[row.pixel(x, i, j, W)];
+                        taps[i] = flow[band.row(b, j) * W + band.column(x, i, W)];
                         if (!is_known(taps[i])) taps[i] = make_float2(0.0f, 0.0f);
                     }
                     u[j] = along_row(across, taps[0].x, taps[1].x, taps[2].x, taps[3].x);
                     v[j] = along_row(across, taps[0].y, taps[1].y, taps[2].y, taps[3].y);
                 }
             }
-            unsigned char* to = pictures + ((size_t(blockIdx.z) * SIZE + blockIdx.x) * SIZE + x) * C;
-            const float dx = across_rows(row.down, u[0], u[1], u[2], u[3]);
-            const float dy = across_rows(row.down, v[0], v[1], v[2], v[3]);
+            unsigned char* to = pictures + ((size_t(blockIdx.z) * SIZE + y) * SIZE + item) * C;
+            const float dx = across_rows(band.down[b], u[0], u[1], u[2], u[3]);
+            const float dy = across_rows(band.down[b], v[0], v[1], v[2], v[3]);
             to[0] = to_step(dx * steps_per_px, -127.0f, 127.0f, 128.0f);
             to[1] = to_step(dy * steps_per_px, -127.0f, 127.0f, 128.0f);
             if (C == 3) to[2] = to_step(sqrtf(dx * dx + dy * dy) * steps_per_px, 0.0f, 255.0f, 0.0f);

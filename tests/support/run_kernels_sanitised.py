@@ -54,7 +54,8 @@ def main(on_gpu: bool) -> None:
 
     print("overflow", flush=True)
     size = (np.int32(WIDTH), np.int32(2 * HEIGHT + 1))
-    device.launch("pictures/crop.cu", "find_rows", (1, 1, 1), (silhouettes, np.zeros(4, np.int32), *size), {"SIZE": 64})
+    arguments = (silhouettes, np.zeros(4, np.int32), *size)
+    device.launch("pictures/crop.cu", "find_rows", (1, 1, 1), arguments, {"SIZE": 64, "BAND": 4})
 
 
 main(on_gpu=sys.argv[1:] == ["gpu"])

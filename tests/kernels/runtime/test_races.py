@@ -154,7 +154,8 @@ def test_a_barrier_taken_out_of_a_real_kernel_is_missed_although_the_result_is_r
 
     def crops(device: HostDevice, path: Path | str) -> list[int]:
         found = np.zeros(4, np.int32)
-        device.launch(str(path), "find_rows", (1, 1, 1), (silhouettes, found, np.int32(70), np.int32(40)), {"SIZE": 64})
+        arguments = (silhouettes, found, np.int32(70), np.int32(40))
+        device.launch(str(path), "find_rows", (1, 1, 1), arguments, {"SIZE": 64, "BAND": 4})
         return found.tolist()  # type: ignore[no-any-return]
 
     assert crops(HostDevice(), source) == crops(HostDevice(), "pictures/crop.cu")
