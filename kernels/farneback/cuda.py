@@ -369,8 +369,10 @@ def _level(width: int, height: int, scale: float) -> Level:
 
 
 def _tile_height(parameters: FarnebackParameters) -> int:
-    """Rows of a tile in the kernel `solve`: 16, so that a GPU holds several blocks at a time, or 8 for wide windows."""
-    for height in (16, 8):
+    """Rows of a tile in the kernel `solve`: 24, or fewer for wide windows.
+
+    More would read less beyond the tile, but many GPUs would then hold one or two blocks at a time."""
+    for height in (24, 16, 8):
         if _solve_bytes(height, parameters.winsize) <= SHARED_BYTES:
             return height
     largest = next(size for size in range(parameters.winsize, 0, -1) if _solve_bytes(8, size) <= SHARED_BYTES)

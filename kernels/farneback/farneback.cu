@@ -297,7 +297,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 const float inverse = 1.0f / (m[0][s] * m[2][s] - m[1][s] * m[1][s] + damping);
                 const float dx = (m[0][s] * m[4][s] - m[1][s] * m[3][s]) * inverse;
                 const float dy = (m[2][s] * m[3][s] - m[1][s] * m[4][s]) * inverse;
-                solved[row][column + s] = make_float2(dx, dy);
+                const float2 flow = make_float2(dx, dy);
+                solved[row][column + s] = flow;
                 if (left + column + s < w && fabsf(dx) <= 1e6f && fabsf(dy) <= 1e6f) {
                     const unsigned square = __float_as_uint(__fadd_rn(__fmul_rn(dx, dx), __fmul_rn(dy, dy)));
                     if (square > largest_here) largest_here = square;

@@ -221,7 +221,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             if (part.by_column && !band.is_inside(i / 4)) continue;
             const int row = part.by_row ? band.row(j / 4, j % 4) : part.top + j;
             const int column = part.by_column ? band.column(i / 4, i % 4, W) : part.left + i;
-            colour(flow[row * W + column], largest, wheel, colours[item]);
+            const float2 pixel = flow[row * W + column];
+            colour(pixel, largest, wheel, colours[item]);
         }
     }
     PHASE {

@@ -10,10 +10,12 @@
 //
 // On a device, a phase begins with a barrier. On the host, a phase is a loop over the block's threads, and a launch is
 // a loop over the blocks. So the same source runs there block by block, also under a debugger and under sanitizers.
-// Three rules follow:
+// Four rules follow:
 //   1. Only parameters, constants and __shared__ arrays keep their values from one phase to the next.
 //   2. `continue` leaves a phase early; `return` is not used.
 //   3. Conditions and loops around a phase are the same in all threads of a block, and do not read __shared__ arrays.
+//   4. A float2 goes from memory into a variable, and from a variable into memory. The recorder of the tests does not see
+//      it as an argument or as the result of a function.
 //
 // Blocks are one-dimensional, of THREADS threads. LAUNCH(kernel), once per kernel at a file's end, makes it callable
 // on the host.
