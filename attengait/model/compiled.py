@@ -2,12 +2,15 @@
 
 import contextlib
 import functools
+import logging
 
 import torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError
 from attengait.kernels.runtime.launch import CudaDevice, cuda_missing
+
+_log = logging.getLogger(__name__)
 
 
 def format_of(tensor: Tensor) -> str:
@@ -39,9 +42,13 @@ def on_stream_of(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
 
 @functools.cache
 def _gpu(index: int) -> CudaDevice | None:
-    if cuda_missing() is not None:
-        return None
-    try:
-        return CudaDevice(index)
-    except AttenGaitError:
-        return None
+    problem = cuda_missing()
+    if problem is None:
+        try:
+            return CudaDevice(index)
+        except AttenGaitError as error:
+            problem = str(error)
+    _log.warning(
+        "on GPU %d, PyTorch's operations take the place of our kernels, and training is slower: %s", index, problem
+    )
+    return None
