@@ -238,8 +238,9 @@ class Trainer:
     ) -> None:
         """Wait for a step and report its losses; raises AttenGaitError where one is not finite."""
         losses = step.read()
-        # The loss scaler skips a step whose scaled gradients overflow and scales less; it cannot help below scale 1.
-        finite_gradients = math.isfinite(losses["gradient_norm"]) or (scaler.is_enabled() and scaler.get_scale() > 1)
+        # The loss scaler skips a step whose scaled gradients overflow and scales less, which it has done by now; it
+        # cannot help below scale 1.
+        finite_gradients = math.isfinite(losses["gradient_norm"]) or (scaler.is_enabled() and scaler.get_scale() >= 1)
         if not (math.isfinite(losses["total"]) and finite_gradients):
             self._refuse_nan(step.batch, step.rate, "loss" if finite_gradients else "gradient")
         done = step.batch.step + 1

@@ -76,10 +76,10 @@ INLINE Floats sum_together(Floats values) {
 
 // A map's element z of one group of pixels of y, and what the forward pass makes of it.
 struct Group {
-    Floats z[VECTORS];       // where pooled: those that won
-    Floats gate[VECTORS];    // sigmoid(z)
-    Floats x[VECTORS];       // swish(z)
-    Ints winner[VECTORS];    // 0 to 3, where pooled
+    Floats z[VECTORS];     // where pooled: those that won
+    Floats gate[VECTORS];  // sigmoid(z)
+    Floats x[VECTORS];     // swish(z)
+    Ints winner[VECTORS];  // 0 to 3, where pooled
 };
 
 // Of pixels side by side in a row of z, the even or the odd ones: lanes of low and high.
@@ -291,9 +291,9 @@ void backward(const T* dy, const T* z, const float* a, const float* gain, T* dz,
 #pragma omp parallel for schedule(dynamic) num_threads(maps.threads)
     for (std::ptrdiff_t slice = 0; slice < maps.slices; ++slice) {
         const std::ptrdiff_t first = maps.frames * slice / maps.slices, last = maps.frames * (slice + 1) / maps.slices;
-        (pool ? backward_frames<T, true> : backward_frames<T, false>)(
-            dy, z, a, gain, dz, da + slice * maps.height * maps.width, dgain + slice * FEATURES,
-            dbias + slice * FEATURES, maps, first, last);
+        (pool ? backward_frames<T, true>
+              : backward_frames<T, false>)(dy, z, a, gain, dz, da + slice * maps.height * maps.width,
+                                           dgain + slice * FEATURES, dbias + slice * FEATURES, maps, first, last);
     }
 }
 

@@ -71,8 +71,8 @@ __device__ __forceinline__ float scale_of(const float* means, const float* squar
 
 // Grid: x = frames * tiles, where tiles = ceil(num_pixels / PIXELS).
 extern "C" __global__ void __launch_bounds__(THREADS)
-patch_norm_forward(const Piece* __restrict__ z, const float* __restrict__ a, const float* __restrict__ gain,
-                   const float* __restrict__ bias, Piece* __restrict__ y, int num_pixels, int width, int tiles) {
+    patch_norm_forward(const Piece* __restrict__ z, const float* __restrict__ a, const float* __restrict__ gain,
+                       const float* __restrict__ bias, Piece* __restrict__ y, int num_pixels, int width, int tiles) {
     __shared__ float kept[PIECE][THREADS];  // swish(z)
     __shared__ float means[THREADS], squares[THREADS];
     PHASE {
@@ -104,11 +104,11 @@ LAUNCH(patch_norm_forward)
 // Grid: x = slices * tiles. A slice has the frames from frames * slice / slices on. Its sums are da
 // [slices][num_pixels], and dgain and dbias [slices][tiles][FEATURES].
 extern "C" __global__ void __launch_bounds__(THREADS)
-patch_norm_backward(const Piece* __restrict__ dy, const Piece* __restrict__ z, const float* __restrict__ a,
-                    const float* __restrict__ gain, Piece* __restrict__ dz, float* __restrict__ da,
-                    float* __restrict__ dgain, float* __restrict__ dbias, int num_pixels, int width, int tiles,
-                    long long frames, int slices) {
-    __shared__ float kept[PIECE][THREADS];  // swish(z), then q
+    patch_norm_backward(const Piece* __restrict__ dy, const Piece* __restrict__ z, const float* __restrict__ a,
+                        const float* __restrict__ gain, Piece* __restrict__ dz, float* __restrict__ da,
+                        float* __restrict__ dgain, float* __restrict__ dbias, int num_pixels, int width, int tiles,
+                        long long frames, int slices) {
+    __shared__ float kept[PIECE][THREADS];   // swish(z), then q
     __shared__ float given[PIECE][THREADS];  // d
     __shared__ float sums_d[PIECE][THREADS], sums_adq[PIECE][THREADS];
     __shared__ float means[THREADS], squares[THREADS], scales[THREADS], totals_g[THREADS], totals_gq[THREADS];
@@ -121,7 +121,8 @@ patch_norm_backward(const Piece* __restrict__ dy, const Piece* __restrict__ z, c
     }
     for (long long frame = first; frame < last; ++frame) {
         PHASE {
-            const int piece = threadIdx.x % PIECES, pixel = int(blockIdx.x % tiles) * PIXELS + int(threadIdx.x) / PIECES;
+            const int piece = threadIdx.x % PIECES,
+                      pixel = int(blockIdx.x % tiles) * PIXELS + int(threadIdx.x) / PIECES;
             if (pixel >= num_pixels) continue;
             float x[PIECE], d[PIECE];
             load_swish(z + place(frame, pixel, num_pixels, width, piece), width, x);
@@ -187,7 +188,8 @@ patch_norm_backward(const Piece* __restrict__ dy, const Piece* __restrict__ z, c
                 load_piece(z + start + step_to(k, width), values);
                 for (int i = 0; i < PIECE; ++i) {
                     const float gate = sigmoid(values[i]);
-                    values[i] = int(winners >> 2 * i & 3) == k ? dx[i] * gate * (1.0f + values[i] * (1.0f - gate)) : 0.0f;
+                    values[i] =
+                        int(winners >> 2 * i & 3) == k ? dx[i] * gate * (1.0f + values[i] * (1.0f - gate)) : 0.0f;
                 }
                 store_piece(dz + start + step_to(k, width), values);
             }

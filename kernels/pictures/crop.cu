@@ -193,7 +193,8 @@ __device__ __forceinline__ void colour(float2 flow, float largest, const float* 
 // those of the taps alone.
 struct Part {
     int top, left, num_rows, num_columns;
-    bool by_row, by_column;  // whether there is a row for each tap of a row of the crop, and a column for each of a column
+    bool by_row,
+        by_column;  // whether there is a row for each tap of a row of the crop, and a column for each of a column
 
     __device__ __forceinline__ Part(const Band& band, int num_crop_rows, int W) {
         top = band.row(0, 0), left = band.column(band.first_inside(), 0, W);

@@ -36,8 +36,9 @@ inline unsigned short float_to_half(float value) {
     // Rounded to a multiple of the distance between neighbours; below 2^-14 that is 2^-24.
     const int exponent = size < 6.103515625e-5f ? -24 : std::ilogb(size) - 10;
     const unsigned steps = unsigned(std::nearbyint(std::ldexp(size, -exponent)));
-    return (unsigned short)(sign | (exponent == -24 && size < 6.103515625e-5f ? steps
-                                                                              : unsigned(exponent + 24) * 1024 + steps));
+    return (
+        unsigned short)(sign |
+                        (exponent == -24 && size < 6.103515625e-5f ? steps : unsigned(exponent + 24) * 1024 + steps));
 }
 #endif
 

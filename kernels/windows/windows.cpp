@@ -40,7 +40,8 @@ Row locate(std::ptrdiff_t frames, std::ptrdiff_t frame, int y) {
     std::ptrdiff_t windows = 0, kernels = 0;
     for (int i = 0; i < BINS; ++i) {
         const std::ptrdiff_t b = std::ptrdiff_t{1} << i;
-        row.places[i] = {windows + frame / b * (SIDE / b) + y / b, kernels + frame % b * b + y % b, frame < frames / b * b};
+        row.places[i] = {windows + frame / b * (SIDE / b) + y / b, kernels + frame % b * b + y % b,
+                         frame < frames / b * b};
         windows += frames / b * (SIDE / b);
         kernels += b * b;
     }
@@ -101,7 +102,8 @@ void backward(const float* dsums, const T* x, const float* kernels, T* dx, float
                     for (std::ptrdiff_t f = 0; f < features; f += LANES) {
                         Floats d[BINS];
                         for (int i = 0; i < BINS; ++i) {
-                            d[i] = row.places[i].is_inside ? load(given + row.places[i].window * features + f) : Floats{};
+                            d[i] =
+                                row.places[i].is_inside ? load(given + row.places[i].window * features + f) : Floats{};
                         }
                         for (int column = 0; column < SIDE; ++column) {
                             const std::ptrdiff_t at = column * features + f;
@@ -139,7 +141,8 @@ void windows_forward(const void* x, const float* kernels, float* sums, int is_bf
 void windows_backward(const float* dsums, const void* x, const float* kernels, void* dx, float* dkernels,
                       int is_bfloat16, const Clips* clips) {
     if (is_bfloat16) {
-        backward(dsums, static_cast<const std::uint16_t*>(x), kernels, static_cast<std::uint16_t*>(dx), dkernels, *clips);
+        backward(dsums, static_cast<const std::uint16_t*>(x), kernels, static_cast<std::uint16_t*>(dx), dkernels,
+                 *clips);
     } else {
         backward(dsums, static_cast<const float*>(x), kernels, static_cast<float*>(dx), dkernels, *clips);
     }

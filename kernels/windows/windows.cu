@@ -23,8 +23,8 @@ __device__ __forceinline__ int first_kernel(int i) { return ((1 << 2 * i) - 1) /
 // A row's share of each window that it lies in: rows [clips * frames * SIDE][BINS][FEATURES], for a sum over the rows
 // of each window. Grid: x = ceil(num_rows * PIECES / THREADS).
 extern "C" __global__ void __launch_bounds__(THREADS)
-windows_forward(const Piece* __restrict__ x, const float* __restrict__ kernels, float* __restrict__ rows,
-                long long num_rows, int frames) {
+    windows_forward(const Piece* __restrict__ x, const float* __restrict__ kernels, float* __restrict__ rows,
+                    long long num_rows, int frames) {
     PHASE {
         const long long item = (long long)blockIdx.x * THREADS + threadIdx.x, row = item / PIECES;
         if (row >= num_rows) continue;
@@ -52,8 +52,8 @@ LAUNCH(windows_forward)
 // dkernels [BINS][16 frames][SIDE][SIDE][FEATURES], for a sum over those of each smaller kernel.
 // Grid: x = ceil(16 * SIDE * SIDE * PIECES / THREADS). num_windows are those of a clip.
 extern "C" __global__ void __launch_bounds__(THREADS)
-windows_backward(const float* __restrict__ dsums, const Piece* __restrict__ x, const float* __restrict__ kernels,
-                 Piece* __restrict__ dx, float* __restrict__ dkernels, int clips, int frames, int num_windows) {
+    windows_backward(const float* __restrict__ dsums, const Piece* __restrict__ x, const float* __restrict__ kernels,
+                     Piece* __restrict__ dx, float* __restrict__ dkernels, int clips, int frames, int num_windows) {
     PHASE {
         const int item = int(blockIdx.x) * THREADS + int(threadIdx.x);
         const int piece = item % PIECES, column = item / PIECES % SIDE, y = item / PIECES / SIDE % SIDE;
