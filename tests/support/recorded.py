@@ -20,6 +20,19 @@ class RaceError(AssertionError):
     """Two threads or blocks use the same byte, one of them writes it, and nothing orders them."""
 
 
+def instrumented(source: str) -> tuple[str, ...]:
+    """The flags that compile a recorder with a source in it, so that each access of the source is a call."""
+    path = launch.SOURCES / source
+    # The digest names the library, whose source is the recorder.
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return (
+        f'-DSOURCE="{path}"',
+        f"-DDIGEST={digest}",
+        *("-O0", "-w", "-fsanitize=thread"),
+        *("-nodefaultlibs", "-Wl,--no-as-needed", "-lstdc++", "-lm", "-lc", "-lgcc_s"),  # without libtsan
+    )
+
+
 class RecordingDevice(HostDevice):
     """Slow: each access is a call. `num_accesses` counts those of all launches."""
 
@@ -31,15 +44,7 @@ class RecordingDevice(HostDevice):
         self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
     ) -> None:
         """See Device. Raises RaceError with the first race that was found."""
-        path = launch.SOURCES / source
-        # The digest names the library, whose source is the recorder.
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        flags = (
-            f'-DSOURCE="{path}"',
-            f"-DDIGEST={digest}",
-            *("-O0", "-w", "-fsanitize=thread"),
-            *("-nodefaultlibs", "-Wl,--no-as-needed", "-lstdc++", "-lm", "-lc", "-lgcc_s"),  # without libtsan
-        )
+        flags = instrumented(source)
         library = launch._host_library(str(RECORDER), frozenset(defines.items()), flags)
         library.recorder_race.restype = ctypes.c_char_p
         library.recorder_accesses.restype = ctypes.c_longlong

@@ -4,7 +4,6 @@
 """
 
 import ctypes
-import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from recorded import instrumented
 
 from attengait.kernels.farneback.cuda import DeviceFarneback
 from attengait.kernels.flow.backends import FarnebackParameters
@@ -62,15 +62,7 @@ class CountingDevice(HostDevice):
         self, source: str, kernel: str, grid: Sequence[int], arguments: Sequence[Any], defines: Mapping[str, int]
     ) -> None:
         """See Device."""
-        path = launch.SOURCES / source
-        # The digest names the library, whose source is the counter.
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        flags = (
-            f'-DSOURCE="{path}"',
-            f"-DDIGEST={digest}",
-            *("-O0", "-w", "-fsanitize=thread"),
-            *("-nodefaultlibs", "-Wl,--no-as-needed", "-lstdc++", "-lm", "-lc", "-lgcc_s"),  # without libtsan
-        )
+        flags = instrumented(source)
         library = launch._host_library(str(COUNTER), frozenset(defines.items()), flags)
         self._flags = flags  # the same library is launched
         library.counter_begin()
