@@ -36,6 +36,8 @@ CHECKPOINT_NAME = "checkpoint.pt"
 RUN_FILES = (RECORD_NAME, CHECKPOINT_NAME, WEIGHTS_NAME)
 """What a run writes with `write_atomically`."""
 _STATE = ("step", "model", "optimiser", "scaler")
+_WAYS = ("fused", "foreach")
+"""How an optimiser computes; what it computes is the same."""
 _MAX_DEPTH = 8
 _MAX_VALUES = 100_000
 _MAX_TEXT = 300
@@ -156,7 +158,7 @@ def load_checkpoint(
     fit_weights(model, state["model"], path)
     try:
         _check_optimiser(optimiser, state["optimiser"])
-        optimiser.load_state_dict(state["optimiser"])
+        optimiser.load_state_dict(_computed_as(optimiser, state["optimiser"]))
         scaler.load_state_dict(state["scaler"])
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise AttenGaitError(f"{path} was written by another version: its optimiser does not fit ({error})") from None
@@ -208,7 +210,7 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, saved: Any) -> None:
     The learning rate is set anew in each step.
     """
     for own, there in zip(optimiser.state_dict()["param_groups"], saved["param_groups"], strict=True):
-        for key in (own.keys() & there.keys()) - {"lr"}:
+        for key in (own.keys() & there.keys()) - {"lr", *_WAYS}:
             if own[key] != there[key]:
                 raise ValueError(f"{key} is {shortened(there[key])}, but {shortened(own[key])} in this run")
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
@@ -217,6 +219,13 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, saved: Any) -> None:
             shape = torch.Size() if name == "step" else parameters[index].shape
             if not isinstance(value, Tensor) or value.shape != shape or not is_finite(value):
                 raise ValueError(f"{name} of parameter {index} is not {list(shape)} finite numbers")
+
+
+def _computed_as(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved optimiser, with the ways to compute of the one of this run: earlier versions had others."""
+    groups = zip(saved["param_groups"], optimiser.param_groups, strict=True)
+    own = [there | {way: group[way] for way in _WAYS if way in group} for there, group in groups]
+    return {**saved, "param_groups": own}
 
 
 def _checksums(state: Mapping[str, Any]) -> dict[str, int]:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attengait.kernels.patch_norm.maps import FORMATS, Maps
+from attengait.kernels.patch_norm.maps import Maps
 from attengait.kernels.runtime.launch import THREADS, Device
+from attengait.kernels.runtime.pieces import FORMATS, PIECE
 
 SOURCE = "patch_norm/patch_norm.cu"
-PIECE = 8
-"""Features of one thread."""
 MAX_SLICES = 64
 """The frames are cut into at most so many slices in the backward pass, each with its own sums."""
 

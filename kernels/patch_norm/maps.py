@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-FORMATS = ("float32", "bfloat16", "float16")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maps:
@@ -18,5 +16,5 @@ class Maps:
     features: int
     """C."""
     format: str
-    """Of z, y, dy and dz: one of FORMATS. All else is float32."""
+    """Of z, y, dy and dz: float32, bfloat16 or float16. All else is float32."""
     pool: bool

@@ -7,7 +7,6 @@ BINS = (1, 2, 4, 8, 16)
 SIDE = 16
 """Rows and columns of a map."""
 KERNEL_ROWS = sum(b * b for b in BINS)
-FORMATS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +21,7 @@ class Clips:
     features: int
     """C."""
     format: str
-    """Of x and dx: one of FORMATS. All else is float32."""
+    """Of x and dx: float32, bfloat16 or float16. All else is float32."""
 
     @property
     def windows(self) -> int:

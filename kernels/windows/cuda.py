@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from attengait.kernels.runtime.launch import THREADS, Device
-from attengait.kernels.windows.clips import FORMATS, SIDE, Clips
+from attengait.kernels.runtime.pieces import FORMATS, PIECE
+from attengait.kernels.windows.clips import SIDE, Clips
 
 SOURCE = "windows/windows.cu"
-PIECE = 8
-"""Features of one thread."""
 
 
 def fits(clips: Clips) -> bool:

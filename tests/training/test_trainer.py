@@ -165,6 +165,20 @@ def test_a_request_to_stop_leaves_a_checkpoint_to_resume_from(trainer: Open, tmp
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
 
 
+def test_a_run_that_was_begun_with_another_way_to_compute_adam_is_continued(
+    trainer: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adam = torch.optim.Adam
+    with monkeypatch.context() as patch:  # as version 0.1.0
+        patch.setattr(torch.optim, "Adam", lambda parameters, *, fused, **options: adam(parameters, **options))
+        trainer(stop_after_steps=3).train()
+    groups = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["optimiser"]["param_groups"]
+    assert [group["fused"] for group in groups] == [None]
+    assert trainer().train(resume=True).steps == 8
+    groups = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["optimiser"]["param_groups"]
+    assert [group["fused"] for group in groups] == [True]
+
+
 def test_a_finished_run_that_is_resumed_opens_no_stream(trainer: Open, tmp_path: Path) -> None:
     trainer().train()
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()

@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from attengait.kernels.patch_norm.cuda import GpuKernels, fits
-from attengait.kernels.patch_norm.maps import FORMATS, Maps
+from attengait.kernels.patch_norm.maps import Maps
 from attengait.kernels.runtime.launch import HostDevice, host_missing
+from attengait.kernels.runtime.pieces import FORMATS
 from attengait.model.chunked_norm import EPS
 from attengait.model.patch_norm import patch_norm
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from attengait.kernels.runtime.launch import HostDevice, host_missing
-from attengait.kernels.windows.clips import BINS, FORMATS, KERNEL_ROWS, SIDE, Clips
+from attengait.kernels.runtime.pieces import FORMATS
+from attengait.kernels.windows.clips import BINS, KERNEL_ROWS, SIDE, Clips
 from attengait.kernels.windows.cuda import GpuWindows, fits
 from attengait.model.temporal_windows import plain_windows, sum_rows, sum_shares, temporal_windows
 
