@@ -9,15 +9,29 @@ from torch import Tensor
 
 def checksum(name: str, tensor: Tensor) -> int:
     """The CRC-32C of one tensor."""
-    # Where a dimension has length 1, or none, its stride says nothing.
-    strides = [step if length > 1 else 0 for length, step in zip(tensor.shape, tensor.stride(), strict=True)]
-    begun: int = google_crc32c.value(f"{name} {tensor.dtype} {list(tensor.shape)} {strides}\n".encode())
-    # In the order of the memory, which is nearly always dense: then nothing is copied.
-    order = sorted(range(tensor.dim()), key=lambda dimension: -strides[dimension])
-    values = tensor.detach().cpu().permute(order).contiguous().reshape(-1)
+    begun: int = google_crc32c.value(f"{name} {tensor.dtype} {list(tensor.shape)} {_strides(tensor)}\n".encode())
+    values = in_memory_order(tensor)
     # As bytes: NumPy does not know all types of torch.
     crc: int = google_crc32c.extend(begun, values.view(torch.uint8).numpy()) if values.numel() else begun
     return crc
+
+
+def memory_order(tensor: Tensor) -> list[int]:
+    """The dimensions of a tensor, the one with the largest stride first."""
+    strides = _strides(tensor)
+    return sorted(range(tensor.dim()), key=lambda dimension: -strides[dimension])
+
+
+def in_memory_order(tensor: Tensor) -> Tensor:
+    """All values of a tensor on the CPU, [values], as they lie in memory. Nearly always nothing is copied."""
+    values = tensor.detach().cpu()
+    # For nearly all tensors the first is enough, and takes a fifth of the time.
+    return (values if values.is_contiguous() else values.permute(memory_order(values)).contiguous()).view(-1)
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    """Where a dimension has length 1, or none, its stride says nothing, and is 0 here."""
+    return [step if length > 1 else 0 for length, step in zip(tensor.shape, tensor.stride(), strict=True)]
 
 
 def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
@@ -34,8 +48,10 @@ def check_tensors(tensors: Mapping[str, Tensor], expected: object) -> None:
             raise ValueError(f"the tensor {name} has another checksum than it was written with")
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite as float32."""
-    values = tensor.detach().float()
-    # The sum takes a fortieth of the time. It is finite only where all values are.
-    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a value that is not finite as float32."""
+    values = [tensor.detach().float() for tensor in tensors.values()]
+    # The sums take a fortieth of the time. They are finite only where all values are.
+    if not values or bool(torch.stack([each.sum() for each in values]).isfinite().all()):
+        return None
+    return next((name for name, each in zip(tensors, values, strict=True) if not bool(each.isfinite().all())), None)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.model.checksums import check_tensors, checksums, is_finite
+from attengait.model.checksums import check_tensors, checksums, first_not_finite
 from attengait.model.config import ModelConfig
 from attengait.model.keras import HDF5_MAGIC, read_keras_weights
 from attengait.model.net import AttenGait
@@ -236,5 +236,5 @@ def _check_values(state: Mapping[str, Tensor], path: Path) -> None:
         if not tensor.is_floating_point():
             kind = str(tensor.dtype).removeprefix("torch.")
             raise AttenGaitError(f"{path} does not fit: the tensor {name} is of type {kind}, not of floating point")
-        if not is_finite(tensor):
-            raise AttenGaitError(f"{path} holds no usable weights: the tensor {name} has values that are not finite")
+    if (damaged := first_not_finite(state)) is not None:
+        raise AttenGaitError(f"{path} holds no usable weights: the tensor {damaged} has values that are not finite")

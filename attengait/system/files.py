@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import stat
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -106,8 +107,9 @@ def check_target(path: Path) -> None:
         raise AttenGaitError(f"{path} cannot be written: there is no folder {path.parent}")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; a reader sees the old file or the new one, never a part.
+def write_atomically(path: Path, data: bytes | Callable[[IO[bytes]], object]) -> None:
+    """Write `data`, or what the function `data` writes, to `path`; a reader sees the old file or the new one, never a
+    part.
 
     Raises AttenGaitError where that cannot be done (no such folder, no permission, disk full).
     """
@@ -116,7 +118,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _locked_file(temporary) as file:
-            file.write(data)
+            data(file) if callable(data) else file.write(data)
             file.flush()
             os.fsync(file.fileno())
             move_atomically(temporary, path)

@@ -6,23 +6,25 @@
 
 Batches, augmentation and dropout are pure functions of (seed, step), so no random state needs saving.
 
-A checkpoint carries a CRC-32C of each tensor and one of all other values together, and the digest of the record.
+A checkpoint carries a CRC-32C of each tensor and one of all other values together, and the digest of the record. All
+of it is packed as `attengait.training.packing` says.
 """
 
-import io
+import errno
 import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import google_crc32c
 import torch
 from torch import Tensor
 
 from attengait.errors import AttenGaitError
-from attengait.model.checksums import check_tensors, checksums, is_finite
+from attengait.model.checksums import check_tensors, checksums, first_not_finite
 from attengait.model.loading import WEIGHTS_NAME, fit_weights, save_weights
 from attengait.model.net import AttenGait
 from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, record_digest, warn_unchecked
@@ -31,6 +33,7 @@ from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
 from attengait.training.archive import check_archive, check_records
 from attengait.training.config import TrainingConfig, make_config, settings_of
+from attengait.training.packing import pack, unpack
 
 CHECKPOINT_NAME = "checkpoint.pt"
 RUN_FILES = (RECORD_NAME, CHECKPOINT_NAME, WEIGHTS_NAME)
@@ -129,11 +132,17 @@ def save_checkpoint(
     between repeats the steps since the old checkpoint, and writes the same weights again.
     """
     save_weights(model, run / WEIGHTS_NAME, record_sha256=record_sha256 or None)
-    state = {"step": step, "model": model.state_dict(), "optimiser": optimiser.state_dict()}
+    state = {"step": step, "model": dict(model.state_dict()), "optimiser": optimiser.state_dict()}
     state |= {"scaler": scaler.state_dict(), "record_sha256": record_sha256}
-    buffer = io.BytesIO()
-    torch.save({**state, "crc32c": _checksums(state)}, buffer)
-    write_atomically(run / CHECKPOINT_NAME, buffer.getvalue())
+    packed = pack({**state, "crc32c": _checksums(state)})
+    write_atomically(run / CHECKPOINT_NAME, partial(_save, packed))
+
+
+def _save(packed: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(packed, file)
+    except RuntimeError as error:  # torch's word for a write that failed
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def load_checkpoint(
@@ -175,7 +184,10 @@ def _read_state(path: Path) -> dict[str, Any]:
         check_archive(path)
         # Optimiser state stays on the CPU here: load_state_dict moves it to where the weights are.
         state = torch.load(path, map_location="cpu", weights_only=True)
-        is_checked = "crc32c" in state or "record_sha256" in state
+        is_packed = "packed" in state  # version 0.1.0 did not, and had no checksums
+        if is_packed:
+            state = unpack(state)
+        is_checked = is_packed or "crc32c" in state or "record_sha256" in state
         require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE)
         if is_checked:
             expected = state.pop("crc32c")
@@ -214,11 +226,15 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, saved: Any) -> None:
             if own[key] != there[key]:
                 raise ValueError(f"{key} is {shortened(there[key])}, but {shortened(own[key])} in this run")
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    tensors = {}
     for index, values in saved["state"].items():
         for name, value in values.items():
             shape = torch.Size() if name == "step" else parameters[index].shape
-            if not isinstance(value, Tensor) or value.shape != shape or not is_finite(value):
-                raise ValueError(f"{name} of parameter {index} is not {list(shape)} finite numbers")
+            if not isinstance(value, Tensor) or value.shape != shape:
+                raise ValueError(f"{name} of parameter {index} is not {list(shape)} numbers")
+            tensors[f"{name} of parameter {index}"] = value
+    if (damaged := first_not_finite(tensors)) is not None:
+        raise ValueError(f"{damaged} has values that are not finite")
 
 
 def _computed_as(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:

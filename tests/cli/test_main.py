@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import typer
+from checkpoints import rewrite_as_0_1_0
 from command import attengait, refused
 from servers import S3Server, Server
 from store_fakes import tree
@@ -251,8 +251,7 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
     # As of version 0.1.0: without checksums.
     del record["sha256"]
     (run / "config.json").write_text(json.dumps(record))
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    torch.save({name: state[name] for name in ("step", "model", "optimiser", "scaler")}, run / "checkpoint.pt")
+    rewrite_as_0_1_0(run / "checkpoint.pt")
     done = attengait("train", "w.zarr", "--out", run, "--resume", cwd=journey)
     assert done.returncode == 1
     assert "checkpoint.pt does not fit: the tensor" in done.stderr.splitlines()[-1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attengait.model.checksums import check_tensors, checksum, checksums, is_finite
+from attengait.model.checksums import check_tensors, checksum, checksums, first_not_finite
 
 SQUARE = torch.arange(9.0).reshape(3, 3)
 
@@ -33,11 +33,13 @@ def test_tensors_that_are_missing_or_more_are_refused() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_one_value_that_is_not_finite_is_found(kind: torch.dtype, value: float) -> None:
     values = torch.ones(1000, dtype=kind)
-    assert is_finite(values)
+    tensors = {"a": torch.zeros(3, dtype=kind), "b": values, "c": values.clone()}
+    assert first_not_finite(tensors) is None
     values[517] = value
-    assert not is_finite(values)
+    assert first_not_finite(tensors) == "b"
 
 
 def test_finite_values_with_an_infinite_sum_are_finite() -> None:
-    assert is_finite(torch.full((3,), 3e38))
-    assert not is_finite(torch.full((1,), 1e300, dtype=torch.float64))  # in float32 it is infinite
+    assert first_not_finite({"a": torch.full((3,), 3e38)}) is None
+    assert first_not_finite({"a": torch.full((1,), 1e300, dtype=torch.float64)}) == "a"  # in float32 it is infinite
+    assert first_not_finite({"a": torch.zeros(0)}) is first_not_finite({}) is None

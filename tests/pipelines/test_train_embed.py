@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from checkpoints import rewrite_as_0_1_0
 from small_stores import make_store, zarr_frames
 
 from attengait import load_model
@@ -312,17 +312,11 @@ def test_another_scale_is_another_kind(stores: dict[str, Path], runs: dict[str, 
         embed(runs["uv"], coarse.path, device="cpu")
 
 
-def forget_record(checkpoint: Path) -> None:
-    """Make it one of version 0.1.0, which belongs to no record."""
-    state = torch.load(checkpoint, weights_only=True)
-    torch.save({name: state[name] for name in ("step", "model", "optimiser", "scaler")}, checkpoint)
-
-
 def test_a_run_whose_record_says_less_of_its_store_continues(stores: dict[str, Path], tmp_path: Path) -> None:
     settings = config(train_subjects=("001-003",), stop_after_steps=1)
     train_run(stores["colour"], tmp_path / "run", settings)
     record = read_record(tmp_path / "run")
-    forget_record(tmp_path / "run" / "checkpoint.pt")
+    rewrite_as_0_1_0(tmp_path / "run" / "checkpoint.pt")
     older = {key: record.store[key] for key in ("sequences", "frames", "sha256")}
     write_record(tmp_path / "run", RunRecord(config=record.config, subjects=record.subjects, store=older))
     assert train_run(stores["colour"], tmp_path / "run", settings, resume=True).steps == 1

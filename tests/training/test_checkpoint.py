@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import rewrite_as_0_1_0, state_in, state_of_0_1_0
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -157,8 +158,7 @@ def test_a_run_of_0_1_0_continues_and_says_once_that_it_has_no_checksums(
     record = json.loads((run / "config.json").read_text())
     del record["sha256"]
     (run / "config.json").write_text(json.dumps(record, indent=2))
-    state = torch.load(run / "checkpoint.pt", weights_only=True)
-    torch.save({key: state[key] for key in ("step", "model", "optimiser", "scaler")}, run / "checkpoint.pt")
+    rewrite_as_0_1_0(run / "checkpoint.pt")
     assert restore(run)[0] == restore(run)[0] == 5
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert [text.split(" ")[0] for text in said] == [str(run / "config.json"), str(run / "checkpoint.pt")]
@@ -167,9 +167,8 @@ def test_a_run_of_0_1_0_continues_and_says_once_that_it_has_no_checksums(
 
 def test_the_archive_s_own_checksums_are_compared_where_there_are_no_others(run: Path) -> None:
     path = run / "checkpoint.pt"
-    state = torch.load(path, weights_only=True)
-    torch.save({key: state[key] for key in ("step", "model", "optimiser", "scaler")}, path)
-    weights = state["model"]["spatial.kernels.0"].numpy().tobytes()
+    rewrite_as_0_1_0(path)
+    weights = torch.load(path, weights_only=True)["model"]["spatial.kernels.0"].numpy().tobytes()
     data = path.read_bytes()
     at = data.index(weights)
     path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
@@ -191,8 +190,7 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], object]] = {
 @pytest.mark.parametrize("part", DAMAGE)
 def test_a_checkpoint_made_by_hand_is_refused(run: Path, part: str) -> None:
     path = run / "checkpoint.pt"
-    state = torch.load(path, weights_only=True)
-    state = {key: state[key] for key in ("step", "model", "optimiser", "scaler")}
+    state = state_of_0_1_0(path)
     DAMAGE[part](state)
     torch.save(state, path)
     text = refusal(lambda: restore(run))
@@ -219,8 +217,7 @@ def tree(shared: Any, depth: int) -> Any:
 )
 def test_a_small_checkpoint_that_means_much_is_refused(run: Path, value: Any, part: str) -> None:
     path = run / "checkpoint.pt"
-    state = torch.load(path, weights_only=True)
-    torch.save({**state, "scaler": value}, path)
+    torch.save({**state_in(path), "scaler": value}, path)
     assert refusal(lambda: restore(run)) == f"{path} is damaged: {part}"
 
 

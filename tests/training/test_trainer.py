@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import state_in
 
 from attengait import load_model
 from attengait.errors import AttenGaitError, ParameterError
@@ -107,7 +108,7 @@ def trainer(tmp_path: Path, sequences: Sequences, frames: np.ndarray) -> Open:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]  # type: ignore[no-any-return]
+    return state_in(folder / "checkpoint.pt")["model"]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("stop", [1, 3, 6])
@@ -172,10 +173,10 @@ def test_a_run_that_was_begun_with_another_way_to_compute_adam_is_continued(
     with monkeypatch.context() as patch:  # as version 0.1.0
         patch.setattr(torch.optim, "Adam", lambda parameters, *, fused, **options: adam(parameters, **options))
         trainer(stop_after_steps=3).train()
-    groups = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["optimiser"]["param_groups"]
+    groups = state_in(tmp_path / "run" / "checkpoint.pt")["optimiser"]["param_groups"]
     assert [group["fused"] for group in groups] == [None]
     assert trainer().train(resume=True).steps == 8
-    groups = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["optimiser"]["param_groups"]
+    groups = state_in(tmp_path / "run" / "checkpoint.pt")["optimiser"]["param_groups"]
     assert [group["fused"] for group in groups] == [True]
 
 
