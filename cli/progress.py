@@ -29,7 +29,8 @@ class ProgressLine(Progress):
         self._last_plain_seconds = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        # rich also takes for a terminal what FORCE_COLOR names one. A log file cannot move its cursor.
+        if self._console.is_interactive and self._console.file.isatty():
             before, after = (TextColumn(field, markup=False) for field in ("{task.description}", "{task.fields[text]}"))
             columns = (before, BarColumn(bar_width=24), after)
             self._live = LiveProgress(*columns, console=self._console, transient=True)

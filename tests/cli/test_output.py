@@ -112,7 +112,8 @@ def test_the_name_of_a_file_that_is_missing_is_shown_only(tmp_path: Path, name: 
 def test_live_lines_show_names_without_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     line = ProgressLine()
     written = io.StringIO()
-    line._console = Console(file=written, force_terminal=True, width=200)
+    monkeypatch.setattr(written, "isatty", lambda: True)
+    line._console = Console(file=written, force_terminal=True, force_interactive=True, width=200)
     with line:
         line.update("Reading [/x]\x1b]0;owned\x07", 1, 2, unit="[/frames]", detail="[/y]\x1b[2J")
     assert r"Reading [/x]\x1b]0;owned\x07" in written.getvalue()
