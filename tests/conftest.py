@@ -1,25 +1,106 @@
-"""Fixtures and rules shared by all tests."""
+"""Fixtures and rules shared by all tests, and what a test finds around it.
 
+A test, and every program that it starts, finds the same wherever the tests are started: signals at their defaults, and
+of the environment only what says where this machine has its programs, and what is set here. Each test has a home and a
+temporary folder of its own. The cache is one for all tests of a session, and empty when it begins: compiled code is
+kept there, and each test would compile for minutes otherwise.
+"""
+
+import contextlib
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Generator
+import tempfile
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
-
-# Tests run beside each other, one for each core: more threads would only wait for one another.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from types import FrameType
 
 import pytest
 
 DATA = Path(__file__).parent / "data"
 SHARED = Path(os.environ.get("ATTENGAIT_SHARED", Path(__file__).parents[2] / "shared"))
 
+KEPT = {"PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "CONDA_PREFIX", "CXX"}
+KEPT |= {"ATTENGAIT_REQUIRE_GPU", "ATTENGAIT_SHARED", "ATTENGAIT_SKIP_MISSING", "ATTENGAIT_TESTS"}
+# Of processors that OpenBLAS does not know well, of GPUs, and of the tools that run the tests.
+KEPT_PREFIXES = ("OPENBLAS_", "NVPL_", "CUDA_", "NVIDIA_", "PYTEST_", "COV_", "COVERAGE_")
+SESSION = "ATTENGAIT_TESTS"
+"""The variable with the folder of this session. Whoever finds it set did not make the folder: a process of xdist, or
+pytest within a test."""
 
-# A command that a shell starts in the background ignores SIGINT, and one under nohup SIGHUP. So would all programs that
-# the tests start.
-for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-    if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, _handler)
+
+@pytest.hookimpl(trylast=True)  # pytest itself has then seen what is said of colours
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the environment a known one, before any test is imported."""
+    is_first = SESSION not in os.environ
+    session = Path(os.environ.get(SESSION) or tempfile.mkdtemp(prefix="attengait-tests-"))
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where `tmp_path` is
+    for name in [name for name in os.environ if name not in KEPT and not name.startswith(KEPT_PREFIXES)]:
+        del os.environ[name]
+    os.environ[SESSION] = str(session)
+    # Tests run beside each other, one for each core: more threads would only wait for one another.
+    os.environ |= {"LC_ALL": "C.UTF-8", "TZ": "UTC", "OMP_NUM_THREADS": "1"}
+    time.tzset()
+    for name, folder in (
+        ("XDG_CACHE_HOME", "cache"),
+        ("CUDA_CACHE_PATH", "cache/cuda"),
+        ("CUPY_CACHE_DIR", "cache/cupy"),
+        ("TORCHINDUCTOR_CACHE_DIR", "cache/torch"),
+        ("TRITON_CACHE_DIR", "cache/triton"),
+    ):
+        os.environ[name] = str(session / folder)
+    _live_in(session)
+    os.umask(0o022)
+    with contextlib.suppress(ImportError):
+        import hypothesis.configuration
+
+        hypothesis.configuration.set_hypothesis_home_dir(session / "hypothesis")
+    if is_first:
+        config.add_cleanup(lambda: shutil.rmtree(session, ignore_errors=True))
+
+
+def _live_in(folder: Path) -> None:
+    """Make a folder the one that holds the home and the temporary files."""
+    for name in ("home", "tmp"):
+        (folder / name).mkdir(exist_ok=True)
+    os.environ |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+    tempfile.tempdir = str(folder / "tmp")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(_default_signals: None) -> Iterator[None]:
+    """Give each test its own home and temporary folder, and take back what it does to the environment."""
+    environment, temporary = dict(os.environ), tempfile.tempdir
+    # Removed at the end of the session: libraries remember where their temporary files are.
+    _live_in(Path(tempfile.mkdtemp(dir=os.environ[SESSION])))
+    os.umask(0o022)
+    os.environ["COLUMNS"] = "300"  # no message is wrapped; only here, since pytest's own lines are as wide, too
+    yield
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ |= environment
+    tempfile.tempdir = temporary
+
+
+def _hang_on(number: int, frame: FrameType | None) -> None:
+    """Do nothing."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _default_signals() -> None:
+    """Let signals do what they do by default, here and in the programs that tests start.
+
+    A shell starts a command in the background with SIGINT ignored, nohup with SIGHUP ignored, and programs inherit
+    that. Tests under nohup still do not end with the terminal: this process has a handler, and no program inherits one.
+    """
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Python itself ignores these two, and gives them back to the programs that it starts.
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _hang_on if number == signal.SIGHUP else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
