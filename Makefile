@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 BENCH := build/bench
 
-.PHONY: demo test lint types format docs-figures bench clean
+.PHONY: demo test tries lint types format docs-figures bench clean
 
 demo: .venv/.demo-$(EXTRA)
 	$(BIN)/attengait demo --out demo
@@ -19,6 +19,10 @@ demo: .venv/.demo-$(EXTRA)
 test: lint types
 	$(BIN)/pytest -q -n 2 --dist worksteal --cov --cov-report=
 	@$(BIN)/coverage report --sort=cover | awk 'NR <= 2 || /^TOTAL/ || ($$NF ~ /%$$/ && $$NF + 0 < 80)'
+
+# The tests as they are started on other machines; see tests/tries.sh.
+tries: .venv/.test-$(EXTRA)
+	tests/tries.sh
 
 lint: .venv/.test-$(EXTRA)
 	$(BIN)/ruff check .

@@ -54,9 +54,13 @@ def pytest_configure(config: pytest.Config) -> None:
     _live_in(session)
     os.umask(0o022)
     with contextlib.suppress(ImportError):
-        import hypothesis.configuration
+        from hypothesis import HealthCheck, configuration, settings
 
-        hypothesis.configuration.set_hypothesis_home_dir(session / "hypothesis")
+        # It has settings of its own for CI. A machine may be slow.
+        slow = [HealthCheck.too_slow]
+        settings.register_profile("tests", derandomize=True, deadline=None, suppress_health_check=slow)
+        settings.load_profile("tests")
+        configuration.set_hypothesis_home_dir(session / "hypothesis")
     if is_first:
         config.add_cleanup(lambda: shutil.rmtree(session, ignore_errors=True))
 

@@ -91,5 +91,5 @@ def test_a_run_in_python_changes_nothing_of_its_process(data: Path, tmp_path: Pa
     command = [sys.executable, str(script), str(data / "walkers-0.1.0.zarr"), str(tmp_path)]
     # An earlier test may have run the command line in this process.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TENSORSTORE_")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr

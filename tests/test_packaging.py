@@ -17,7 +17,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of a copy of the checkout, so that building leaves nothing in the tree."""
     source = tmp_path_factory.mktemp("source")
     out = tmp_path_factory.mktemp("wheel")
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    # The checkout may belong to another user.
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
     if not tracked:
         pytest.skip("not a git checkout")
     for name in filter(None, tracked.split("\0")):

@@ -200,7 +200,7 @@ def is_running(process: int) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_in_a_step_all_before_it_is_packed(tmp_path: Path, run, number: signal.Signals) -> None:
     os.mkfifo(tmp_path / "begun")
-    hanging = f'[ "$3" != benchmark ] || {{ echo $$ >{tmp_path}/begun; exec sleep 1000; }}'
+    hanging = f'[ "$3" != benchmark ] || {{ echo $$ >{shlex.quote(str(tmp_path))}/begun; exec sleep 1000; }}'
     process = run.start("doctor", "flow", gpu="NVIDIA H200", answers=hanging)
     step = int((tmp_path / "begun").read_text())
     process.send_signal(number)

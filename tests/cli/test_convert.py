@@ -19,7 +19,6 @@ Command = Callable[..., tuple[int, str, str]]
 def attengait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs a command in this process and in the test's folder: its exit status and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
 
     def run(*words: object) -> tuple[int, str, str]:

@@ -116,3 +116,38 @@ def test_the_command_that_loads_ends_with_the_usual_exit_status(
     assert done.returncode == status, done.stderr
     assert done.stderr.splitlines()[-1] == "attengait: stopped"
     assert not (tmp_path / "run").exists()
+
+
+IGNORING = """
+import os, signal, sys
+from attengait.cli.progress import ProgressLine
+
+def signal_itself(line, task, done, *counts, **details):
+    if task == "Training":
+        os.kill(os.getpid(), signal.SIGTERM if done == 2 else signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+ProgressLine.update = signal_itself
+sys.argv = ["attengait", "train", *sys.argv[1:]]
+from attengait.cli.start import main
+main()
+"""
+
+
+def ignore() -> None:
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def test_training_that_was_started_with_signals_ignored_hears_only_sigterm(tmp_path: Path) -> None:
+    """As in the background of a script, or under nohup."""
+    store = make_store(tmp_path / "s.zarr", lengths=(18,) * 6, shard_frames=32, frame_shape=(64, 64, 3))
+    words = [str(store.path), "--out", str(tmp_path / "run"), "--preset", "demo"]
+    steps = ("epochs=9", "log_every_steps=1")
+    for setting in ("device=cpu", "subjects_per_batch=2", "clips_per_subject=2", "clip_frames=16", *steps):
+        words += ["--set", setting]
+    command = [sys.executable, "-c", IGNORING, *words]
+    done = subprocess.run(command, preexec_fn=ignore, capture_output=True, text=True)
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.startswith("SIGTERM: stopped at step 2 of ")
+    assert (tmp_path / "run" / "checkpoint.pt").exists()

@@ -181,11 +181,12 @@ def test_a_frame_number_twice_is_used_once_and_named(folders: tuple[Path, Path])
     assert problems(folders) == [("frame number twice", "rgb/001/nm-01/090/001-nm-01-090-003.png")]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
 def test_an_unreadable_folder_is_named(folders: tuple[Path, Path]) -> None:
     folder = make(folders[0], "002/nm-01/090", range(1, 3))
     folder.chmod(0)
     try:
+        if os.access(folder, os.R_OK):
+            pytest.skip("this user may read every folder")
         assert ("unreadable folder", "rgb/002/nm-01/090") in problems(folders)
     finally:
         folder.chmod(0o755)

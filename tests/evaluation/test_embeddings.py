@@ -196,7 +196,10 @@ ANY_ARRAY = arrays_of(
 
 
 @settings(
-    derandomize=True, deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    derandomize=True,
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(changes=st.dictionaries(st.sampled_from([*ARRAYS, "feature_axes"]), ANY_ARRAY, min_size=1))
 def test_arrays_of_any_kind_are_embeddings_or_one_error(changes: dict[str, Any], tmp_path: Path):

@@ -19,7 +19,7 @@ PROPERTY = settings(
     derandomize=True,
     deadline=None,
     max_examples=100,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 DTYPES = ("<f4", ">f8", "<f2", "|u1", "<i8", "|b1", "<U3", ">U5")
 

@@ -1,5 +1,6 @@
 """The network: sizes, sequences of any length, ragged batches, half precision, how it starts."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def test_embedding_keeps_no_graph_and_leaves_the_mode_alone(model: AttenGait, cl
     expected = model.embed(clip[:, :16])
     assert not expected.requires_grad
     assert not model.training
-    model.train()
+    model = copy.deepcopy(model).train()
     model.backbone.eval()
     before = {name: module.training for name, module in model.named_modules()}
     assert torch.equal(model.embed(clip[:, :16]), expected)  # without dropout

@@ -15,7 +15,7 @@ from attengait.store import Store, open_store
 from attengait.store.layout import shard_path
 from attengait.training.config import TrainingConfig, make_config
 
-SENTENCE = r"s\.zarr: the frames of 00\d/nm-0\d/090 fail their checksum: attengait verify \S+ lists all damage$"
+SENTENCE = r"s\.zarr: the frames of 00\d/nm-0\d/090 fail their checksum: attengait verify .+ lists all damage$"
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
 from attengait.store.readers.base import ClipReader, Frames, Indices, TakeClips
 
-small_stores = import_module("small_stores")
+held, small_stores = import_module("held"), import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
 
 CLIP_FRAMES = 12
@@ -305,20 +305,19 @@ def test_a_stream_is_made_from_a_store_alone(store: Store) -> None:
         ClipStream.from_store(store, **settings, epochs=-1)
 
 
-def threads_and_files() -> tuple[int, int]:
-    return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+Held = tuple[set[str], set[tuple[str, str]]]
 
 
-def assert_left_behind(before: tuple[int, int]) -> None:
-    """No more threads and files than before, as soon as those threads that were told to end have done so."""
-    deadline = time.monotonic() + 30
-    while not all(now <= then for now, then in zip(threads_and_files(), before, strict=True)):
-        assert time.monotonic() < deadline, (threads_and_files(), before)
+def threads_and_files() -> Held:
+    return held.threads(), held.descriptors()
+
+
+def assert_left_behind(before: Held) -> None:
+    """No other threads and files than before, as soon as those threads that were told to end have done so."""
+    deadline = time.monotonic() + 600
+    while any(left := [now - then for now, then in zip(threads_and_files(), before, strict=True)]):
+        assert time.monotonic() < deadline, left
         time.sleep(0.01)
-
-
-def maps_of(store: Store) -> int:
-    return Path("/proc/self/maps").read_text().count(str(store.path))
 
 
 def by_closing(stream: Any) -> Iterator[Any]:
@@ -348,19 +347,19 @@ def test_nothing_is_left_behind(store: Store, end: Callable[[Any], Iterator[Any]
                 stream: Any = ClipStream(store, make_plan(store))
             else:
                 stream = SequenceStream(reader, store.sequences, np.arange(12), batch_frames=50)
-            during = 0
+            during: set[str] = set()
             for _ in end(stream):
-                during = len(os.listdir("/proc/self/task"))
+                during = held.threads()
             del stream
-            assert during > before[0]
+            assert during - before[0]
 
-    before = (0, 0)
+    before: Held = (set(), set())
     run(by_closing)  # DALI keeps some threads of its own from its first use on
     before = threads_and_files()
     for _ in range(3):
         run(end)
     assert_left_behind(before)
-    assert maps_of(store) == 0
+    assert held.maps(store.path) == 0
 
 
 def test_a_shard_that_is_truncated_during_training_is_one_sentence_and_leaves_nothing(

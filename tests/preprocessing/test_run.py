@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from importlib import import_module
 
@@ -301,7 +302,7 @@ def test_code_that_does_not_compile_is_said_before_anything_is_made(walkers, tmp
     compiler = tmp_path / "c++"
     compiler.write_text("#!/bin/sh\necho error: unknown option -march=native >&2\nexit 1\n")
     compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("CXX", shlex.quote(str(compiler)))
     farneback_cpu._library.cache_clear()
     with pytest.raises(AttenGaitError, match=r"could not compile farneback\.cpp: error: unknown option -march=native$"):
         run_preprocessing(config_of(walkers, tmp_path / "w.zarr", recipe=FlowRecipe(flow="cpu")))

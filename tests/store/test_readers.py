@@ -29,7 +29,7 @@ from attengait.store.readers.mapped import MappedFrames, MappedReader
 from attengait.store.readers.remote import TensorStoreReader
 from attengait.store.readers.resident import ResidentReader
 
-small_stores = import_module("small_stores")
+held, small_stores = import_module("held"), import_module("small_stores")
 make_store, zarr_frames = small_stores.make_store, small_stores.zarr_frames
 
 SHARD_FRAMES, NUM_SHARDS = 48, 5
@@ -99,12 +99,11 @@ def test_few_compressed_shards_are_open_at_a_time_and_none_after_closing(
     monkeypatch.setattr("attengait.store.readers.chunks.MAX_OPEN_SHARDS", 2)
     monkeypatch.setattr("attengait.store.readers.chunks.usable_cores", lambda: num_threads)
     store = make_store(tmp_path / "s.zarr", "lz4")
-    before = open_files()
     with store.reader() as reader:
         for _ in range(3):
             assert_equals_zarr(reader, store)
-            assert open_files() == before + 2
-    assert open_files() == before
+            assert held.open_files(store.path) == 2
+    assert held.open_files(store.path) == 0
 
 
 @pytest.mark.usefixtures("unpacking")
@@ -118,19 +117,18 @@ def test_however_many_clips_are_asked_for_few_compressed_shards_are_open(
     looks = []
 
     def look(*arguments: object) -> int:
-        looks.append(open_files())
+        looks.append(held.open_files(store.path))
         return crc32c(*arguments)
 
     crc32c = google_crc32c.value
     monkeypatch.setattr(google_crc32c, "value", look)
-    before = open_files()
     with store.reader() as reader:
         clips = reader.read_clips(store.sequences.start, store.sequences.length)
     frames = zarr_frames(store)
     for start, clip in zip(store.sequences.start.tolist(), clips, strict=True):
         assert np.array_equal(clip, frames[start : start + 40])
     # The shards in use, those kept, and the file of a shard whose index is read, for each of two threads.
-    assert max(looks) <= before + 6 + 2 + 2
+    assert 2 <= max(looks) <= 6 + 2 + 2
 
 
 def test_a_disk_that_fails_is_one_sentence_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,19 +162,18 @@ def test_a_shard_whose_chunks_do_not_lie_back_to_back_is_read_by_its_index(tmp_p
 
 
 def test_a_mapped_store_holds_no_file_open_and_is_let_go_with_its_last_clip(raw: Store) -> None:
-    before = open_files()
     frames = zarr_frames(raw)
     with MappedReader(raw.location, raw.layout) as reader:
         clips = reader.read_clips(np.arange(NUM_SHARDS) * SHARD_FRAMES, [7] * NUM_SHARDS)
-        assert num_maps(raw) == NUM_SHARDS
-        assert open_files() == before
+        assert held.maps(raw.path) == NUM_SHARDS
+        assert held.open_files(raw.path) == 0
     for shard, clip in enumerate(clips):
         assert np.array_equal(clip, frames[shard * SHARD_FRAMES :][:7])
     clips = clips[:1]
-    assert num_maps(raw) == NUM_SHARDS  # the range is one
+    assert held.maps(raw.path) == NUM_SHARDS  # the range is one
     del clip
     clips.clear()
-    assert num_maps(raw) == 0
+    assert held.maps(raw.path) == 0
 
 
 def test_a_store_that_the_address_space_has_no_room_for_is_read_by_tensorstore(
@@ -229,7 +226,7 @@ def test_what_is_asked_for_ahead_is_in_memory_soon(tmp_path: Path) -> None:
     if is_in_memory(mapped, 1):
         pytest.skip("this file system keeps its files in memory")
     mapped.will_need(one, np.array([0]), np.array([480]))
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not is_in_memory(mapped, 1):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -312,18 +309,10 @@ def test_a_forked_process_reads_local_stores_and_says_what_to_do_for_those_that_
     assert done.returncode == 7, done.stderr.decode()
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def zarr_frames_of(store: Store, shard: int) -> Any:
     """The frames of the first chunk of a shard, as zarr-python reads them."""
     first = shard * SHARD_FRAMES
     return zarr.open_array(store.path / "frames", mode="r")[first : first + 16]
-
-
-def num_maps(store: Store) -> int:
-    return Path("/proc/self/maps").read_text().count(str(store.path / "frames"))
 
 
 def test_clips_stay_valid_after_their_reader_is_closed(raw: Store) -> None:

@@ -36,7 +36,12 @@ def run(out, *, compute="frames_of", num_workers=2, **environment):
     """
     arguments = [sys.executable, str(SUPPORT / "store_run.py"), str(out), str(num_workers), compute]
     return subprocess.run(
-        arguments, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, start_new_session=True
+        arguments,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        start_new_session=True,
     )
 
 

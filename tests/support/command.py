@@ -28,7 +28,7 @@ def attengait(*words: object, cwd: Path | None = None) -> Done:
     status: object = 0
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["attengait", *map(str, words)])
-        # A wide terminal: messages are not wrapped.
+        # A wide terminal: messages are not wrapped. Fixtures of modules come before that of the tests' environment.
         patch.setenv("COLUMNS", "300")
         patch.setattr(signal, "signal", lambda number, handler: None)
         # Progress would appear on a slow machine only.

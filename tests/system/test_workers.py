@@ -145,7 +145,7 @@ def test_a_worker_that_never_answers_does_not_hold_up_a_stop(tmp_path, run, numb
             pass
         process.send_signal(number)
         try:
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=600)
         finally:
             process.kill()
             left = [each for each in busy_processes(tmp_path) if is_running(each)]

@@ -5,6 +5,7 @@ reading of the whole sequence, once for each reader; later clips cost nothing. O
 whole, as for embedding or for a cache, nothing more is read. Long sequences are read for their checksum piece by piece.
 """
 
+import shlex
 from collections.abc import Callable
 
 import google_crc32c
@@ -119,9 +120,8 @@ class CheckedReader(Reader):
         self._is_checked[row] = True
 
     def _damaged(self, row: int, problem: str, what: str = "") -> AttenGaitError:
-        return AttenGaitError(
-            f"{self._location}: {what}{self._name(row)} {problem}: attengait verify {self._location} lists all damage"
-        )
+        command = f"attengait verify {shlex.quote(str(self._location))}"
+        return AttenGaitError(f"{self._location}: {what}{self._name(row)} {problem}: {command} lists all damage")
 
 
 def _namer(sequences: Sequences, order: NDArray[np.int64]) -> Callable[[int], str]:

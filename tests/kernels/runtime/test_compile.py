@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -41,10 +42,10 @@ def answer(library: Path) -> int:
 def counting_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Have $CXX be a program that notes each compilation in the file returned."""
     real, log, script = find_compiler(), folder / "log", folder / "my-c++"
-    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo "$@" >> {log}\nexec {real} "$@"\n')
+    script.write_text(f'#!/bin/sh\n[ "$1" = --version ] || echo "$@" >> {shlex.quote(str(log))}\nexec {real} "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     log.touch()
-    monkeypatch.setenv("CXX", f"{script} -O1")
+    monkeypatch.setenv("CXX", f"{shlex.quote(str(script))} -O1")
     return log
 
 
@@ -123,8 +124,8 @@ def test_a_compiler_that_cannot_be_run_is_one_sentence(
     script = tmp_path / "c++"
     script.write_text("no program")
     script.chmod(0o755)
-    monkeypatch.setenv("CXX", str(script))
-    with pytest.raises(AttenGaitError, match=r"the compiler \S+ cannot be run: "):
+    monkeypatch.setenv("CXX", shlex.quote(str(script)))
+    with pytest.raises(AttenGaitError, match=r"the compiler .+/c\+\+ cannot be run: "):
         build(source)
 
 

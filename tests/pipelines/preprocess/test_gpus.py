@@ -156,7 +156,7 @@ def run_script(root, out, num_gpus, **environment):
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1200,
         start_new_session=True,
     )
 
