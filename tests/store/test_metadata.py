@@ -111,7 +111,7 @@ def test_frames_of_any_size_are_refused_before_memory_is_taken():
 
 def test_zarr_may_leave_out_what_is_empty_and_compress_harder():
     layout = FrameLayout(**SIZES, codec="lz4")
-    document = frames_document(layout, has_digest=False)
+    document = copy.deepcopy(frames_document(layout, has_digest=False))
     del document["storage_transformers"], document["attributes"]
     document["dimension_names"] = None
     document["codecs"][0]["configuration"]["codecs"][1]["configuration"] |= {"clevel": 9, "shuffle": "bitshuffle"}
