@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -73,6 +73,22 @@ class Device(Protocol):
         """Return an array of the device as one of the host."""
         ...
 
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """Make memory of the host such that the device reads it while others compute; what is returned undoes it."""
+        ...
+
+    def start_upload(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """Start to copy arrays of the host [n, ...] into one array of the device [sum of n, ...]; do not wait for it.
+
+        The copy has a stream of its own, so it does not wait for what is computed. What is launched afterwards on the
+        current stream waits for the copy. Until that is done, the parts must not change, and the array must be kept.
+        """
+        ...
+
+    def start_download(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """Start to copy an array of the device. What is returned waits for the copy, and returns it."""
+        ...
+
     def wait(self) -> None:
         """Return when all that was started before is done, on the current stream."""
         ...
@@ -103,6 +119,8 @@ class CudaDevice:
         self.name = properties["name"].decode()
         self._modules: dict[tuple[str, frozenset[tuple[str, int]]], Any] = {}
         self._kernels: dict[tuple[str, str, frozenset[tuple[str, int]]], Any] = {}
+        self._uploads: Any = None
+        self._is_refusal_said = False
 
     @property
     def xp(self) -> Any:
@@ -154,6 +172,60 @@ class CudaDevice:
         self._device.use()
         downloaded: NDArray[Any] = array.get()
         return downloaded
+
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """See Device. Where the driver refuses, a warning says so once, and uploads take longer."""
+        self._device.use()
+        runtime, address = self._cupy.cuda.runtime, memory.ctypes.data
+        try:
+            runtime.hostRegister(address, memory.nbytes, 0)
+        except RuntimeError as error:
+            if not self._is_refusal_said:
+                _log.warning("%s cannot pin memory, so uploads are slower: %s", self.name, _one_line(error))
+            self._is_refusal_said = True
+            return lambda: None
+
+        def unpin() -> None:
+            self._device.use()
+            runtime.hostUnregister(address)
+
+        return unpin
+
+    def start_upload(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """See Device."""
+        xp, cuda = self.xp, self._cupy.cuda
+        if self._uploads is None:
+            # An ordinary stream would wait for the legacy default stream, and that one for it.
+            self._uploads = cuda.Stream(non_blocking=True)
+        # CuPy gives memory that is freed to the stream it was taken on. So it is taken on the stream that writes first.
+        with self._uploads:
+            whole = xp.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+            address = whole.data.ptr
+            for part in map(np.ascontiguousarray, parts):
+                cuda.runtime.memcpyAsync(
+                    address, part.ctypes.data, part.nbytes, cuda.runtime.memcpyHostToDevice, self._uploads.ptr
+                )
+                address += part.nbytes
+            arrived = self._uploads.record(cuda.Event(disable_timing=True))
+        cuda.get_current_stream().wait_event(arrived)
+        return whole
+
+    def start_download(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """See Device. It is copied on the current stream, into pinned memory."""
+        self._device.use()
+        cuda = self._cupy.cuda
+        memory = cuda.alloc_pinned_memory(array.nbytes)
+        copy: NDArray[Any] = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        array.get(out=copy, blocking=False)
+        # Whoever waits sleeps: the cores are for those that read.
+        arrived = cuda.get_current_stream().record(cuda.Event(block=True, disable_timing=True))
+
+        def wait() -> NDArray[Any]:
+            self._device.use()
+            arrived.synchronize()
+            return copy
+
+        return wait
 
     def wait(self) -> None:
         """See Device."""
@@ -209,6 +281,18 @@ class HostDevice:
     def download(self, array: Array) -> NDArray[Any]:
         """See Device."""
         return np.asarray(array)
+
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """See Device. Nothing is to be done."""
+        return lambda: None
+
+    def start_upload(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """See Device. All is copied on return."""
+        return np.concatenate(parts)
+
+    def start_download(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """See Device."""
+        return lambda: np.asarray(array)
 
     def wait(self) -> None:
         """See Device. Kernels have ended when `launch` returns."""
