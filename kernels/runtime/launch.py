@@ -11,8 +11,7 @@ import importlib
 import importlib.util
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, how_to_install
-from attengait.kernels.runtime.compile import build, find_compiler
+from attengait.kernels.runtime.compile import build, find_compiler, said_when_slow
 from attengait.kernels.runtime.gpu import find_driver
 
 SOURCES = Path(__file__).parents[1]
@@ -36,10 +35,6 @@ Array = Any
 
 EXACT_SOURCES = frozenset({"pictures/crop.cu"})
 """Sources whose float32 operations must each be rounded: no fused multiply-add."""
-
-
-SLOW_COMPILE_SECONDS = 1.0
-"""A compilation that takes longer is said."""
 
 _log = logging.getLogger(__name__)
 
@@ -143,8 +138,10 @@ class CudaDevice:
 
     def _compile(self, source: str, kernel: str, defines: Mapping[str, int]) -> Any:
         key = (source, frozenset(defines.items()))
+        values = ", ".join(f"{name} {value}" for name, value in sorted(defines.items()))
+        what = f"{source} for {self.name} ({values}); CuPy keeps the result for later runs"
         try:
-            with _said_when_slow(source, self.name, defines):
+            with said_when_slow(what):
                 if key not in self._modules:
                     self._modules[key] = self._module(source, defines)
                 return self._modules[key].get_function(kernel)  # CuPy compiles at the first one
@@ -310,21 +307,6 @@ def cuda_missing() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return f"it needs CuPy: {how_to_install('cuda12', 'cuda13')}"
     return None
-
-
-@contextmanager
-def _said_when_slow(source: str, device: str, defines: Mapping[str, int]) -> Iterator[None]:
-    """Log what is compiled, when it takes long."""
-    values = ", ".join(f"{name} {value}" for name, value in sorted(defines.items()))
-    # A warning, as the processes of GPUs show nothing less.
-    text = "compiling %s for %s (%s); CuPy keeps the result for later runs"
-    timer = threading.Timer(SLOW_COMPILE_SECONDS, _log.warning, (text, source, device, values))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _one_line(error: BaseException) -> str:

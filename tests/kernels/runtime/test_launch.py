@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from attengait.errors import AttenGaitError
+from attengait.kernels.runtime import compile as compiling
 from attengait.kernels.runtime import launch
 from attengait.kernels.runtime.launch import CudaDevice, Device, HostDevice
 
@@ -214,9 +215,9 @@ class Hearing(logging.Handler):
 @pytest.fixture
 def hearing() -> Iterator[Hearing]:
     handler = Hearing()
-    logging.getLogger(launch.__name__).addHandler(handler)
+    logging.getLogger(compiling.__name__).addHandler(handler)
     yield handler
-    logging.getLogger(launch.__name__).removeHandler(handler)
+    logging.getLogger(compiling.__name__).removeHandler(handler)
 
 
 def test_a_slow_compilation_says_what_is_compiled(
@@ -226,7 +227,7 @@ def test_a_slow_compilation_says_what_is_compiled(
         assert hearing.event.wait(60)
         return SimpleNamespace(get_function=lambda name: lambda *call: None)
 
-    monkeypatch.setattr(launch, "SLOW_COMPILE_SECONDS", 0)
+    monkeypatch.setattr(compiling, "SLOW_COMPILE_SECONDS", 0)
     cupy.RawModule = compile_until_it_is_said
     launch_find_rows(CudaDevice())
     assert hearing.said == [
@@ -235,7 +236,7 @@ def test_a_slow_compilation_says_what_is_compiled(
 
 
 def test_a_quick_compilation_says_nothing(cupy: Cupy, hearing: Hearing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "SLOW_COMPILE_SECONDS", 600)
+    monkeypatch.setattr(compiling, "SLOW_COMPILE_SECONDS", 600)
     launch_find_rows(CudaDevice())
     assert hearing.said == []
     # The timer ends with the compilation, not ten minutes later.
