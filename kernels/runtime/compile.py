@@ -100,15 +100,21 @@ def _remove_old_builds(folder: Path) -> None:
 
 @contextlib.contextmanager
 def said_when_slow(what: str) -> Iterator[None]:
-    """Log what is compiled, and what becomes of it, when that takes longer than SLOW_COMPILE_SECONDS."""
-    # A warning, as worker processes show nothing less.
-    timer = threading.Timer(SLOW_COMPILE_SECONDS, _log.warning, ("compiling %s", what))
+    """Log what is compiled, and what becomes of it, when that takes longer than SLOW_COMPILE_SECONDS; once for all
+    that have the same words."""
+    timer = threading.Timer(SLOW_COMPILE_SECONDS, _say, (what,))
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+
+
+@functools.cache
+def _say(what: str) -> None:
+    # A warning, as worker processes show nothing less.
+    _log.warning("compiling %s", what)
 
 
 def load(library: Path) -> ctypes.CDLL:

@@ -66,6 +66,7 @@ def test_a_slow_compilation_is_said_once_and_a_library_that_is_there_is_not(
     monkeypatch.setattr(compiling, "_compile", compile_until_it_is_said)
     try:
         assert build(source) == build(source)
+        build(source, flags=["-DPLUS=1"])
     finally:
         logging.getLogger(compiling.__name__).removeFilter(hear)
     sentence = f"compiling answer.cpp for this processor; {cache} keeps the result for later runs"

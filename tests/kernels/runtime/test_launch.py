@@ -227,6 +227,7 @@ def test_a_slow_compilation_says_what_is_compiled(
         assert hearing.event.wait(60)
         return SimpleNamespace(get_function=lambda name: lambda *call: None)
 
+    compiling._say.cache_clear()
     monkeypatch.setattr(compiling, "SLOW_COMPILE_SECONDS", 0)
     cupy.RawModule = compile_until_it_is_said
     launch_find_rows(CudaDevice())
