@@ -161,7 +161,7 @@ def _format_size(size: tuple[int, int] | None) -> str:
 
 
 def _name(flow: str, num_workers: int) -> str:
-    what = "thread" if flow == "cuda" else "worker"
+    what = "reader" if flow == "cuda" else "worker"
     return f"{flow}, {num_workers} {what}{'' if num_workers == 1 else 's'}"
 
 
