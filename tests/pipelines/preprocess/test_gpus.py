@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -216,6 +217,31 @@ def test_stopped_half_way_a_run_continues_to_the_same_bytes(damaged, undisturbed
     assert multiprocessing.active_children() == []
     gpu_run.run(damaged, tmp_path / "w.zarr", 2)
     assert fakes.tree(tmp_path) == undisturbed
+
+
+def test_a_file_that_is_gone_meanwhile_is_said_as_on_the_cpu_and_costs_nothing_that_is_done(
+    damaged, undisturbed, tmp_path
+):
+    root = tmp_path / "copy"
+    shutil.copytree(damaged, root)
+    gone = walks.picture(root, "rgb", f"{NUM_WALKS:03d}/nm-01/090", 2)
+
+    def remove(done):
+        if gone.exists():
+            gone.rename(gone.with_suffix(".away"))
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(AttenGaitError) as found:
+        gpu_run.run(root, tmp_path / "out" / "w.zarr", 1, Heard(remove))
+    assert re.match(
+        rf"{gone} can no longer be read: No such file or directory; \d of \d shards are kept", str(found.value)
+    )
+    assert multiprocessing.active_children() == []
+    gone.with_suffix(".away").rename(gone)
+    gpu_run.run(root, tmp_path / "out" / "w.zarr", 1)
+    made = fakes.tree(tmp_path / "out")
+    made["w.zarr.skipped.jsonl"] = made["w.zarr.skipped.jsonl"].replace(str(root).encode(), str(damaged).encode())
+    assert made == undisturbed
 
 
 def test_a_gpu_that_fails_stops_the_others_with_one_sentence(damaged, tmp_path):

@@ -263,6 +263,15 @@ def test_an_error_anywhere_ends_all_threads_and_processes(sequences, monkeypatch
     assert_none_left()
 
 
+def test_a_reader_that_dies_ends_the_others_with_one_sentence(sequences, monkeypatch):
+    shards = Shards(sequences, monkeypatch)
+    monkeypatch.setattr(gpu_shards, "read_sequence", import_module("host_devices").dying)
+    with pytest.raises(AttenGaitError, match=r"^a process that reads died, perhaps for lack of memory$"):
+        make_shards(shards.claim(), RECIPE, backend(), num_readers=2, in_processes=True)
+    assert shards.committed == []
+    assert_none_left()
+
+
 def test_sequences_of_several_sizes_and_empty_ones_are_computed_together(tmp_path):
     for i, shape in enumerate([(48, 80), (40, 60), (48, 80)]):
         walks.write_walk(tmp_path, f"00{i}", "nm-01", 5, seed=i, shape=shape)
