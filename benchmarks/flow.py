@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from attengait.benchmarks.report import Report, machine, measure_in_turns, results, versions
 from attengait.errors import ParameterError
-from attengait.kernels.farneback.cuda import DeviceFarneback, pair_bytes, pyramid
+from attengait.kernels.farneback.cuda import DeviceFarneback, pair_bytes
+from attengait.kernels.farneback.weights import pyramid
 from attengait.kernels.flow.backends import (
     BACKENDS,
     FarnebackParameters,

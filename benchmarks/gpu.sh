@@ -94,7 +94,7 @@ run_step() {
         needs_packages zarr simplejpeg google_crc32c
         make_walkers
         attengait benchmark preprocess --frames "$WORK/walkers/rgb" --silhouettes "$WORK/walkers/silh" --repeats 1 \
-            --flow "${GPU:+cuda,}opencv" --workers "$(nproc)"
+            --flow "${GPU:+cuda,}opencv" --workers "$(nproc)" ${GPU:+--readers 4}
         ;;
     loader)
         needs_packages zarr simplejpeg google_crc32c nvidia.dali

@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from attengait.benchmarks.flow import present_backends
+from attengait.benchmarks.reading import measure_reading
 from attengait.benchmarks.report import Report, format_results, machine, measure_in_turns, results, versions
 from attengait.datasets import Folders, SourceSequence, find_dataset
 from attengait.datasets.pictures import Pictures, read_colour, read_gray
@@ -49,6 +50,7 @@ def benchmark_preprocess(
     workers: Sequence[int] = (1,),
     sizes: Sequence[tuple[int, int]] = (),
     video: bool = False,
+    readers: Sequence[int] = (),
     repeats: int = 3,
     dataset: str = "casia-b",
     stage_frames: int = 32,
@@ -58,11 +60,14 @@ def benchmark_preprocess(
 
     `flows` are backends, by default all that can be used here. `sizes` (width, height) are those of resized copies, of
     as many sequences as make RESIZED_PIXELS; without any, all pictures are taken as they are. `video` also measures
-    from videos of the same frames, of as many sequences. Raises ParameterError for parameters out of range,
-    AttenGaitError when a backend is missing or the folders hold nothing usable.
+    from videos of the same frames, of as many sequences. For each of `readers` also the frames/s of reading alone are
+    measured, as a GPU needs it. Raises ParameterError for parameters out of range, AttenGaitError when a backend is
+    missing or the folders hold nothing usable.
     """
     if not workers or min(workers) < 1:
         raise ParameterError(f"workers is {list(workers)}, but must be one or more numbers of at least 1")
+    if readers and min(readers) < 1:
+        raise ParameterError(f"readers is {list(readers)}, but must be numbers of at least 1")
     for name, value in (("repeats", repeats), ("stage_frames", stage_frames)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, but must be at least 1")
@@ -92,6 +97,8 @@ def benchmark_preprocess(
                 inputs.append((sides, _find(dataset, *sides)))
             for each, found in inputs:
                 part = _measure(dataset, each, found, recipes, workers, stage_frames, repeats, on_repeat)
+                if readers:
+                    part["reading"] = measure_reading(found, readers, repeats=repeats)
                 parts.append({"size": _format_size(size), **part})
     return {
         "machine": machine(),
@@ -142,6 +149,9 @@ def format_table(report: Report) -> str:
                 f"{name}, one process, ms per frame: "
                 + ", ".join(f"{stage['name']} {stage['ms_per_frame']:.2f}" for stage in stages)
             )
+        if reading := part.get("reading"):
+            lines.append("reading and decoding alone, as for a GPU:")
+            lines.append(format_results({**report, "results": reading}, "frames_per_s", relative_to=reading[0]["name"]))
     lines.append(f"published: {report['published']['frames_per_s']} frames/s ({report['published']['note']})")
     return "\n".join(lines)
 
@@ -151,7 +161,7 @@ def _format_size(size: tuple[int, int] | None) -> str:
 
 
 def _name(flow: str, num_workers: int) -> str:
-    what = "thread" if flow == "cuda" else "worker"
+    what = "reader" if flow == "cuda" else "worker"
     return f"{flow}, {num_workers} {what}{'' if num_workers == 1 else 's'}"
 
 

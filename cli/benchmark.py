@@ -163,6 +163,13 @@ def preprocess(
     video: Annotated[
         bool, typer.Option("--video", help="Measure from videos of the same frames (MPEG-4), too.")
     ] = False,
+    readers: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure reading alone, too, as a GPU needs it: so many threads, and so many processes, with commas.",
+            show_default="none",
+        ),
+    ] = None,
     repeats: RepeatsOption = 3,
 ) -> None:
     """Flow images per second of the whole of preprocessing, and the milliseconds of each stage."""
@@ -176,6 +183,7 @@ def preprocess(
         workers=numbers,
         sizes=[_parse_size("sizes", size) for size in sizes.split(",")] if sizes else (),
         video=video,
+        readers=parse_numbers("readers", readers) if readers else (),
         repeats=repeats,
         dataset=dataset,
     )

@@ -143,8 +143,8 @@ def preprocess(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes, by default one for each usable core. With --flow cuda: the threads that read for each "
-            "GPU, by default the usable cores shared among the GPUs."
+            help="Processes, by default one for each usable core. On GPUs: the processes that read for each GPU, by "
+            "default the usable cores shared among the GPUs, less one for each, and at most 16."
         ),
     ] = None,
     gpus: Annotated[

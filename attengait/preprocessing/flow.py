@@ -8,7 +8,7 @@ the second frame of its pair.
 `SilhouetteFlowRecipe` puts the crop of the silhouette before the channels of the flow: [64, 64, 1 + C].
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -171,7 +171,11 @@ class FlowRecipe:
 
     def pictures(self, block: Block, backend: FlowBackend) -> NDArray[np.uint8]:
         """The stored pictures of a block's pairs, uint8 [P, *frame_shape]."""
-        return backend.pictures(block.grays, block.pairs, block.silhouettes, self.encoding, self.crop_size)
+        return self.begin(block, backend)()
+
+    def begin(self, block: Block, backend: FlowBackend) -> Callable[[], NDArray[np.uint8]]:
+        """Start on what `pictures` returns, and return what waits for it. Until then the block must not change."""
+        return backend.begin(block.grays, block.pairs, block.silhouettes, self.encoding, self.crop_size)
 
     def read_blocks(
         self,
@@ -249,10 +253,11 @@ class SilhouetteFlowRecipe(FlowRecipe):
             "channels": ["silhouette", *flow_channels(self.encoding)],
         }
 
-    def pictures(self, block: Block, backend: FlowBackend) -> NDArray[np.uint8]:
-        """The stored pictures of a block's pairs, uint8 [P, *frame_shape]."""
+    def begin(self, block: Block, backend: FlowBackend) -> Callable[[], NDArray[np.uint8]]:
+        """See FlowRecipe."""
+        wait = FlowRecipe.begin(self, block, backend)
         outlines = np.stack([encode_silhouette(silhouette, self.crop_size) for silhouette in block.silhouettes])
-        return np.concatenate([outlines, FlowRecipe.pictures(self, block, backend)], axis=-1)
+        return lambda: np.concatenate([outlines, wait()], axis=-1)
 
 
 def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[int]:

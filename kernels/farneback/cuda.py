@@ -9,15 +9,16 @@ Shapes: N frames, P pairs, H x W pixels, C channels. Flow is (dx, dy) in pixels 
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError, require
 from attengait.kernels.farneback.taps import bilinear_taps, shrink_taps
-from attengait.kernels.flow.backends import LEAST_SIDE_PX, FarnebackParameters, Flow, FlowBackend, Gray
+from attengait.kernels.farneback.weights import Level, expansion_weights, pyramid, window_weights
+from attengait.kernels.flow.backends import FarnebackParameters, Flow, FlowBackend, Gray
 from attengait.kernels.pictures.colour import colour_wheel
 from attengait.kernels.pictures.encode import ENCODINGS, STEPS_PER_PX, check_encoding
 from attengait.kernels.runtime.launch import THREADS, Array, CudaDevice, Device, cuda_missing
@@ -30,80 +31,12 @@ SHARED_BYTES = 48 << 10
 """Shared memory that a block may use without asking for more, on every GPU since 2012."""
 MEMORY_BYTES = 2 << 30
 """Largest memory of a batch: enough pairs to keep a GPU busy, and a small part of its memory."""
+BATCHES_BEGUN = 2
+"""Batches that a call gives a device before it waits for the first."""
 MAX_GRID_DEPTH = 65_535
 """Largest third dimension of a grid. It limits the pairs of a batch, and the frames of its pairs."""
-LEAST_LEVEL_SIDE = 32
-"""A level whose height or width would fall below this many pixels is left out."""
 
 Picture = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Level:
-    """One level of the pyramid."""
-
-    width: int
-    height: int
-    blur: NDArray[np.float32]
-    """[2 * radius + 1], weights of the Gaussian that precedes resizing."""
-
-
-def pyramid(width: int, height: int, parameters: FarnebackParameters) -> list[Level]:
-    """Return the levels for frames of a size, full resolution first; raises ParameterError for frames below 10 x 10."""
-    if min(width, height) < LEAST_SIDE_PX:
-        raise ParameterError(
-            f"frames is {width} x {height} pixels, but must be at least {LEAST_SIDE_PX} x {LEAST_SIDE_PX}"
-        )
-    levels, scale = [_level(width, height, 1.0)], 1.0
-    for _ in range(parameters.levels):
-        scale *= parameters.pyr_scale
-        if min(width * scale, height * scale) < LEAST_LEVEL_SIDE:
-            break
-        levels.append(_level(round(width * scale), round(height * scale), scale))
-    return levels
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExpansionWeights:
-    """The weights of a polynomial expansion."""
-
-    taps: NDArray[np.float32]
-    """[3, 2 * poly_n + 1]: the Gaussian g, i g and i^2 g for i from -poly_n to poly_n."""
-    ig11: np.float32
-    ig03: np.float32
-    ig33: np.float32
-    ig55: np.float32
-    """Entries of the inverted normal matrix of the basis 1, x, y, x^2, y^2, xy, under OpenCV's names."""
-
-
-@functools.cache
-def expansion_weights(poly_n: int, poly_sigma: float) -> ExpansionWeights:
-    """Return the weights for a half width in pixels and a Gaussian's standard deviation in pixels."""
-    i = np.arange(-poly_n, poly_n + 1)
-    g = np.exp(-(i**2) / (2.0 * poly_sigma**2)).astype(np.float32)
-    g = (g / g.sum(dtype=np.float64)).astype(np.float32)
-    m0, m2, m4 = (float((g.astype(np.float64) * i**power).sum()) for power in (0, 2, 4))
-    a, b, c, d = m0 * m0, m0 * m2, m0 * m4, m2 * m2
-    determinant = a * (c + d) - 2 * b * b
-    return ExpansionWeights(
-        taps=np.stack([g, i.astype(np.float32) * g, (i**2).astype(np.float32) * g]),
-        ig11=np.float32(1 / b),
-        ig03=np.float32(-b / determinant),
-        ig33=np.float32((a * c - b * b) / ((c - d) * determinant)),
-        ig55=np.float32(1 / d),
-    )
-
-
-def window_weights(parameters: FarnebackParameters) -> NDArray[np.float32]:
-    """Return the averaging window's weights along one direction, float32 [2 * (winsize // 2) + 1]."""
-    radius = parameters.winsize // 2
-    i = np.arange(-radius, radius + 1)
-    # Divided by winsize. OpenCV does so for even sizes, too, although their windows are one pixel wider.
-    weights: NDArray[np.float64] = np.full(len(i), 1 / parameters.winsize)
-    if parameters.window == "gaussian":
-        weights = np.exp(-(i**2) / (2 * (0.3 * radius) ** 2))
-        weights /= weights.sum()
-    return weights.astype(np.float32)
 
 
 def check_parameters(parameters: FarnebackParameters) -> None:
@@ -285,7 +218,8 @@ class CudaFlow(FlowBackend):
     def flows(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Flow]:
         """Yield one flow, float32 [H, W, 2] in pixels per frame, for each pair of indices into `grays`."""
         for batch in self._batches(grays, pairs):
-            flows, _ = self.farneback.flow(*self._upload(grays, batch))
+            frames, indices = self._upload(grays, batch)
+            flows, _ = self.farneback.flow(frames, indices)
             yield from self.device.download(flows)
 
     def pictures(
@@ -301,15 +235,54 @@ class CudaFlow(FlowBackend):
         `grays` and `silhouettes` (one for each pair, not empty) are uint8 [H, W], all of one size. The `grays` may lie
         on the host or on the device.
         """
+        return self.begin(grays, pairs, silhouettes, encoding, size)()
+
+    def begin(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Callable[[], Picture]:
+        """See FlowBackend. While the device computes one batch, the next one goes up; with a third, the first is
+        waited for."""
         check_encoding(encoding)
         made = [np.empty((0, size, size, ENCODINGS[encoding].channels), np.uint8)]
+        begun: deque[Callable[[], Picture]] = deque()
         start = 0
         for batch in self._batches(grays, pairs):
-            outlines = self.device.upload(np.stack(silhouettes[start : start + len(batch)]))
-            flows, squares = self.farneback.flow(*self._upload(grays, batch))
-            made.append(self.device.download(self.farneback.pictures(flows, squares, outlines, encoding, size)))
+            if len(begun) == BATCHES_BEGUN:
+                made.append(begun.popleft()())
+            begun.append(self._begin(grays, batch, silhouettes[start : start + len(batch)], encoding, size))
             start += len(batch)
-        return np.concatenate(made)
+
+        def finish() -> Picture:
+            made.extend(wait() for wait in begun)
+            return np.concatenate(made)
+
+        return finish
+
+    def _begin(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Callable[[], Picture]:
+        outlines = self.device.start_upload(runs(silhouettes))
+        frames, indices = self._upload(grays, pairs)
+        flows, squares = self.farneback.flow(frames, indices)
+        wait = self.device.start_download(self.farneback.pictures(flows, squares, outlines, encoding, size))
+        uploaded = [outlines, frames]
+
+        def finish() -> Picture:
+            pictures: Picture = wait()
+            uploaded.clear()  # not before: see Device.start_upload
+            return pictures
+
+        return finish
 
     def _upload(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> tuple[Array, Array]:
         """The frames that some pairs need, and the pairs as indices into them, on the device."""
@@ -320,7 +293,7 @@ class CudaFlow(FlowBackend):
 
     def _stack(self, grays: Sequence[Gray]) -> Array:
         if all(isinstance(gray, np.ndarray) for gray in grays):
-            return self.device.upload(np.stack(grays))
+            return self.device.start_upload(runs(grays))
         return self.device.xp.stack([self.device.xp.asarray(gray) for gray in grays])
 
     def _batches(self, grays: Sequence[Gray], pairs: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
@@ -331,6 +304,35 @@ class CudaFlow(FlowBackend):
         size = min(pairs_in_memory, MAX_GRID_DEPTH // 2)
         for start in range(0, len(pairs), size):
             yield pairs[start : start + size]
+
+
+def runs(pictures: Sequence[Picture]) -> list[Picture]:
+    """Pictures [H, W] of one size as few arrays [n, H, W], in order.
+
+    Those that lie side by side in one array, as the readers' do, are not copied. Where none do, all are copied into
+    one.
+    """
+    starts = [i for i in range(len(pictures)) if i == 0 or not _follows(pictures[i - 1], pictures[i])]
+    if len(starts) == len(pictures):
+        return [np.stack(pictures)]
+    lengths = np.diff([*starts, len(pictures)]).tolist()
+    return [
+        np.lib.stride_tricks.as_strided(
+            pictures[start], (length, *pictures[start].shape), (pictures[start].nbytes, *pictures[start].strides)
+        )
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+
+
+def _follows(first: Picture, second: Picture) -> bool:
+    """Whether a picture begins where another one ends, in the same array."""
+    return (
+        first.base is not None
+        and first.base is second.base
+        and first.flags.c_contiguous
+        and second.flags.c_contiguous
+        and first.ctypes.data + first.nbytes == second.ctypes.data
+    )
 
 
 def crop_band(size: int) -> int:
@@ -356,16 +358,6 @@ def _wheel() -> NDArray[np.float32]:
     """The colour wheel, float32 [56, 3], with the first colour once more at its end."""
     wheel = colour_wheel()
     return np.concatenate([wheel, wheel[:1]])
-
-
-def _level(width: int, height: int, scale: float) -> Level:
-    sigma = (1 / scale - 1) / 2
-    size = max(round(5 * sigma) | 1, 3)
-    if sigma == 0:  # OpenCV then takes the smallest of its fixed tables
-        return Level(width=width, height=height, blur=np.array([0.25, 0.5, 0.25], np.float32))
-    i = np.arange(size) - size // 2
-    blur = np.exp(-(i**2) / (2 * sigma**2))
-    return Level(width=width, height=height, blur=(blur / blur.sum()).astype(np.float32))
 
 
 def _tile_height(parameters: FarnebackParameters) -> int:

@@ -93,6 +93,22 @@ class FlowBackend(ABC):
             pictures[i] = encode(flow, silhouettes[i], encoding, size)
         return pictures
 
+    def begin(
+        self,
+        grays: Sequence[Gray],
+        pairs: Sequence[tuple[int, int]],
+        silhouettes: Sequence[Picture],
+        encoding: str,
+        size: int,
+    ) -> Callable[[], Picture]:
+        """Start on what `pictures` returns, and return what waits for it and returns it.
+
+        Until then `grays` and `silhouettes` must not change. A backend whose device works on its own may replace this
+        method, so that the caller prepares the next pairs meanwhile. Raises ParameterError for an unknown encoding.
+        """
+        made = self.pictures(grays, pairs, silhouettes, encoding, size)
+        return lambda: made
+
 
 class OpenCVFlow(FlowBackend):
     """Farneback's method by OpenCV on the CPU (`cv2.calcOpticalFlowFarneback`)."""

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shlex
@@ -18,8 +19,9 @@ import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from attengait.errors import AttenGaitError
@@ -29,6 +31,10 @@ _COMPILERS = ("c++", "g++", "clang++")
 NATIVE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 """The flag for code that uses all instructions of this machine's processor."""
 _LIBRARY_FLAGS = ("-std=c++17", "-shared", "-fPIC")
+SLOW_COMPILE_SECONDS = 1.0
+"""A compilation that takes longer is said."""
+
+_log = logging.getLogger(__name__)
 
 
 def find_compiler() -> str | None:
@@ -77,7 +83,8 @@ def _build_in(folder: Path, name: str, command: list[str], source: Path) -> Path
         _remove_old_builds(folder)
         with tempfile.TemporaryDirectory(prefix=_BUILD_PREFIX, dir=folder) as building:
             made = Path(building) / name
-            _compile([*command, str(source), "-o", str(made)], source)
+            with said_when_slow(f"{source.name} for this processor; {folder} keeps the result for later runs"):
+                _compile([*command, str(source), "-o", str(made)], source)
             _sync(made)
             made.replace(library)
     return library
@@ -89,6 +96,25 @@ def _remove_old_builds(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > 3600:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def said_when_slow(what: str) -> Iterator[None]:
+    """Log what is compiled, and what becomes of it, when that takes longer than SLOW_COMPILE_SECONDS; once for all
+    that have the same words."""
+    timer = threading.Timer(SLOW_COMPILE_SECONDS, _say, (what,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@functools.cache
+def _say(what: str) -> None:
+    # A warning, as worker processes show nothing less.
+    _log.warning("compiling %s", what)
 
 
 def load(library: Path) -> ctypes.CDLL:

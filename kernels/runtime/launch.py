@@ -11,8 +11,7 @@ import importlib
 import importlib.util
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, how_to_install
-from attengait.kernels.runtime.compile import build, find_compiler
+from attengait.kernels.runtime.compile import build, find_compiler, said_when_slow
 from attengait.kernels.runtime.gpu import find_driver
 
 SOURCES = Path(__file__).parents[1]
@@ -36,10 +35,6 @@ Array = Any
 
 EXACT_SOURCES = frozenset({"pictures/crop.cu"})
 """Sources whose float32 operations must each be rounded: no fused multiply-add."""
-
-
-SLOW_COMPILE_SECONDS = 1.0
-"""A compilation that takes longer is said."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +68,22 @@ class Device(Protocol):
         """Return an array of the device as one of the host."""
         ...
 
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """Make memory of the host such that the device reads it while others compute; what is returned undoes it."""
+        ...
+
+    def start_upload(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """Start to copy arrays of the host [n, ...] into one array of the device [sum of n, ...]; do not wait for it.
+
+        The copy has a stream of its own, so it does not wait for what is computed. What is launched afterwards on the
+        current stream waits for the copy. Until that is done, the parts must not change, and the array must be kept.
+        """
+        ...
+
+    def start_download(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """Start to copy an array of the device. What is returned waits for the copy, and returns it."""
+        ...
+
     def wait(self) -> None:
         """Return when all that was started before is done, on the current stream."""
         ...
@@ -103,6 +114,8 @@ class CudaDevice:
         self.name = properties["name"].decode()
         self._modules: dict[tuple[str, frozenset[tuple[str, int]]], Any] = {}
         self._kernels: dict[tuple[str, str, frozenset[tuple[str, int]]], Any] = {}
+        self._uploads: Any = None
+        self._is_refusal_said = False
 
     @property
     def xp(self) -> Any:
@@ -125,8 +138,10 @@ class CudaDevice:
 
     def _compile(self, source: str, kernel: str, defines: Mapping[str, int]) -> Any:
         key = (source, frozenset(defines.items()))
+        values = ", ".join(f"{name} {value}" for name, value in sorted(defines.items()))
+        what = f"{source} for {self.name} ({values}); CuPy keeps the result for later runs"
         try:
-            with _said_when_slow(source, self.name, defines):
+            with said_when_slow(what):
                 if key not in self._modules:
                     self._modules[key] = self._module(source, defines)
                 return self._modules[key].get_function(kernel)  # CuPy compiles at the first one
@@ -154,6 +169,60 @@ class CudaDevice:
         self._device.use()
         downloaded: NDArray[Any] = array.get()
         return downloaded
+
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """See Device. Where the driver refuses, a warning says so once, and uploads take longer."""
+        self._device.use()
+        runtime, address = self._cupy.cuda.runtime, memory.ctypes.data
+        try:
+            runtime.hostRegister(address, memory.nbytes, 0)
+        except RuntimeError as error:
+            if not self._is_refusal_said:
+                _log.warning("%s cannot pin memory, so uploads are slower: %s", self.name, _one_line(error))
+            self._is_refusal_said = True
+            return lambda: None
+
+        def unpin() -> None:
+            self._device.use()
+            runtime.hostUnregister(address)
+
+        return unpin
+
+    def start_upload(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """See Device."""
+        xp, cuda = self.xp, self._cupy.cuda
+        if self._uploads is None:
+            # An ordinary stream would wait for the legacy default stream, and that one for it.
+            self._uploads = cuda.Stream(non_blocking=True)
+        # CuPy gives memory that is freed to the stream it was taken on. So it is taken on the stream that writes first.
+        with self._uploads:
+            whole = xp.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+            address = whole.data.ptr
+            for part in map(np.ascontiguousarray, parts):
+                cuda.runtime.memcpyAsync(
+                    address, part.ctypes.data, part.nbytes, cuda.runtime.memcpyHostToDevice, self._uploads.ptr
+                )
+                address += part.nbytes
+            arrived = self._uploads.record(cuda.Event(disable_timing=True))
+        cuda.get_current_stream().wait_event(arrived)
+        return whole
+
+    def start_download(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """See Device. It is copied on the current stream, into pinned memory."""
+        self._device.use()
+        cuda = self._cupy.cuda
+        memory = cuda.alloc_pinned_memory(array.nbytes)
+        copy: NDArray[Any] = np.frombuffer(memory, array.dtype, array.size).reshape(array.shape)
+        array.get(out=copy, blocking=False)
+        # Whoever waits sleeps: the cores are for those that read.
+        arrived = cuda.get_current_stream().record(cuda.Event(block=True, disable_timing=True))
+
+        def wait() -> NDArray[Any]:
+            self._device.use()
+            arrived.synchronize()
+            return copy
+
+        return wait
 
     def wait(self) -> None:
         """See Device."""
@@ -210,6 +279,18 @@ class HostDevice:
         """See Device."""
         return np.asarray(array)
 
+    def pin(self, memory: NDArray[np.uint8]) -> Callable[[], None]:
+        """See Device. Nothing is to be done."""
+        return lambda: None
+
+    def start_upload(self, parts: Sequence[NDArray[Any]]) -> Array:
+        """See Device. All is copied on return."""
+        return np.concatenate(parts)
+
+    def start_download(self, array: Array) -> Callable[[], NDArray[Any]]:
+        """See Device."""
+        return lambda: np.asarray(array)
+
     def wait(self) -> None:
         """See Device. Kernels have ended when `launch` returns."""
 
@@ -226,21 +307,6 @@ def cuda_missing() -> str | None:
     if importlib.util.find_spec("cupy") is None:
         return f"it needs CuPy: {how_to_install('cuda12', 'cuda13')}"
     return None
-
-
-@contextmanager
-def _said_when_slow(source: str, device: str, defines: Mapping[str, int]) -> Iterator[None]:
-    """Log what is compiled, when it takes long."""
-    values = ", ".join(f"{name} {value}" for name, value in sorted(defines.items()))
-    # A warning, as the processes of GPUs show nothing less.
-    text = "compiling %s for %s (%s); CuPy keeps the result for later runs"
-    timer = threading.Timer(SLOW_COMPILE_SECONDS, _log.warning, (text, source, device, values))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Preprocessing on GPUs: one process for each, all taking shards from the same list until none is left.
+"""Preprocessing on GPUs: a process for each and those that read for it, all taking shards from the same list.
 
 To take a shard, a process makes a file in the run's temporary folder that must not exist yet. So a faster process
 takes more shards. What a process then does is in `attengait.pipelines.preprocess.shards`. The bytes of a shard
@@ -13,8 +13,7 @@ from typing import Any, cast
 import cv2
 
 from attengait.datasets.pictures import read_one_by_one
-from attengait.datasets.source import FRAMES, SourceSequence
-from attengait.datasets.video import Video
+from attengait.datasets.source import SourceSequence
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.kernels.farneback.cuda import CudaFlow, check_parameters
 from attengait.kernels.flow import nvof
@@ -24,6 +23,7 @@ from attengait.kernels.runtime.gpu import find_driver
 from attengait.kernels.runtime.launch import CudaDevice, Device
 from attengait.pipelines.preprocess import jpeg
 from attengait.pipelines.preprocess.shards import make_shards
+from attengait.pipelines.preprocess.shared_pictures import pin_nothing
 from attengait.preprocessing.flow import FlowRecipe
 from attengait.preprocessing.recipe import Recipe
 from attengait.store.shards import ShardTask
@@ -44,8 +44,8 @@ class GpuProcesses:
 
     gpus: tuple[int, ...]
     """Their numbers, counted from 0; each gets a process."""
-    num_threads: int
-    """Threads that read and decode in each process; for videos each has a process of its own."""
+    num_readers: int
+    """Processes that read and decode for each GPU; threads of its own process where DALI decodes JPEG pictures."""
     flow: str = "cuda"
     """The back end: cuda or nvof."""
     make_device: MakeDevice = CudaDevice
@@ -54,8 +54,8 @@ class GpuProcesses:
     def __post_init__(self) -> None:
         if not self.gpus or len(set(self.gpus)) < len(self.gpus) or min(self.gpus) < 0:
             raise ParameterError(f"gpus is {list(self.gpus)}, but must be different numbers from 0 on, at least one")
-        if self.num_threads < 1:
-            raise ParameterError(f"workers is {self.num_threads}, but must be at least 1")
+        if self.num_readers < 1:
+            raise ParameterError(f"workers is {self.num_readers}, but must be at least 1")
         require(self.flow in ON_GPUS, "flow", self.flow, " or ".join(ON_GPUS))
 
     def check(self, recipe: Recipe) -> None:
@@ -84,16 +84,14 @@ class GpuProcesses:
         if by_dali and (sentence := jpeg.missing()):
             _log.warning("OpenCV decodes the JPEG pictures, on the CPU: %s", sentence)
             by_dali = False
-        has_video = any(source.parts[FRAMES].kind == Video.kind for task in tasks for _, source in task.sequences)
         works = [
             _Work(
                 gpu=gpu,
                 recipe=flow,
                 shards=tasks,
-                num_threads=self.num_threads,
+                num_readers=self.num_readers,
                 make_device=self.make_device,
                 by_dali=by_dali,
-                in_processes=has_video and not by_dali,
             )
             for gpu in self.gpus[: len(tasks)]
         ]
@@ -119,41 +117,42 @@ class _Work:
     recipe: FlowRecipe
     shards: list[ShardTask]
     """All of the run; others take from them too."""
-    num_threads: int
+    num_readers: int
     make_device: MakeDevice
     by_dali: bool
     """Whether DALI decodes JPEG pictures."""
-    in_processes: bool
-    """Whether each thread has a process read for it."""
 
 
 def _work(work: _Work) -> None:
     # Threads that set the level and set it back would get in each other's way.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    backend, name, reader = _on_gpu(work)
+    backend, device, reader = _on_gpu(work)
     try:
         make_shards(
             claimed(work.shards),
             work.recipe,
             backend,
-            num_readers=work.num_threads,
-            in_processes=work.in_processes,
+            num_readers=work.num_readers,
+            # What DALI decodes lies on the GPU of this process.
+            in_processes=reader is None,
             read_grays=reader or read_one_by_one,
             refused=reader.refused if reader else {},
+            pin=device.pin if device else pin_nothing,
         )
     except (MemoryError, RuntimeError) as error:
         # What CuPy raises does not reach another process as it is.
         reason = " ".join(str(error).split()) or type(error).__name__
+        name = device.name if device else "optical flow hardware"
         raise AttenGaitError(f"GPU {work.gpu} ({name}) failed: {reason}") from error
 
 
-def _on_gpu(work: _Work) -> tuple[FlowBackend, str, jpeg.JpegReader | None]:
-    """The back end on its GPU, what an error calls this, and what decodes JPEG pictures there."""
+def _on_gpu(work: _Work) -> tuple[FlowBackend, Device | None, jpeg.JpegReader | None]:
+    """The back end on its GPU, the device where our kernels run there, and what decodes JPEG pictures there."""
     if work.recipe.flow == "nvof":
-        return HardwareFlow(work.recipe.farneback, gpu=work.gpu), "optical flow hardware", None
+        return HardwareFlow(work.recipe.farneback, gpu=work.gpu), None, None
     device = work.make_device(work.gpu)
-    reader = jpeg.JpegReader(device, num_threads=work.num_threads) if work.by_dali else None
-    return CudaFlow(work.recipe.farneback, device=device), device.name, reader
+    reader = jpeg.JpegReader(device, num_threads=work.num_readers) if work.by_dali else None
+    return CudaFlow(work.recipe.farneback, device=device), device, reader
 
 
 def _check_nvof(gpus: Sequence[int]) -> None:

@@ -17,6 +17,9 @@ from attengait.store.location import Where
 from attengait.system.machine import usable_cores
 from attengait.system.progress import SILENT, Progress
 
+MOST_READERS = 16
+"""Processes that read for one GPU, unless more are asked for."""
+
 
 def preprocess(
     dataset: str,
@@ -82,8 +85,8 @@ def choose_executor(recipe: Recipe, *, workers: int | None = None, gpus: Sequenc
 
     Args:
         recipe: what is to be made.
-        workers: processes, by default one for each usable core; for the flow cuda the threads that read for each GPU,
-            by default the usable cores shared among the GPUs.
+        workers: processes, by default one for each usable core; on GPUs those that read for each GPU, by default the
+            usable cores shared among the GPUs, but for one that the GPU's own process takes, and at most MOST_READERS.
         gpus: numbers of GPUs, counted from 0, for the flow cuda or nvof; by default the first.
 
     Raises:
@@ -91,8 +94,9 @@ def choose_executor(recipe: Recipe, *, workers: int | None = None, gpus: Sequenc
     """
     if recipe.flow == "cuda" or (recipe.flow == "nvof" and gpus is not None):
         chosen = tuple(gpus) if gpus is not None else (0,)
-        threads = workers if workers is not None else max(1, usable_cores() // max(1, len(chosen)))
-        return GpuProcesses(gpus=chosen, num_threads=threads, flow=recipe.flow)
+        shared = usable_cores() // max(1, len(chosen)) - 1
+        readers = workers if workers is not None else min(max(1, shared), MOST_READERS)
+        return GpuProcesses(gpus=chosen, num_readers=readers, flow=recipe.flow)
     if gpus is not None:
         what = "no flow is computed" if recipe.flow is None else f"the flow is {recipe.flow}"
         raise ParameterError(f"gpus is {list(gpus)}, but must be left out: {what}, and only cuda and nvof run on GPUs")

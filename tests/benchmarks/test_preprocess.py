@@ -63,6 +63,18 @@ def test_videos_of_the_same_frames_are_measured_beside_the_pictures(walkers: Pat
     assert "\nvideo as they are, 1 sequences" in format_table(report)
 
 
+def test_reading_alone_is_measured_from_pictures_and_videos_by_threads_and_processes(walkers: Path) -> None:
+    sides = walkers / "frames", walkers / "silhouettes"
+    report = benchmark_preprocess(*sides, flows=["opencv"], video=True, readers=(1, 2), repeats=1)
+    assert [part["source"] for part in report["sizes"]] == ["pictures", "video"]
+    for part in report["sizes"]:
+        names = ["1 thread", "1 process", "2 threads", "2 processes"]
+        assert [row["name"] for row in part["reading"]] == names
+        assert all(0 < row["min"] <= row["frames_per_s"] <= row["max"] for row in part["reading"])
+    assert format_table(report).count("reading and decoding alone, as for a GPU:") == 2
+    assert json.loads(json.dumps(report)) == report
+
+
 def test_frames_that_are_videos_or_no_size_of_one_are_no_frames_for_videos(walkers: Path, tmp_path: Path) -> None:
     silhouettes = walkers / "silhouettes"
     videos.encode(tmp_path / "001-nm-01-090.avi", videos.moving_frames(NUM_FRAMES, (48, 64)), "FFV1")
@@ -86,6 +98,8 @@ def test_folders_without_two_frames_in_a_row_are_one_sentence(walkers: Path, tmp
 def test_parameters_out_of_range_are_refused(walkers: Path) -> None:
     with pytest.raises(ParameterError, match=r"workers is \[0\]"):
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", workers=[0])
+    with pytest.raises(ParameterError, match=r"readers is \[2, 0\]"):
+        benchmark_preprocess(walkers / "frames", walkers / "silhouettes", readers=[2, 0])
     with pytest.raises(ParameterError, match="repeats is 0"):
         benchmark_preprocess(walkers / "frames", walkers / "silhouettes", repeats=0)
     with pytest.raises(ParameterError, match="flow is 'raft', but must be one of"):

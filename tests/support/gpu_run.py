@@ -18,8 +18,8 @@ from attengait.system.progress import SILENT
 assert store_run  # replaces os.replace
 
 
-def run(root, out, num_gpus, progress=SILENT, *, make_device=host_device, num_threads=2, kind=FlowRecipe, **changes):
-    executor = GpuProcesses(gpus=tuple(range(num_gpus)), num_threads=num_threads, make_device=make_device)
+def run(root, out, num_gpus, progress=SILENT, *, make_device=host_device, num_readers=2, kind=FlowRecipe, **changes):
+    executor = GpuProcesses(gpus=tuple(range(num_gpus)), num_readers=num_readers, make_device=make_device)
     config = PreprocessConfig(
         dataset="casia-b",
         folders=Folders(

@@ -3,6 +3,10 @@
 import os
 import signal
 import threading
+from collections import deque
+from functools import partial
+
+import numpy as np
 
 from attengait.kernels.runtime.launch import HostDevice
 
@@ -47,6 +51,11 @@ def failing(*_, **__):
     raise OSError(28, "No space left on device")
 
 
+def dying(*_, **__):
+    """In the place of anything."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def answering(what):
     """Answer, with the process that does it; fail; or die when the answer is to be sent."""
     if what == "fail":
@@ -60,3 +69,46 @@ class DiesWhenSent:
     def __reduce__(self):
         os.kill(os.getpid(), signal.SIGKILL)
         return bytes, (1,)
+
+
+class Late(HostDevice):
+    """Does nothing before somebody waits for it: the latest that a GPU may read what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self._to_do = deque()
+        self.num_begun = self.most_begun = 0
+
+    def launch(self, *arguments):
+        self._to_do.append(partial(super().launch, *arguments))
+
+    def start_upload(self, parts):
+        whole = np.full((sum(map(len, parts)), *parts[0].shape[1:]), 77, parts[0].dtype)
+        self._to_do.append(partial(np.concatenate, parts, out=whole))
+        return whole
+
+    def start_download(self, array):
+        copy, arrived = np.empty_like(array), threading.Event()
+        self._to_do += [partial(np.copyto, copy, array), arrived.set]
+        self.num_begun += 1
+        self.most_begun = max(self.most_begun, self.num_begun)
+
+        def wait():
+            while not arrived.is_set():
+                self._to_do.popleft()()
+            self.num_begun -= 1
+            return copy
+
+        return wait
+
+    def download(self, array):
+        return self.start_download(array)()
+
+
+def late_device(index):
+    return Late()
+
+
+def add_one(memory):
+    """To the first four bytes of a SharedMemory."""
+    memory.map(4)[:4] += 1

@@ -21,9 +21,10 @@ from attengait.kernels.farneback.cuda import (
     CudaFlow,
     DeviceFarneback,
     pair_bytes,
-    pyramid,
+    runs,
 )
 from attengait.kernels.farneback.taps import bilinear_taps
+from attengait.kernels.farneback.weights import pyramid
 from attengait.kernels.flow.backends import FarnebackParameters, make_backend
 from attengait.kernels.pictures.crop import find_crop
 from attengait.kernels.pictures.encode import ENCODINGS, encode
@@ -453,3 +454,32 @@ def test_every_source_compiles_for_real_gpus_without_spilling(source: str, archi
     for name, (stores, loads), used in zip(names, spills, registers, strict=True):
         print(f"{architecture} {name}: {used} registers, {stores} + {loads} bytes spilled")
     assert all(spill == ("0", "0") for spill in spills)
+
+
+def test_pictures_side_by_side_are_one_run_and_others_are_copied_together():
+    one, other = np.arange(60, dtype=np.uint8).reshape(5, 3, 4), np.zeros((2, 3, 4), np.uint8)
+    pictures = [one[1], one[2], one[4], other[0], other[1]]
+    found = runs(pictures)
+    assert [len(run) for run in found] == [2, 1, 2]
+    assert [np.shares_memory(run, array) for run, array in zip(found, (one, one, other), strict=True)] == [True] * 3
+    np.testing.assert_array_equal(np.concatenate(found), np.stack(pictures))
+    apart = [np.full((3, 4), i, np.uint8) for i in range(3)]
+    (copied,) = runs(apart)
+    np.testing.assert_array_equal(copied, np.stack(apart))
+    turned = np.arange(32, dtype=np.uint8).reshape(2, 4, 4).transpose(0, 2, 1)
+    np.testing.assert_array_equal(np.concatenate(runs(list(turned))), turned)
+
+
+def test_a_call_gives_a_device_two_batches_before_it_waits_for_the_first(monkeypatch):
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler to compile the kernels with")
+    late, rng = import_module("host_devices").Late(), np.random.default_rng(0)
+    grays = [rng.integers(0, 256, (32, 40), np.uint8) for _ in range(8)]
+    silhouettes = [np.full((32, 40), 255, np.uint8)] * 7
+    pairs = [(i, i + 1) for i in range(7)]
+    backend = CudaFlow(PUBLISHED, device=late, memory_bytes=4 * pair_bytes(32, 40))
+    ours = backend.pictures(grays, pairs, silhouettes, "uv", 64)
+    assert (late.most_begun, late.num_begun) == (2, 0)
+    np.testing.assert_array_equal(
+        ours, CudaFlow(PUBLISHED, device=host()).pictures(grays, pairs, silhouettes, "uv", 64)
+    )

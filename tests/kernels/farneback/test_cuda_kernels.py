@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from attengait.kernels.farneback.cuda import (
-    DeviceFarneback,
-    pyramid,
-    window_weights,
-)
+from attengait.kernels.farneback.cuda import DeviceFarneback
 from attengait.kernels.farneback.taps import bilinear_taps, shrink_taps
+from attengait.kernels.farneback.weights import pyramid, window_weights
 from attengait.kernels.flow.backends import FarnebackParameters
 from attengait.kernels.runtime.compile import find_compiler
 from attengait.kernels.runtime.launch import CudaDevice, Device, HostDevice

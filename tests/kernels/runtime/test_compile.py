@@ -1,11 +1,13 @@
 """Compiled sources: built once, never stale, never another machine's, and failing in one sentence."""
 
 import ctypes
+import logging
 import os
 import shlex
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,6 +49,38 @@ def counting_compiler(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     log.touch()
     monkeypatch.setenv("CXX", f"{shlex.quote(str(script))} -O1")
     return log
+
+
+@needs_compiler
+def test_a_slow_compilation_is_said_once_and_a_library_that_is_there_is_not(
+    source: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = threading.Event()
+    logging.getLogger(compiling.__name__).addFilter(hear := lambda record: said.set() or True)
+    compile_source = compiling._compile
+
+    def compile_until_it_is_said(command: list[str], source: Path) -> None:
+        assert said.wait(60)
+        compile_source(command, source)
+
+    monkeypatch.setattr(compiling, "SLOW_COMPILE_SECONDS", 0)
+    monkeypatch.setattr(compiling, "_compile", compile_until_it_is_said)
+    try:
+        assert build(source) == build(source)
+        build(source, flags=["-DPLUS=1"])
+    finally:
+        logging.getLogger(compiling.__name__).removeFilter(hear)
+    sentence = f"compiling answer.cpp for this processor; {cache} keeps the result for later runs"
+    assert [record.getMessage() for record in caplog.records] == [sentence]
+
+
+@needs_compiler
+def test_a_quick_compilation_says_nothing(
+    source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(compiling, "SLOW_COMPILE_SECONDS", 600)
+    build(source)
+    assert caplog.records == []
 
 
 @needs_compiler

@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,8 +24,10 @@ from attengait.kernels.flow.backends import BACKENDS, FarnebackParameters
 from attengait.kernels.runtime.gpu import Driver, Gpu
 from attengait.kernels.runtime.launch import CudaDevice, host_missing
 from attengait.pipelines.preprocess import gpus, jpeg
+from attengait.pipelines.preprocess import run as run_module
 from attengait.pipelines.preprocess.gpus import GpuProcesses, claimed
-from attengait.pipelines.preprocess.run import choose_executor
+from attengait.pipelines.preprocess.run import MOST_READERS, choose_executor
+from attengait.pipelines.preprocess.shards import make_shards
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
@@ -137,16 +140,43 @@ def test_damaged_input_costs_the_same_as_on_the_cpu(damaged, tmp_path, gap):
     assert {"unreadable picture", "no matching frame number", "no silhouettes"} <= set(summary.skipped)
 
 
-@pytest.mark.parametrize(("num_gpus", "num_threads"), [(2, 1), (3, 2)])
+@pytest.mark.parametrize(("num_gpus", "num_readers"), [(2, 1), (3, 2)])
 def test_the_bytes_do_not_depend_on_the_number_of_processes_and_threads(
-    damaged, undisturbed, tmp_path, num_gpus, num_threads
+    damaged, undisturbed, tmp_path, num_gpus, num_readers
 ):
     heard = Heard()
-    gpu_run.run(damaged, tmp_path / "w.zarr", num_gpus, heard, num_threads=num_threads)
+    gpu_run.run(damaged, tmp_path / "w.zarr", num_gpus, heard, num_readers=num_readers)
     assert fakes.tree(tmp_path) == undisturbed
     # One picture less than frames; the fifth walk has no silhouettes, the third one fewer.
     planned = sum(4 + i % 4 for i in range(NUM_WALKS) if i != 4) - 1
     assert (heard.counts[0], heard.counts[-1]) == ((0, planned), (planned, planned))
+
+
+@on_every_device
+def test_a_device_that_reads_at_the_last_moment_makes_the_same_bytes(damaged, undisturbed, tmp_path, make_device):
+    """On a GPU slightly other values are right, so two runs must agree."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    late = devices.late_device if make_device is devices.host_device else make_device
+    if make_device is not devices.host_device:
+        gpu_run.run(damaged, tmp_path / "first" / "w.zarr", 1, make_device=make_device, num_readers=1)
+        undisturbed = fakes.tree(tmp_path / "first")
+    gpu_run.run(damaged, tmp_path / "second" / "w.zarr", 1, make_device=late, num_readers=3)
+    assert fakes.tree(tmp_path / "second") == undisturbed
+
+
+def test_threads_that_read_make_the_bytes_that_processes_make(damaged, undisturbed, tmp_path, monkeypatch):
+    asked = []
+
+    def by_threads(*arguments, in_processes, **options):
+        asked.append(in_processes)
+        make_shards(*arguments, in_processes=False, **options)
+
+    monkeypatch.setattr(gpus, "make_shards", by_threads)
+    monkeypatch.setattr(gpus, "run_in_workers", lambda function, works, **more: [function(work) for work in works])
+    gpu_run.run(damaged, tmp_path / "w.zarr", 1)
+    assert asked == [True]
+    assert fakes.tree(tmp_path) == undisturbed
 
 
 def run_script(root, out, num_gpus, **environment):
@@ -189,10 +219,35 @@ def test_stopped_half_way_a_run_continues_to_the_same_bytes(damaged, undisturbed
     assert fakes.tree(tmp_path) == undisturbed
 
 
+def test_a_file_that_is_gone_meanwhile_is_said_as_on_the_cpu_and_costs_nothing_that_is_done(
+    damaged, undisturbed, tmp_path
+):
+    root = tmp_path / "copy"
+    shutil.copytree(damaged, root)
+    gone = walks.picture(root, "rgb", f"{NUM_WALKS:03d}/nm-01/090", 2)
+
+    def remove(done):
+        if gone.exists():
+            gone.rename(gone.with_suffix(".away"))
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(AttenGaitError) as found:
+        gpu_run.run(root, tmp_path / "out" / "w.zarr", 1, Heard(remove))
+    assert re.match(
+        rf"{gone} can no longer be read: No such file or directory; \d of \d shards are kept", str(found.value)
+    )
+    assert multiprocessing.active_children() == []
+    gone.with_suffix(".away").rename(gone)
+    gpu_run.run(root, tmp_path / "out" / "w.zarr", 1)
+    made = fakes.tree(tmp_path / "out")
+    made["w.zarr.skipped.jsonl"] = made["w.zarr.skipped.jsonl"].replace(str(root).encode(), str(damaged).encode())
+    assert made == undisturbed
+
+
 def test_a_gpu_that_fails_stops_the_others_with_one_sentence(damaged, tmp_path):
     sentence = r"^GPU 1 \(host\) failed: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure; 0 of \d shards are kept"
     with pytest.raises(AttenGaitError, match=sentence):
-        gpu_run.run(damaged, tmp_path / "w.zarr", 2, make_device=devices.failing_device, num_threads=1)
+        gpu_run.run(damaged, tmp_path / "w.zarr", 2, make_device=devices.failing_device, num_readers=1)
     assert multiprocessing.active_children() == []
 
 
@@ -266,7 +321,7 @@ def test_where_the_frames_are_png_no_decoder_is_recorded(undisturbed):
 
 
 def test_what_is_not_flow_cuda_is_refused(tmp_path):
-    engine = GpuProcesses(gpus=(0,), num_threads=1, make_device=devices.host_device)
+    engine = GpuProcesses(gpus=(0,), num_readers=1, make_device=devices.host_device)
     for recipe, what in ((FlowRecipe(), "flow is 'opencv'"), (SilhouetteRecipe(), "modality is 'silhouette'")):
         with pytest.raises(ParameterError, match=f"^{what}, but must be computed by the flow cuda to run on GPUs$"):
             engine.check(recipe)
@@ -277,16 +332,16 @@ def test_parameters_are_checked_before_the_input_is_looked_at(tmp_path):
         ({"gpus": ()}, "but must be different numbers"),
         ({"gpus": (0, 0)}, "but must be different numbers"),
         ({"gpus": (-1,)}, "but must be different numbers"),
-        ({"num_threads": 0}, "workers is 0, but must be at least 1"),
+        ({"num_readers": 0}, "workers is 0, but must be at least 1"),
         ({"flow": "cpu"}, "flow is 'cpu', but must be cuda or nvof"),
     ):
         with pytest.raises(ParameterError, match=sentence):
-            GpuProcesses(**{"gpus": (0,), "num_threads": 1, **changes})
+            GpuProcesses(**{"gpus": (0,), "num_readers": 1, **changes})
 
 
 def test_hardware_flow_runs_on_the_gpus_that_are_asked_for(monkeypatch, tmp_path):
     executor = choose_executor(FlowRecipe(flow="nvof"), gpus=[1, 2], workers=3)
-    assert (executor.gpus, executor.flow, executor.num_threads) == ((1, 2), "nvof", 3)
+    assert (executor.gpus, executor.flow, executor.num_readers) == ((1, 2), "nvof", 3)
     taken = []
     monkeypatch.setattr(gpus, "HardwareFlow", lambda parameters, gpu: taken.append(gpu))
     monkeypatch.setattr(gpus, "make_shards", lambda *arguments, **more: None)
@@ -297,6 +352,19 @@ def test_hardware_flow_runs_on_the_gpus_that_are_asked_for(monkeypatch, tmp_path
     assert executor.versions([jpegs]) == {}  # OpenCV decodes
     with pytest.raises(ParameterError, match="flow is 'cuda', but must be computed by the flow nvof to run on GPUs"):
         executor.check(FlowRecipe(flow="cuda"))
+
+
+def test_cores_are_shared_among_the_readers_of_gpus_unless_their_number_is_given(monkeypatch):
+    for cores, chosen, expected in (
+        (8, [0], 7),
+        (8, [0, 1], 3),
+        (1, [0], 1),
+        (4, [0, 1, 2, 3], 1),
+        (64, [0], MOST_READERS),
+    ):
+        monkeypatch.setattr(run_module, "usable_cores", lambda cores=cores: cores)
+        assert choose_executor(FlowRecipe(flow="cuda"), gpus=chosen).num_readers == expected
+    assert choose_executor(FlowRecipe(flow="cuda"), workers=40).num_readers == 40
 
 
 def test_hardware_flow_of_another_gpu_than_the_recorded_one_is_refused(monkeypatch):
@@ -315,7 +383,7 @@ def test_hardware_flow_of_another_gpu_than_the_recorded_one_is_refused(monkeypat
         ),
         ((3,), "^flow backend nvof cannot be used: there is no GPU 3$"),
     ):
-        executor = GpuProcesses(gpus=chosen, num_threads=1, flow="nvof")
+        executor = GpuProcesses(gpus=chosen, num_readers=1, flow="nvof")
         if sentence is None:
             executor.check(FlowRecipe(flow="nvof"))
         else:
@@ -332,7 +400,7 @@ def test_too_few_gpus_are_one_sentence_before_anything_is_made(tmp_path, monkeyp
         folders=Folders(frames=tmp_path / "nowhere", silhouettes=tmp_path / "nowhere"),
         out=tmp_path / "w.zarr",
         recipe=FlowRecipe(flow="cuda"),
-        executor=GpuProcesses(gpus=(0, 1), num_threads=1),
+        executor=GpuProcesses(gpus=(0, 1), num_readers=1),
     )
     for run in (run_preprocessing, plan_preprocessing):
         with pytest.raises(AttenGaitError, match=r"^there is no GPU 1: this machine has 1, counted from 0$"):
@@ -359,4 +427,4 @@ def test_without_a_gpu_it_is_said_as_for_any_backend(monkeypatch):
     absent = dataclasses.replace(BACKENDS["cuda"], missing=lambda: sentence)
     monkeypatch.setitem(BACKENDS, "cuda", absent)
     with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
-        GpuProcesses(gpus=(0,), num_threads=1).check(FlowRecipe(flow="cuda"))
+        GpuProcesses(gpus=(0,), num_readers=1).check(FlowRecipe(flow="cuda"))

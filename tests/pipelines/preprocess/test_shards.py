@@ -3,6 +3,7 @@
 import multiprocessing
 import threading
 from concurrent.futures import Future
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -15,13 +16,15 @@ from attengait.datasets.source import Fault
 from attengait.errors import AttenGaitError
 from attengait.kernels.flow.backends import FarnebackParameters, OpenCVFlow
 from attengait.pipelines.preprocess import shards as gpu_shards
-from attengait.pipelines.preprocess.shards import ReadAhead, ReadSequence, compute, join, make_shards
+from attengait.pipelines.preprocess.reading import ReadSequence, join, read_sequence
+from attengait.pipelines.preprocess.shards import ReadAhead, begin, make_shards
 from attengait.preprocessing.flow import Block, FlowRecipe
 from attengait.store.shards import OpenShard
 
 casia, walks, failing = import_module("casia"), import_module("walks"), import_module("host_devices").failing
 fakes = import_module("store_fakes")
 RECIPE = FlowRecipe(min_frames=1)
+read_here = partial(read_sequence, recipe=RECIPE, read_grays=gpu_shards.read_one_by_one)
 PATIENCE_SECONDS = 600
 """How long something may take that comes at once unless the code is wrong."""
 
@@ -122,6 +125,29 @@ def test_later_sequences_are_read_while_earlier_ones_are_computed(sequences, mon
 
     make_shards(shards.claim(), RECIPE, Waiting(FarnebackParameters()), num_readers=2, read_grays=reading)
     assert shards.committed == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("in_processes", [False, True])
+def test_the_device_has_the_next_sequences_before_the_first_are_waited_for(sequences, monkeypatch, in_processes):
+    seen = []
+
+    class Slow(OpenCVFlow):
+        def begin(self, *arguments):
+            seen.append("begin")
+            wait = super().begin(*arguments)
+
+            def finish():
+                seen.append("wait")
+                return wait()
+
+            return finish
+
+    shards = Shards(sequences, monkeypatch)
+    make_shards(shards.claim(), RECIPE, Slow(FarnebackParameters()), num_readers=1, in_processes=in_processes)
+    # One of two sequences at most is taken at a time.
+    num_takes = seen.count("begin")
+    assert num_takes >= 6
+    assert seen == ["begin", *["begin", "wait"] * (num_takes - 1), "wait"]
 
 
 def test_a_shard_is_written_while_the_next_is_computed(sequences, monkeypatch):
@@ -238,6 +264,14 @@ def test_an_error_anywhere_ends_all_threads_and_processes(sequences, monkeypatch
     assert shards.committed == []
 
 
+def test_a_reader_that_dies_ends_the_others_with_one_sentence(sequences, monkeypatch, none_left):
+    shards = Shards(sequences, monkeypatch)
+    monkeypatch.setattr(gpu_shards, "read_sequence", import_module("host_devices").dying)
+    with pytest.raises(AttenGaitError, match=r"^a process that reads died, perhaps for lack of memory$"):
+        make_shards(shards.claim(), RECIPE, backend(), num_readers=2, in_processes=True)
+    assert shards.committed == []
+
+
 def test_sequences_of_several_sizes_and_empty_ones_are_computed_together(tmp_path):
     for i, shape in enumerate([(48, 80), (40, 60), (48, 80)]):
         walks.write_walk(tmp_path, f"00{i}", "nm-01", 5, seed=i, shape=shape)
@@ -256,12 +290,31 @@ def test_sequences_of_several_sizes_and_empty_ones_are_computed_together(tmp_pat
     for sequence in found:
         faults: list[Fault] = []
         read.append((sequence, ReadSequence(join(RECIPE.read_blocks(sequence, faults, FrameSizes())), faults)))
-    results = compute(read, RECIPE, Counting(FarnebackParameters()))
+    results = begin(read, RECIPE, Counting(FarnebackParameters()))()
     assert calls == [(10, 8), (5, 4)]
     for sequence, result in zip(found, results, strict=True):
         assert_equal(result, RECIPE.make(sequence))
     assert [len(result.pictures) for result in results] == [4, 4, 4, 0]
-    assert compute([], RECIPE, backend()) == []
+    assert begin([], RECIPE, backend())() == []
+
+
+def test_memory_is_given_back_when_the_device_has_read_it_and_not_before(sequences):
+    seen = []
+
+    class Slow(OpenCVFlow):
+        def begin(self, *arguments):
+            def finish():
+                seen.append("wait")
+                return self.pictures(*arguments)
+
+            return finish
+
+    read = [(s, read_here(s)._replace(give_back=lambda: seen.append("give back"))) for s in sequences[:2]]
+    finish = begin(read, RECIPE, Slow(FarnebackParameters()))
+    assert seen == []
+    for made, sequence in zip(finish(), sequences, strict=False):
+        assert_equal(made, RECIPE.make(sequence))
+    assert seen == ["wait", "give back", "give back"]
 
 
 def test_joined_blocks_keep_a_shared_frame_once():
@@ -291,7 +344,7 @@ def test_a_sequence_whose_first_frame_is_odd_is_read_with_the_size_of_most(tmp_p
     odd = walks.picture(tmp_path, "rgb", "001/nm-01/090", 1)
     cv2.imwrite(str(odd), np.zeros((50, 50), np.uint8))
     (sequence,) = casia.find(tmp_path / "rgb", tmp_path / "silh").sequences
-    read = gpu_shards.read_sequence(sequence, recipe=RECIPE, read_grays=gpu_shards.read_one_by_one)
-    (made,) = compute([(sequence, read)], RECIPE, backend())
+    read = read_here(sequence)
+    (made,) = begin([(sequence, read)], RECIPE, backend())()
     assert made.frame_numbers.tolist() == [3, 4, 5, 6]
     assert_equal(made, RECIPE.make(sequence))
