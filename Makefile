@@ -62,7 +62,7 @@ $(BENCH)/walkers.zarr/zarr.json: .venv/.demo-$(EXTRA)
 	touch $@
 
 .venv/.test-$(EXTRA): .venv/.demo-$(EXTRA)
-	$(PIP) --editable '.[$(EXTRA),report,test]'
+	$(PIP) --editable '.[$(EXTRA),onnx,report,test]'
 	touch $@
 
 clean:

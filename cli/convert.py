@@ -1,7 +1,7 @@
-"""The `import` and `export` commands: other programs' files to a store, and a store to other programs' files."""
+"""The `import` and `export` commands: files of other programs to ours, and ours to files of other programs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,7 +15,7 @@ from attengait.cli.options import (
     StoreArgument,
     WorkersOption,
 )
-from attengait.cli.output import say_lines
+from attengait.cli.output import say, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.system.machine import usable_cores
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from attengait.preprocessing.recipe import Recipe
 
 import_app = typer.Typer(
-    help="Make a store from files of other programs. If it is stopped, the same command continues.",
+    help="Make a store, or weights, from files of other programs.",
     no_args_is_help=True,
 )
 export_app = typer.Typer(
-    help="Write a store as files for other programs. If it is stopped, the same command continues.",
+    help="Write a store, or a network, as files for other programs.",
     no_args_is_help=True,
 )
 
@@ -79,7 +79,8 @@ def import_pickles(
 ) -> None:
     """Make a store from OpenGait's pickles. Nothing in a pickle is executed.
 
-    A pickle holds one array: [T, H, W], [T, C, H, W] or [T, H, W, C].
+    A pickle holds one array: [T, H, W], [T, C, H, W] or [T, H, W, C]. If the command is stopped, it continues when it
+    is started again.
     """
     from attengait.datasets import Folders
     from attengait.preprocessing.arrays import ArrayRecipe
@@ -115,7 +116,10 @@ def import_h5(
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Make a store from the HDF5 files of the published AttenGait, one for each sequence."""
+    """Make a store from the HDF5 files of the published AttenGait, one for each sequence.
+
+    If the command is stopped, it continues when it is started again.
+    """
     from attengait.datasets import Folders
     from attengait.preprocessing.arrays import ArrayRecipe
 
@@ -132,6 +136,42 @@ def import_h5(
     )
 
 
+@import_app.command("keras")
+def import_keras(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Weights of the published program, .hdf5.")],
+    out: Annotated[Path, typer.Option(help="The file to write, .safetensors.")],
+) -> None:
+    """Turn weights of the published AttenGait into a file of ours."""
+    from attengait.export import weights as exporting
+
+    exporting.import_keras(file, out)
+    say(f"{out}: the weights of {file}")
+
+
+@export_app.command("weights")
+def export_the_weights(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a file of weights.")],
+    out: Annotated[Path, typer.Option(help="The file to write.")],
+    format: Annotated[
+        Literal["safetensors", "onnx", "torch-export"],
+        typer.Option(help="safetensors: weights alone. onnx, torch-export: the whole network, without our code."),
+    ] = "safetensors",
+) -> None:
+    """Write a network for other programs.
+
+    ONNX and torch.export: clips uint8 [N, T, 64, 64, C] of at least 16 images to embeddings float32 [N, 62, D].
+    """
+    from attengait.export.weights import export_weights
+
+    difference = export_weights(model, out, format=format)
+    if format == "safetensors":
+        say(f"{out}: the weights of {model}")
+    elif difference is None:
+        say(f"{out}: the network of {model}. It was not compared with torch: onnxruntime is not installed.")
+    else:
+        say(f"{out}: the network of {model}. Its embeddings differ from torch's by {difference:.1e} at most.")
+
+
 @export_app.command("pickles")
 def export_pickles(
     store: StoreArgument,
@@ -141,6 +181,7 @@ def export_pickles(
 ) -> None:
     """Write a store as OpenGait's pickles, OUT/subject/walk/view/view.pkl.
 
+    If the command is stopped, it continues when it is started again.
     An array is uint8: [T, H, W] for one channel, [T, C, H, W] for more.
     """
     from attengait.export import pickles as exporting

@@ -16,7 +16,7 @@ from torch.nn import functional
 from attengait.kernels.windows.clips import BINS, SIDE
 from attengait.model.config import ModelConfig
 from attengait.model.initialisation import initialise_window
-from attengait.model.temporal_windows import temporal_windows
+from attengait.model.temporal_windows import exported_windows, temporal_windows
 
 MAP_PX = SIDE
 PARTS_PER_PYRAMID = sum(MAP_PX // b for b in BINS)  # 31
@@ -61,17 +61,23 @@ class TemporalPyramid(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Every bin's windows (a tail of T mod b frames is dropped), then mean + max over their times."""
-        sums = temporal_windows(x, torch.cat([kernel.flatten(0, 1) for kernel in self.kernels]))  # [N, w, C]
-        windows = [x.shape[1] // b * (MAP_PX // b) for b in BINS]
+        kernels = torch.cat([kernel.flatten(0, 1) for kernel in self.kernels])
         parts = []
-        for b, of_bin in zip(BINS, torch.split(sums, windows, 1), strict=True):
-            y = functional.silu(of_bin.reshape(len(x), -1, MAP_PX // b, x.shape[-1]))  # [N, S, R, C]
+        for sums in exported_windows(x, kernels) if torch.compiler.is_exporting() else _by_bin(x, kernels):
+            y = functional.silu(sums)  # [N, S, R, C]
             parts.append(y.mean(1) + y.amax(1))  # [N, R, C]
         return torch.cat(parts, 1)
 
 
+def _by_bin(x: Tensor, kernels: Tensor) -> list[Tensor]:
+    """The windows' sums of each bin [N, S, R, C]."""
+    times = [x.shape[1] // b for b in BINS]
+    sums = torch.split(temporal_windows(x, kernels), [s * (MAP_PX // b) for s, b in zip(times, BINS, strict=True)], 1)
+    return [of_bin.reshape(len(x), s, -1, x.shape[-1]) for of_bin, s in zip(sums, times, strict=True)]
+
+
 def _chunks(x: Tensor) -> Sequence[Tensor]:
     """Clips [N, T, 16, 16, C] a few at a time on a CPU, all at once elsewhere."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_exporting():
         return (x,)
     return torch.split(x, max(1, CPU_CHUNK_ELEMENTS // x[0].numel()))

@@ -30,20 +30,28 @@ def temporal_windows(x: Tensor, kernels: Tensor) -> Tensor:
 
     While torch exports a program, torch's own operations are used, so that the program needs nothing but torch.
     """
-    if torch.compiler.is_exporting():
-        return plain_windows(x, kernels)
     sums: Tensor = _forward(x, kernels)
     return sums
 
 
 def plain_windows(x: Tensor, kernels: Tensor) -> Tensor:
     """The same as `temporal_windows`, as torch's operations that autograd and exporters know."""
-    clips, features = x.shape[0], x.shape[-1]
     x, sums = x.float(), []
     for b, kernel in by_bin(kernels):
         weighed = _windows(x, b) * kernel[:, None]
-        sums.append(weighed.sum((4, 5)).sum(2).view(clips, -1, features))  # [N, windows of b, C]
+        sums.append(weighed.sum((4, 5)).sum(2).flatten(1, 2))  # [N, windows of b, C]
     return torch.cat(sums, 1)
+
+
+def exported_windows(x: Tensor, kernels: Tensor) -> list[Tensor]:
+    """The windows' sums of each bin, float32 [N, T // b, 16 / b, C], by operations that exporters know for any number
+    of clips and frames."""
+    sums = []
+    for b, kernel in by_bin(kernels):
+        # [N, T // b, 16 / b, b rows, 16, C, b frames]
+        windows = x.float().unfold(1, b, b).unflatten(2, (SIDE // b, b))  # type: ignore[no-untyped-call]
+        sums.append((windows * kernel.permute(1, 2, 3, 0)).sum((3, 4, 6)))
+    return sums
 
 
 def by_bin(kernels: Tensor) -> Iterator[tuple[int, Tensor]]:

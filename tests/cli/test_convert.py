@@ -11,6 +11,9 @@ import pytest
 import typer
 
 from attengait.cli.main import app, main
+from attengait.model.config import ModelConfig
+from attengait.model.loading import save_weights
+from attengait.model.net import AttenGait
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +56,20 @@ def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> No
     assert status == 0
     assert out.startswith("out: 4 sequences, 69 frames, uint8 T x 64 x 64, ")
     assert (tmp_path / "out/002/nm-01/090/090.pkl").is_file()
+
+
+def test_a_network_goes_out(attengait: Command, tmp_path: Path) -> None:
+    network = AttenGait(ModelConfig.of_size("tiny", channels=1, num_classes=2, blocks_per_stage=1))
+    save_weights(network, tmp_path / "w.safetensors")
+    status, out, _ = attengait("export", "weights", "w.safetensors", "--out", "again.safetensors")
+    assert (status, out) == (0, "again.safetensors: the weights of w.safetensors\n")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "w.safetensors").read_bytes()
+    status, out, _ = attengait("export", "weights", "w.safetensors", "--out", "w.onnx", "--format", "onnx")
+    assert status == 0
+    assert out.startswith("w.onnx: the network of w.safetensors. Its embeddings differ from torch's by ")
+    status, _, err = attengait("import", "keras", "w.safetensors", "--out", "x")
+    assert (status, len(err.splitlines())) == (1, 1)
+    assert "w.safetensors is no HDF5 file" in err
 
 
 def test_pickles_are_not_written_behind_a_url(attengait: Command, tmp_path: Path) -> None:
@@ -125,5 +142,7 @@ def test_the_set_of_converters_is_the_documented_one() -> None:
     assert options == {
         ("import", "pickles"): [*shared, "--file", "--modality", "--out", "--pad", "--workers"],
         ("import", "h5"): [*shared, "--modality", "--out", "--pad", "--workers"],
+        ("import", "keras"): ["--out"],
         ("export", "pickles"): ["--dry-run", "--out", "--workers"],
+        ("export", "weights"): ["--format", "--out"],
     }
