@@ -285,6 +285,10 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, saved: Any) -> None:
         for name, value in values.items():
             shape = torch.Size() if name in _SCALARS else parameters[index].shape
             if not isinstance(value, Tensor) or value.shape != shape:
+                raise ValueError(f"{name} of parameter {index} is not {list(shape)} numbers")
+            tensors[f"{name} of parameter {index}"] = value
+    if (damaged := first_not_finite(tensors)) is not None:
+        raise ValueError(f"{damaged} has values that are not finite")
 
 
 def _computed_as(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
