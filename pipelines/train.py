@@ -24,6 +24,7 @@ from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import EPOCHS, RUN_FILES, RunRecord, read_record, write_record
 from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
+from attengait.training.config_file import read_settings
 from attengait.training.partition import read_partition, with_partition
 from attengait.training.trainer import Trainer, TrainingResult
 
@@ -83,12 +84,14 @@ def choose_settings(
     settings: Mapping[str, Any],
     partition: str | Path | None = None,
     resume: bool = False,
+    config_file: Path | None = None,
 ) -> TrainingConfig:
-    """Return the settings of a run: the defaults or those of the run that is continued, a preset, and changes.
+    """Return the settings of a run: the defaults or those of the run that is continued, a preset, a file, and changes.
 
-    Raises ParameterError for a wrong setting, and where a partition and `settings` both choose the subjects;
-    AttenGaitError for a run that is not there.
+    Raises ParameterError for a wrong setting, and where a partition and the others both choose the subjects;
+    AttenGaitError for a run or a file that is not there.
     """
+    settings = (read_settings(config_file) if config_file else {}) | dict(settings)
     is_one = partition is None or "train_subjects" not in settings
     require(is_one, "partition", str(partition), "left out where train_subjects is set")
     chosen = settings_of(TrainingConfig())
@@ -102,7 +105,7 @@ def choose_settings(
         chosen["known_subjects"] = ()  # they go with the preset's train_subjects
     if resume:
         chosen["known_subjects"] = before["known_subjects"]  # version 0.1.0 had none
-    return make_config(chosen | dict(settings))
+    return make_config(chosen | settings)
 
 
 def train_run(
@@ -141,6 +144,13 @@ def train_run(
             len(plan.dropped_subjects),
             plan.requirement,
             some_of(plan.dropped_subjects),
+        )
+    if plan.num_too_short:
+        _log.info(
+            "%s of the sequences of these subjects have fewer than the %s frames of a clip and are not used; "
+            "repeat_short=true uses them",
+            plan.num_too_short,
+            plan.clip_frames,
         )
     _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))

@@ -282,20 +282,26 @@ def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
 
     Raises ParameterError for an unknown key, a value of the wrong type and a value out of range.
     """
-    checked = {}
     for key, value in settings.items():
-        expected = _type_of(key)
-        if typing.get_origin(expected) is tuple:
-            fits = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-        elif expected is float:
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        else:
-            fits = type(value) is expected
-        require(fits, key, value, _in_words(expected))
-        if isinstance(value, int):
-            require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
-        checked[key] = tuple(value) if isinstance(value, list) else value
-    return _build(TrainingConfig, checked)
+        check_setting(key, value)
+    return _build(
+        TrainingConfig,
+        {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()},
+    )
+
+
+def check_setting(key: str, value: Any) -> None:
+    """Raise ParameterError for an unknown key and a value of the wrong type."""
+    expected = _type_of(key)
+    if typing.get_origin(expected) is tuple:
+        fits = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    elif expected is float:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        fits = type(value) is expected
+    require(fits, key, value, _in_words(expected))
+    if isinstance(value, int):
+        require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
 
 
 def differences(before: TrainingConfig, after: TrainingConfig) -> list[str]:
