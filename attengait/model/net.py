@@ -22,7 +22,7 @@ from attengait.errors import ParameterError, require
 from attengait.model.attention import PartAttention, PatchAttention
 from attengait.model.config import FRAME_PIXELS, ModelConfig
 from attengait.model.initialisation import initialise_classifier, initialise_convolution, initialise_part_linear
-from attengait.model.precision import computing
+from attengait.model.precision import computing, in_float32
 from attengait.model.pyramids import MIN_FRAMES, PARTS_PER_PYRAMID, SpatialPyramid, TemporalPyramid
 
 Images = Tensor | NDArray[Any]
@@ -160,7 +160,7 @@ class AttenGait(nn.Module):
         """
         if self.classifier is None:
             raise ParameterError("num_classes is 0, but must be at least 1 for a model that classifies")
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with in_float32(embeddings.device):
             logits: Tensor = self.classifier(embeddings.float())
         return logits
 

@@ -354,3 +354,14 @@ def test_sequences_that_are_too_short_are_counted_and_the_error_says_what_helps(
     assert (
         "4 of the sequences of these subjects have fewer than the 18 frames of a clip and are not used" in caplog.text
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_a_run_with_all_these_settings_resumes_to_the_last_bit(train: Train, precision: str) -> None:
+    settings = ALL | {"device": "cuda", "precision": precision, "deterministic": True}
+    whole = train("whole", **settings)
+    parts = train("parts", stop_after_steps=1, **settings)
+    resumed = train("parts", resume=True, **settings)
+    assert parts.losses + resumed.losses == whole.losses
+    assert equal(resumed.weights, whole.weights)
