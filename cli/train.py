@@ -34,8 +34,23 @@ def train(
     preset: Annotated[
         str | None, typer.Option(help="Settings to start from: demo, casia-b, grew or oumvlp.", show_default="none")
     ] = None,
+    config_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", help="A TOML file of settings, which go before those of the preset.", show_default="none"
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN|WEIGHTS",
+            help="Begin with the weights of another run, or of a weights file, instead of new ones. Classifiers of "
+            "other people are drawn anew. The same as --set init=...",
+            show_default="none",
+        ),
     ] = None,
     partition: Annotated[
         Path | None,
@@ -66,8 +81,11 @@ def train(
     from attengait.pipelines.train import choose_settings
     from attengait.training.config import parse_assignments
 
-    settings = parse_assignments(assignments or []) | ({} if cache is None else {"cache": cache})
-    config = choose_settings(out, preset=preset, settings=settings, partition=partition, resume=resume)
+    settings = parse_assignments(assignments or [])
+    settings |= {key: value for key, value in (("cache", cache), ("init", init)) if value is not None}
+    config = choose_settings(
+        out, preset=preset, settings=settings, partition=partition, resume=resume, config_file=config_file
+    )
     if show_settings:
         say_json(config.to_json())
         return

@@ -22,8 +22,9 @@ from attengait.store.opening import AnyStore
 from attengait.system.files import lock, remove_leftovers
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
-from attengait.training.checkpoint import RUN_FILES, RunRecord, read_record, write_record
+from attengait.training.checkpoint import EPOCHS, RUN_FILES, RunRecord, read_record, write_record
 from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
+from attengait.training.config_file import read_settings
 from attengait.training.partition import read_partition, with_partition
 from attengait.training.trainer import Trainer, TrainingResult
 
@@ -83,12 +84,14 @@ def choose_settings(
     settings: Mapping[str, Any],
     partition: str | Path | None = None,
     resume: bool = False,
+    config_file: Path | None = None,
 ) -> TrainingConfig:
-    """Return the settings of a run: the defaults or those of the run that is continued, a preset, and changes.
+    """Return the settings of a run: the defaults or those of the run that is continued, a preset, a file, and changes.
 
-    Raises ParameterError for a wrong setting, and where a partition and `settings` both choose the subjects;
-    AttenGaitError for a run that is not there.
+    Raises ParameterError for a wrong setting, and where a partition and the others both choose the subjects;
+    AttenGaitError for a run or a file that is not there.
     """
+    settings = (read_settings(config_file) if config_file else {}) | dict(settings)
     is_one = partition is None or "train_subjects" not in settings
     require(is_one, "partition", str(partition), "left out where train_subjects is set")
     chosen = settings_of(TrainingConfig())
@@ -102,7 +105,7 @@ def choose_settings(
         chosen["known_subjects"] = ()  # they go with the preset's train_subjects
     if resume:
         chosen["known_subjects"] = before["known_subjects"]  # version 0.1.0 had none
-    return make_config(chosen | dict(settings))
+    return make_config(chosen | settings)
 
 
 def train_run(
@@ -142,6 +145,13 @@ def train_run(
             plan.requirement,
             some_of(plan.dropped_subjects),
         )
+    if plan.num_too_short:
+        _log.info(
+            "%s of the sequences of these subjects have fewer than the %s frames of a clip and are not used; "
+            "repeat_short=true uses them",
+            plan.num_too_short,
+            plan.clip_frames,
+        )
     _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
     if not resume and run.exists() and not _is_begun(run):
@@ -150,10 +160,9 @@ def train_run(
     batch = f"{data.subjects_per_batch} x {data.clips_per_subject} clips of {data.clip_frames} frames"
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
     with _locked_folder(run), memory_errors(advice):
+        before = read_record(run) if resume else record
         if resume:
-            before = read_record(run)
-            _check_same(run, before, record)
-            record = before
+            record = _continued(run, before, record)
         elif (run / "checkpoint.pt").exists():
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
@@ -173,7 +182,7 @@ def train_run(
                     device=device,
                     progress=progress,
                 )
-                if not resume:
+                if not resume or record.earlier != before.earlier:
                     write_record(run, record)  # only now, so that a run that is interrupted before leaves nothing
                 return only_channels(clips, channels)
 
@@ -182,8 +191,10 @@ def train_run(
                 run=run,
                 plan=plan,
                 channels=len(channels),
+                channel_names=tuple(names[i] for i in channels),
                 input_channels=tuple(names[i] for i in channels) if config.data.channels else (),
                 record_sha256=record.sha256,
+                earlier_sha256=tuple(entry["sha256"] for entry in record.earlier),
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,
@@ -298,14 +309,32 @@ def _is_begun(run: Path) -> bool:
     return True
 
 
-def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
-    changed = differences(before.config, now.config)
+def _continued(run: Path, before: RunRecord, now: RunRecord) -> RunRecord:
+    """The record of a run that is continued: that of before, with more epochs where these grew.
+
+    Raises ParameterError and AttenGaitError where something else differs.
+    """
+    old, new = (settings_of(record.config) for record in (before, now))
+    longer = {key: new[key] for key in EPOCHS if new[key] > old[key]}
+    changed = differences(before.config, make_config(new | {key: old[key] for key in longer}))
     if changed:
         raise ParameterError(
             f"the settings of {run} are others ({'; '.join(changed)}), but must be those of the run that is continued: "
-            "use these or choose another --out"
+            f"use these or choose another --out ({' and '.join(EPOCHS)} may be larger)"
         )
     # An older record says less about its store.
     same_store = all(now.store.get(key) == value for key, value in before.store.items())
     if not same_store or before.subjects != now.subjects:
         raise AttenGaitError(f"{run} was trained on another store: continue with that one or choose another --out")
+    if not longer:
+        return before
+    _log.info(
+        "the run is made longer: %s; from here on the learning rate is that of a run that has always been so long",
+        ", ".join(f"{key} {old[key]}, now {value}" for key, value in longer.items()),
+    )
+    return RunRecord(
+        config=make_config(old | longer),
+        subjects=before.subjects,
+        store=before.store,
+        earlier=[*before.earlier, {key: old[key] for key in EPOCHS} | {"sha256": before.sha256}],
+    )

@@ -69,7 +69,11 @@ class PatchAttention(_Attention):
 
     def forward(self, z: Tensor) -> Tensor:
         """Swish, pool, weigh and normalise the maps that a convolution made."""
-        return patch_norm(z, self.pixel_scalars(), self.gain, self.bias, pool=self.pool)
+        return self.normalised(z, self.pixel_scalars())
+
+    def normalised(self, z: Tensor, scalars: Tensor) -> Tensor:
+        """The same with the attention of every pixel, [H, W]."""
+        return patch_norm(z, scalars, self.gain, self.bias, pool=self.pool)
 
 
 def scaled_layer_norm(x: Tensor, a: Tensor, gain: Tensor, bias: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ MAX_WIDTH = 65_536
 """Bounds far above any use: a number beyond them is a mistake or damage, and nothing is made for it."""
 
 SPATIAL_REDUCTIONS = ("both", "mean")
+CLASSIFIERS = ("separate", "shared", "joint")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +34,9 @@ class ModelOptions:
     num_classes: int = 0
     """Outputs of each part's classifier. 0: a network has no classifiers; a training run has one output for each
     training subject."""
+    classifiers: str = "separate"
+    """separate: each part has its own, as published; shared: all parts have one; joint: one for all parts together,
+    which gives a single cross entropy."""
     attention_softmax: bool = True
     """Whether attention weights pass a softmax over the patches (or parts) before they multiply."""
     attention_dropout: float = 0.1
@@ -51,6 +55,7 @@ class ModelOptions:
         is_accepted = isinstance(dropout, (int, float)) and not isinstance(dropout, bool) and 0 <= dropout < 1
         require(is_accepted, "attention_dropout", self.attention_dropout, "at least 0 and below 1")
         check_name(SPATIAL_REDUCTIONS, self.spatial_reduction, "spatial_reduction")
+        check_name(CLASSIFIERS, self.classifiers, "classifiers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,7 +91,10 @@ def _config(kinds: dict[str, list[_Layer]]) -> ModelConfig:
     if blocks < 1 or rest:
         raise ValueError(f"it has {len(convolutions)} convolutions, not 1 + 3 x blocks per stage")
     linear = [_only(layer, "matmul_kernel") for layer in _kind(kinds, "mat_mul", 2)]
-    classifiers = kinds.get("dense", [])
+    dense, classifiers = kinds.get("dense", []), "separate"
+    if len(dense) == 1:  # the published options shared_weights_crossentropy, and no split_crossentropy
+        is_shared = _only(dense[0], "kernel").shape[0] == linear[1].shape[-1]
+        classifiers = "shared" if is_shared else "joint"
     return ModelConfig(
         channels=convolutions[0].shape[2],
         widths=(
@@ -102,7 +105,8 @@ def _config(kinds: dict[str, list[_Layer]]) -> ModelConfig:
         part_width=linear[0].shape[-1],
         embedding_size=linear[1].shape[-1],
         blocks_per_stage=blocks,
-        num_classes=_only(classifiers[0], "bias").size if classifiers else 0,
+        num_classes=_only(dense[0], "bias").size if dense else 0,
+        classifiers=classifiers,
     )
 
 

@@ -9,6 +9,7 @@ sizes that the file does not have.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from attengait.model.checksums import check_tensors, checksums, first_not_finite
 from attengait.model.config import ModelConfig
 from attengait.model.keras import HDF5_MAGIC, read_keras_weights
 from attengait.model.net import AttenGait
-from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, record_digest, warn_unchecked
+from attengait.model.run_folder import RECORD_NAME, accepted_digests, check_bound, read_content, warn_unchecked
 from attengait.system.documents import is_intact, parse_document, require_keys, seal, shortened
 from attengait.system.files import open_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
@@ -123,8 +124,15 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[ModelConfig, dict[str, T
     description, state = _read_safetensors(path, int.from_bytes(magic, "little"), num_bytes)
     _check_values(state, path)
     if run is not None and description.record_sha256 is not None and (run / RECORD_NAME).exists():
-        check_bound(path, description.record_sha256, run, record_digest(read_content(run)))
+        check_bound(path, description.record_sha256, run, _accepted_digests(run))
     return description.config, state
+
+
+def _accepted_digests(run: Path) -> list[str]:
+    try:
+        return accepted_digests(read_content(run))
+    except ValueError as error:
+        raise AttenGaitError(f"{run / RECORD_NAME} is damaged or of another version: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +205,17 @@ def _check_sizes(config: ModelConfig, shapes: Shapes, path: Path) -> None:
 def shapes_of(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of a network's tensors, without making any."""
     return _shapes(_outline(config).state_dict())
+
+
+def check_memory(config: ModelConfig) -> None:
+    """Raise AttenGaitError where a network is larger than the memory, before any of it is taken."""
+    num_bytes = 4 * sum(math.prod(shape) for shape in shapes_of(config).values())
+    available = available_memory_bytes()
+    if available is not None and num_bytes > available:
+        raise AttenGaitError(
+            f"the network has {num_bytes / 1e9:,.1f} GB of weights, more than the {available / 1e9:,.1f} GB of memory "
+            "that are left: choose a smaller size, num_classes or blocks_per_stage"
+        )
 
 
 def _outline(config: ModelConfig) -> AttenGait:

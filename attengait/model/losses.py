@@ -16,7 +16,12 @@ PROBABILITY_FLOOR = 1e-7
 
 
 def triplet_loss(
-    embeddings: Tensor, labels: Tensor, *, margin: float = 0.2, normalised: bool = False, soft_margin: bool = False
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    margin: float | Tensor = 0.2,
+    normalised: bool = False,
+    soft_margin: bool = False,
 ) -> Tensor:
     """Batch-all triplet loss as the original reports it: sum over the parts / number of clips.
 
@@ -24,7 +29,7 @@ def triplet_loss(
         embeddings: [N, P, D].
         labels: integers [N]; clips of one label are positives of each other. On the CPU: which clips form triplets is
             worked out there, so that nothing waits for a GPU.
-        margin: how much farther a negative must be than a positive (Euclidean distance).
+        margin: how much farther a negative must be than a positive (Euclidean distance), or [P], one for each part.
         normalised: first scale every feature of every part to length 1 over the clips of the batch. So does the
             published code, which normalises [P, N, D] along its middle axis (and leaves the option off).
         soft_margin: log(1 + exp(d_ap - d_an)) instead of max(0, margin + d_ap - d_an).
@@ -34,7 +39,7 @@ def triplet_loss(
 
 
 def triplet_loss_per_part(
-    embeddings: Tensor, labels: Tensor, *, margin: float, normalised: bool, soft_margin: bool
+    embeddings: Tensor, labels: Tensor, *, margin: float | Tensor, normalised: bool, soft_margin: bool
 ) -> Tensor:
     """[P]: the mean over the triplets whose term is above zero; 0 where there is none.
 
@@ -50,6 +55,7 @@ def triplet_loss_per_part(
     anchor, positive = same.nonzero(as_tuple=True)  # [A]
     anchor, positive, same = (send(tensor, x.device) for tensor in (anchor, positive, same))
     excess = distances[:, anchor, positive, None] - distances[:, anchor]  # [P, A, N]
+    margin = margin[:, None, None] if isinstance(margin, Tensor) else margin
     terms = functional.softplus(excess) if soft_margin else functional.relu(margin + excess)
     terms = terms.masked_fill(same[anchor], 0)
     return terms.sum((1, 2)) / (terms > 0).sum((1, 2)).clamp(min=1)
@@ -66,11 +72,16 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over parts and clips of -sum(target * log(clipped softmax)).
 
     Args:
-        logits: [N, P, K].
+        logits: [N, P, K], or [N, 1, K] of one classifier for all parts.
         targets: rows that sum to 1, [N, K]; mixed where clips are mixed.
     """
     probabilities = torch.softmax(logits.float(), -1).clamp(PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
     return -(targets.float()[:, None] * probabilities.log()).sum(-1).mean()
+
+
+def smoothed(targets: Tensor, smoothing: float) -> Tensor:
+    """Targets [N, K] of which a share is spread over all classes alike (Szegedy et al., 2016)."""
+    return targets if smoothing == 0 else targets * (1 - smoothing) + smoothing / targets.shape[-1]
 
 
 def l2_penalty(model: AttenGait, factor: float = L2_FACTOR) -> Tensor:

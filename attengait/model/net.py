@@ -10,18 +10,19 @@ N clips or sequences, T frames, C channels, P = 62 parts, D features per part, K
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from attengait.errors import ParameterError, require
 from attengait.model.attention import PartAttention, PatchAttention
 from attengait.model.config import FRAME_PIXELS, ModelConfig
 from attengait.model.initialisation import initialise_classifier, initialise_convolution, initialise_part_linear
-from attengait.model.precision import computing
+from attengait.model.precision import computing, in_float32
 from attengait.model.pyramids import MIN_FRAMES, PARTS_PER_PYRAMID, SpatialPyramid, TemporalPyramid
 
 Images = Tensor | NDArray[Any]
@@ -45,17 +46,22 @@ class PartLinear(nn.Module):
 
 
 class Classifier(nn.Module):
-    """One dense layer per part, unshared: embeddings [N, P, D] -> logits [N, P, K]."""
+    """Dense layers on embeddings [N, P, D]: logits [N, P, K], or [N, 1, K] of one layer for all parts together."""
 
-    def __init__(self, inputs: int, num_classes: int) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(PARTS, inputs, num_classes))
-        self.bias = nn.Parameter(torch.zeros(PARTS, num_classes))
+        self.is_joint = config.classifiers == "joint"
+        count = PARTS if config.classifiers == "separate" else 1
+        inputs = config.embedding_size * (PARTS if self.is_joint else 1)
+        self.weight = nn.Parameter(torch.empty(count, inputs, config.num_classes))
+        self.bias = nn.Parameter(torch.zeros(count, config.num_classes))
         initialise_classifier(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply every part by its own matrix and add its bias."""
-        return torch.baddbmm(self.bias[:, None], x.transpose(0, 1), self.weight).transpose(0, 1)
+        """Multiply every part by its matrix and add its bias."""
+        parts = x.flatten(1)[None] if self.is_joint else x.transpose(0, 1)  # [P or 1, N, inputs]
+        weight = self.weight.expand(len(parts), -1, -1)
+        return torch.baddbmm(self.bias[:, None], parts, weight).transpose(0, 1)
 
 
 class Backbone(nn.Module):
@@ -83,6 +89,25 @@ class Backbone(nn.Module):
             x = attention(convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
         return x
 
+    def forward_again(self, frames: Tensor, chunk_frames: int) -> Tensor:
+        """The same for frames [M, 64, 64, C] as they are stored, without keeping the maps for the backward pass.
+
+        It computes them again, of `chunk_frames` frames at a time, so that only these are in memory together. Attention
+        is drawn once: dropout drops the same patches in every chunk, and in both passes.
+        """
+        attentions = cast("list[PatchAttention]", list(self.attentions))
+        scalars = [attention.pixel_scalars() for attention in attentions]
+
+        def chunk_forward(chunk: Tensor, *scalars: Tensor) -> Tensor:
+            x = normalise(chunk)
+            for convolution, attention, a in zip(self.convolutions, attentions, scalars, strict=True):
+                x = attention.normalised(convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), a)
+            return x
+
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}  # nothing in it is random
+        chunks = torch.split(frames, chunk_frames)
+        return torch.cat([checkpoint(chunk_forward, chunk, *scalars, **options) for chunk in chunks])
+
 
 class AttenGait(nn.Module):
     """The whole network. A new one draws its weights from torch's random state. `attengait.load_model` reads a
@@ -107,7 +132,10 @@ class AttenGait(nn.Module):
         self.part_attention = PartAttention(config, PARTS, part_width, config.attention_dropout)
         self.embedding_linear = PartLinear(part_width, size)
         self.embedding_attention = PartAttention(config, PARTS, size, 0.0)
-        self.classifier = Classifier(size, config.num_classes) if config.num_classes else None
+        self.classifier = Classifier(config) if config.num_classes else None
+        self.recompute_frames = 0
+        """In training: the backbone's maps of so many frames are kept at a time, and computed again in the backward
+        pass; 0: all are kept."""
 
     def forward(self, frames: Tensor) -> Tensor:
         """Embeddings float32 [N, 62, D] of clips of one length, at least 16 frames.
@@ -115,18 +143,25 @@ class AttenGait(nn.Module):
         Args:
             frames: [N, T, 64, 64, C], uint8, or floating and already in [-1, 1] (clips mixed by augmentation).
         """
-        maps = self.backbone(normalise(frames.flatten(0, 1)))
+        images = frames.flatten(0, 1)
+        if self.recompute_frames and torch.is_grad_enabled():
+            maps = self.backbone.forward_again(images, self.recompute_frames)
+        else:
+            maps = self.backbone(normalise(images))
         return self._head(self._pyramids(maps.view(*frames.shape[:2], *maps.shape[1:])))
 
     def classify(self, embeddings: Tensor) -> Tensor:
-        """Logits [N, 62, K] of embeddings [N, 62, D].
+        """Logits float32 [N, 62, K] of embeddings [N, 62, D]; [N, 1, K] of a joint classifier.
+
+        They are computed in float32 under autocast, too: between 8 and 16, bfloat16 has only every sixteenth of 1.
 
         Raises:
             ParameterError: the network was built without classifiers (num_classes = 0).
         """
         if self.classifier is None:
             raise ParameterError("num_classes is 0, but must be at least 1 for a model that classifies")
-        logits: Tensor = self.classifier(embeddings)
+        with in_float32(embeddings.device):
+            logits: Tensor = self.classifier(embeddings.float())
         return logits
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ torch's autocast.
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -74,6 +74,12 @@ def computing(device: torch.device, precision: str, *, deterministic: bool = Fal
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """What half precision is computed in; it changes nothing for fp32 and tf32."""
     return torch.autocast(device.type, _DTYPES[precision], enabled=precision in ("bf16", "fp16"))
+
+
+def in_float32(device: torch.device) -> AbstractContextManager[Any]:
+    """What must not be computed in half precision, inside of `autocast`."""
+    # The meta device computes nothing, and torch has no autocast for it.
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 @contextmanager

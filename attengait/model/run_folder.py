@@ -9,12 +9,12 @@ Runs of version 0.1.0 have none of this. They are read, and the log says what ca
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from attengait.errors import AttenGaitError
-from attengait.system.documents import SEAL, is_intact, read_document, sha256_of, unsealed
+from attengait.system.documents import SEAL, is_intact, read_document, sha256_of, shortened, unsealed
 
 RECORD_NAME = "config.json"
 RUNTIME_SETTINGS = frozenset(
@@ -60,9 +60,27 @@ def record_digest(content: Mapping[str, Any]) -> str:
     return sha256_of(content)
 
 
-def check_bound(path: Path, record_sha256: str, run: Path, now_sha256: str) -> None:
+def check_earlier(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a record was before its run was made longer: each time the numbers of epochs and the digest.
+
+    Raises ValueError where it is something else.
+    """
+    earlier = content.get("earlier", [])
+    types = {"epochs": int, "epochs_without_cross_entropy": int, "sha256": str}
+    for entry in earlier if isinstance(earlier, list) else [None]:
+        if not isinstance(entry, dict) or {key: type(value) for key, value in entry.items()} != types:
+            raise ValueError(f"earlier is {shortened(earlier)}, but must be a list of numbers of epochs and digests")
+    return list(earlier)
+
+
+def accepted_digests(content: Mapping[str, Any]) -> list[str]:
+    """The digests that weights and checkpoint of a run may name: that of its record, and the earlier ones."""
+    return [record_digest(content), *(str(entry["sha256"]) for entry in check_earlier(content))]
+
+
+def check_bound(path: Path, record_sha256: str, run: Path, accepted: Collection[str]) -> None:
     """Raise AttenGaitError unless a file of `run` that names `record_sha256` belongs to the record that is there."""
-    if record_sha256 != now_sha256:
+    if record_sha256 not in accepted:
         raise AttenGaitError(
             f"{path} belongs to another run than {run / RECORD_NAME}: one of the two was replaced or changed, so put "
             "back the one that belongs there, or start a new run"

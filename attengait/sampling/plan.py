@@ -12,7 +12,7 @@ not change with the version of numpy. (A remainder of 64 random bits is biased b
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from attengait.store.sequences import Sequences
 
+_LEAST_CLIP_FRAMES = 16
+"""Of clips that a network is trained on."""
 _EPOCH, _STEP = 0, 1
 """What a stream of random words is for: an epoch's permutation, a step's clips."""
 
@@ -114,9 +116,10 @@ class BatchPlan:
         self.dropped_subjects = [name for name in subjects if name not in present]
         """Subjects asked for that have no sequence to be used."""
         if subjects_per_batch > len(self.subjects):
+            there = _what_there_is(sequences, subjects, rules, clip_frames, subjects_per_batch)
             raise ParameterError(
                 f"subjects_per_batch is {subjects_per_batch}, but must be at most the {len(self.subjects)} subjects "
-                f"that have a sequence {self.requirement}{_what_there_is(sequences, subjects, rules, clip_frames)}"
+                f"that have a sequence {self.requirement}{there}"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
         labels = np.array([label_of.get(name, -1) for name in names.tolist()], np.int64)[codes]
@@ -125,6 +128,9 @@ class BatchPlan:
         # one piece.
         groups = rules.groups(sequences)[used]
         cells = labels[used] * (groups.max() + 1) + groups
+        is_short = (np.asarray(sequences.length) < clip_frames) & (labels >= 0)
+        self.num_too_short = 0 if rules.repeat_short else int(np.count_nonzero(is_short))
+        """Sequences of these subjects that are shorter than a clip, and so are not used."""
         self._sequences = used[np.argsort(cells, kind="stable")].astype(np.int64)
         cells, num_sequences = np.unique(cells, return_counts=True)
         self._num_sequences = num_sequences.astype(np.int64)  # of each cell
@@ -224,7 +230,9 @@ def argsort_stable(words: NDArray[np.uint64]) -> NDArray[np.int64]:
     return order
 
 
-def _what_there_is(sequences: "Sequences", subjects: Sequence[str], rules: ClipRules, clip_frames: int) -> str:
+def _what_there_is(
+    sequences: "Sequences", subjects: Sequence[str], rules: ClipRules, clip_frames: int, num_wanted: int
+) -> str:
     """The end of an error: what the chosen subjects have of what the rules select among, and what helps."""
     names, codes = distinct(sequences.subject)
     wanted = set(subjects)
@@ -240,7 +248,14 @@ def _what_there_is(sequences: "Sequences", subjects: Sequence[str], rules: ClipR
     if rules.train_walks:
         kinds = dict.fromkeys(walk_kinds(distinct(sequences.walk[asked])[0].tolist()))
         parts.append(f"walks {some_of(list(kinds), 20)}")
-    advice = "; choose a smaller clip_frames, or repeat_short=true" if too_short else ""
+    advice = ""
+    if too_short:
+        longest = np.zeros(len(names), np.int64)
+        some = asked & replace(rules, min_frames=0).usable(sequences, 1)
+        np.maximum.at(longest, codes[some], np.asarray(sequences.length, np.int64)[some])
+        enough = int(np.sort(longest)[::-1][num_wanted - 1]) if num_wanted <= len(names) else 0
+        smaller = f"clip_frames={enough}" if _LEAST_CLIP_FRAMES <= enough < clip_frames else "a smaller clip_frames"
+        advice = f"; choose {smaller}, or repeat_short=true"
     return f" (there are {', '.join(parts)}{advice})" if parts else ""
 
 

@@ -13,7 +13,8 @@ of it is packed as `attengait.training.packing` says.
 import errno
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,18 +28,31 @@ from attengait.errors import AttenGaitError
 from attengait.model.checksums import check_tensors, checksums, first_not_finite
 from attengait.model.loading import WEIGHTS_NAME, fit_weights, save_weights
 from attengait.model.net import AttenGait
-from attengait.model.run_folder import RECORD_NAME, check_bound, read_content, record_digest, warn_unchecked
+from attengait.model.run_folder import (
+    RECORD_NAME,
+    check_bound,
+    check_earlier,
+    read_content,
+    record_digest,
+    warn_unchecked,
+)
 from attengait.system.documents import require_keys, seal, shortened
 from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
 from attengait.training.archive import check_archive, check_records
+from attengait.training.average import WeightAverage
 from attengait.training.config import TrainingConfig, make_config, settings_of
+from attengait.training.margins import AdaptiveMargins
 from attengait.training.packing import pack, unpack
 
 CHECKPOINT_NAME = "checkpoint.pt"
+EPOCHS = ("epochs", "epochs_without_cross_entropy")
+"""Settings that may grow when a run is continued."""
 RUN_FILES = (RECORD_NAME, CHECKPOINT_NAME, WEIGHTS_NAME)
 """What a run writes with `write_atomically`."""
 _STATE = ("step", "model", "optimiser", "scaler")
+_SCALARS = ("step", "weight_norm", "adam_norm", "trust_ratio")
+"""What optimisers keep one number of for each parameter; all else has the parameter's shape."""
 _WAYS = ("fused", "foreach")
 """How an optimiser computes; what it computes is the same."""
 _MAX_DEPTH = 8
@@ -56,6 +70,8 @@ class RunRecord:
     """Training subjects; a label is an index into them."""
     store: dict[str, Any]
     """What identifies the training store: sequences, frames, a digest of its columns, modality and encoding."""
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+    """What the record was before the run was made longer, each time: the numbers of epochs and its digest (sha256)."""
     sha256: str = field(default="", compare=False)
     """The digest of what determines the run, as it is in the file; of a record that was not read, as it will be."""
 
@@ -76,20 +92,27 @@ def read_record(run: Path) -> RunRecord:
     """
     content = read_content(run)
     try:
-        require_keys(content, ("config", "subjects", "store"))
+        require_keys(content, ("config", "subjects", "store"), ("earlier",))
         settings, subjects, store = content["config"], content["subjects"], content["store"]
         _require_type("config", settings, dict, "an object")
         _require_type("subjects", subjects, list, "a list of names")
         if not all(isinstance(name, str) for name in subjects):
             raise ValueError("subjects is a list of other things than names")
         _check_store(store)
-        return RunRecord(config=make_config(settings), subjects=subjects, store=store, sha256=record_digest(content))
+        return RunRecord(
+            config=make_config(settings),
+            subjects=subjects,
+            store=store,
+            earlier=check_earlier(content),
+            sha256=record_digest(content),
+        )
     except (ValueError, TypeError) as error:
         raise AttenGaitError(f"{run / RECORD_NAME} is damaged or of another version: {_cut(str(error))}") from None
 
 
 def _content(record: RunRecord) -> dict[str, Any]:
-    return {"config": settings_of(record.config), "subjects": record.subjects, "store": record.store}
+    content = {"config": settings_of(record.config), "subjects": record.subjects, "store": record.store}
+    return content | ({"earlier": record.earlier} if record.earlier else {})
 
 
 def _check_store(store: Any) -> None:
@@ -124,16 +147,22 @@ def save_checkpoint(
     model: AttenGait,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    average: WeightAverage | None = None,
+    margins: AdaptiveMargins | None = None,
     record_sha256: str = "",
 ) -> None:
     """Write the state after `step` steps of the run whose record has the digest `record_sha256` (empty: of none).
 
+    Where there is an average of the weights, the weights alone are the average.
     Each file is either the old or the new one, never a part. The weights are written first: a run that is killed in
     between repeats the steps since the old checkpoint, and writes the same weights again.
     """
-    save_weights(model, run / WEIGHTS_NAME, record_sha256=record_sha256 or None)
+    with average.in_place(model) if average else nullcontext():
+        save_weights(model, run / WEIGHTS_NAME, record_sha256=record_sha256 or None)
     state = {"step": step, "model": dict(model.state_dict()), "optimiser": optimiser.state_dict()}
     state |= {"scaler": scaler.state_dict(), "record_sha256": record_sha256}
+    if extra := _extra(average, margins):
+        state["extra"] = extra
     packed = pack({**state, "crc32c": _checksums(state)})
     write_atomically(run / CHECKPOINT_NAME, partial(_save, packed))
 
@@ -151,27 +180,52 @@ def load_checkpoint(
     model: AttenGait,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    average: WeightAverage | None = None,
+    margins: AdaptiveMargins | None = None,
     record_sha256: str = "",
+    earlier_sha256: Collection[str] = (),
 ) -> int:
     """Restore a run's state in place and return the number of steps done.
 
     Raises AttenGaitError where the checkpoint is missing, damaged, of another run than the record with the digest
-    `record_sha256` (empty: not compared), or does not fit the model (naming the first tensor and both shapes).
+    `record_sha256` (empty: not compared) or one of `earlier_sha256`, or does not fit the model (naming the first tensor
+    and both shapes).
     """
     path = run / CHECKPOINT_NAME
     if not path.exists():
         raise AttenGaitError(f"{run} has no {CHECKPOINT_NAME} to resume from: start it without --resume")
     state = _read_state(path)
     if record_sha256 and state.get("record_sha256"):
-        check_bound(path, state["record_sha256"], run, record_sha256)
+        check_bound(path, state["record_sha256"], run, (record_sha256, *earlier_sha256))
     fit_weights(model, state["model"], path)
     try:
         _check_optimiser(optimiser, state["optimiser"])
         optimiser.load_state_dict(_computed_as(optimiser, state["optimiser"]))
         scaler.load_state_dict(state["scaler"])
+        _fill(_extra(average, margins), state.get("extra", {}))
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise AttenGaitError(f"{path} was written by another version: its optimiser does not fit ({error})") from None
     return int(state["step"])
+
+
+def _extra(average: WeightAverage | None, margins: AdaptiveMargins | None) -> dict[str, dict[str, Tensor]]:
+    """The tensors that only some runs have."""
+    parts = {"average": average, "margins": margins}
+    return {name: part.state() for name, part in parts.items() if part is not None}
+
+
+def _fill(own: Mapping[str, Mapping[str, Tensor]], saved: Any) -> None:
+    """Write saved tensors into a run's own. Raises ValueError where they are others."""
+    require_keys(saved, tuple(own))
+    for part, tensors in own.items():
+        require_keys(saved[part], tuple(tensors))
+        for name, tensor in tensors.items():
+            value = saved[part][name]
+            if not isinstance(value, Tensor) or value.shape != tensor.shape:
+                raise ValueError(f"{name} of {part} is not {list(tensor.shape)} numbers")
+            tensor.copy_(value)
+        if (damaged := first_not_finite(tensors)) is not None:
+            raise ValueError(f"{damaged} of {part} has values that are not finite")
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -188,7 +242,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         if is_packed:
             state = unpack(state)
         is_checked = is_packed or "crc32c" in state or "record_sha256" in state
-        require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE)
+        require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE, ("extra",))
         if is_checked:
             expected = state.pop("crc32c")
             tensors, others = _parts(state)
@@ -229,7 +283,7 @@ def _check_optimiser(optimiser: torch.optim.Optimizer, saved: Any) -> None:
     tensors = {}
     for index, values in saved["state"].items():
         for name, value in values.items():
-            shape = torch.Size() if name == "step" else parameters[index].shape
+            shape = torch.Size() if name in _SCALARS else parameters[index].shape
             if not isinstance(value, Tensor) or value.shape != shape:
                 raise ValueError(f"{name} of parameter {index} is not {list(shape)} numbers")
             tensors[f"{name} of parameter {index}"] = value

@@ -1,8 +1,8 @@
 """The settings of a training run: a preset (a TOML file that one can read) and `key=value` changes on top of it.
 
-In Python they are four groups: data, model, optimiser and run. Presets, `--set` and the config.json of a run use one
-flat list of keys, the names of the groups' fields: `learning_rate` is `config.optimiser.learning_rate`. `make_config`
-and `settings_of` translate between the two. Each group checks its own values.
+In Python they are six groups: data, model, optimiser, update, augment and run. Presets, `--set` and the config.json of
+a run use one flat list of keys, the names of the groups' fields: `learning_rate` is `config.optimiser.learning_rate`.
+`make_config` and `settings_of` translate between the two. Each group checks its own values.
 """
 
 import json
@@ -15,35 +15,47 @@ from importlib import resources
 from typing import Any, TypeVar
 
 from attengait.errors import require
-from attengait.model.config import SIZES, ModelConfig, ModelOptions
+from attengait.model.config import MAX_WIDTH, SIZES, ModelConfig, ModelOptions
 from attengait.model.run_folder import RUNTIME_SETTINGS
 from attengait.sampling.rules import ClipRules
 from attengait.system.lookup import check_name
+from attengait.training.settings import AugmentSettings, UpdateSettings
 
 Group = TypeVar("Group")
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
 
+MIN_FRAMES = 16
+"""Of a clip: the longest window of the temporal pyramid."""
 _MAX_NUMBER = 2**64
 """Of whole numbers: what the libraries that get a setting can hold. Each setting has its own bounds beside this one."""
 
 ALIASES: dict[str, tuple[str, ...]] = {
+    "accumulation_steps": ("accumulate_steps",),
     "amp": ("precision",),
     "batch": ("subjects_per_batch", "clips_per_subject"),
     "batch_size": ("subjects_per_batch", "clips_per_subject"),
     "bs": ("subjects_per_batch", "clips_per_subject"),
     "classes": ("num_classes",),
+    "clip_grad_norm": ("max_gradient_norm",),
     "cutmix": ("cutmix_probability",),
     "depth": ("blocks_per_stage",),
     "dropout": ("attention_dropout",),
+    "ema": ("ema_decay",),
+    "flip": ("flip_probability",),
     "frames": ("clip_frames",),
     "gpu": ("device",),
+    "grad_clip": ("max_gradient_norm",),
+    "gradient_accumulation": ("accumulate_steps",),
     "k": ("clips_per_subject",),
     "l2": ("l2_penalty",),
     "lr": ("learning_rate",),
     "mixup": ("mixup_probability",),
+    "max_grad_norm": ("max_gradient_norm",),
     "model": ("size",),
+    "optim": ("optimiser",),
+    "optimizer": ("optimiser",),
     "p": ("subjects_per_batch",),
     "steps": ("epochs", "stop_after_steps"),
     "subjects": ("train_subjects",),
@@ -51,8 +63,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "views": ("train_views",),
     "walks": ("train_walks",),
     "warmup": ("warmup_epochs",),
-    "wd": ("l2_penalty",),
-    "weight_decay": ("l2_penalty",),
+    "wd": ("l2_penalty", "weight_decay"),
 }
 """What people type and the keys that they mean. They are suggested, not accepted."""
 
@@ -85,7 +96,7 @@ class DataSettings:
         _require_at_least(self, 1, "clips_per_subject")
         for name in ("subjects_per_batch", "clips_per_subject", "clip_frames"):
             require(getattr(self, name) <= 1_000_000, name, getattr(self, name), "at most 1,000,000")
-        is_accepted = self.clip_frames >= 16
+        is_accepted = self.clip_frames >= MIN_FRAMES
         require(is_accepted, "clip_frames", self.clip_frames, "at least 16 (the longest temporal window)")
 
 
@@ -95,10 +106,14 @@ class ModelSettings(ModelOptions):
 
     size: str = "small"
     """tiny, small, medium or large: the widths of the model (attengait.model.config.SIZES)."""
+    embedding_size: int = 0
+    """D, features of each part's embedding; 0: those of the size, 16 for tiny and 32 for the others."""
 
     def __post_init__(self) -> None:
         ModelOptions.__post_init__(self)  # super() does not work in a class with slots
         check_name(SIZES, self.size, "size")
+        is_accepted = 0 <= self.embedding_size <= MAX_WIDTH
+        require(is_accepted, "embedding_size", self.embedding_size, f"from 0 to {MAX_WIDTH:,}")
 
     def network(self, *, channels: int, num_subjects: int, input_channels: tuple[str, ...] = ()) -> ModelConfig:
         """Return the network for frames of `channels` channels and `num_subjects` training subjects.
@@ -111,6 +126,8 @@ class ModelSettings(ModelOptions):
         require(is_accepted, "num_classes", self.num_classes, f"0 or at least {num_subjects}, the training subjects")
         options = {option.name: getattr(self, option.name) for option in fields(ModelOptions)}
         options["num_classes"] = self.num_classes or num_subjects
+        if self.embedding_size:
+            options["embedding_size"] = self.embedding_size
         return ModelConfig.of_size(self.size, channels=channels, input_channels=input_channels, **options)
 
 
@@ -123,17 +140,21 @@ class OptimiserSettings:
     epochs_without_cross_entropy: int = 1000
     """Epochs that follow, with the triplet loss and the L2 penalty only."""
     learning_rate: float = 5e-4
-    """The largest learning rate of Adam (betas 0.9, 0.999; eps 1e-7 added after the bias correction, as torch does)."""
+    """The largest learning rate, at the end of the warm-up."""
     warmup_epochs: int = 20
-    """Epochs of linear warm-up, part of the cosine schedule over all epochs."""
+    """Epochs of linear warm-up, part of the schedule over all epochs."""
     margin: float = 0.2
     """Margin of the triplet loss."""
+    adaptive_margin: bool = False
+    """The margin of a part grows by 0.1 when it had no triplet above zero in more than 100 batches."""
     soft_margin: bool = False
     """log(1 + exp(.)) instead of the hinge."""
     normalise_embeddings: bool = False
     """Triplets on embeddings scaled to length 1 over the batch, as the published program's option does."""
     cross_entropy_weight: float = 1.0
     """Weight of the cross entropy."""
+    label_smoothing: float = 0.0
+    """Share of each target of the cross entropy that is spread over all classes alike."""
     l2_penalty: float = 1e-5
     """Weight of the sum of squared convolution, pyramid, part-linear and attention weights."""
     mixup_probability: float = 0.25
@@ -146,6 +167,9 @@ class OptimiserSettings:
         _require_at_least(self, 0, "epochs_without_cross_entropy", "warmup_epochs")
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "a positive number")
         _require_at_least(self, 0, "margin", "cross_entropy_weight", "l2_penalty")
+        is_accepted = not (self.adaptive_margin and self.soft_margin)
+        require(is_accepted, "adaptive_margin", True, "false with soft_margin, which has no margin")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "at least 0 and below 1")
         for name in ("mixup_probability", "cutmix_probability"):
             require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "from 0 to 1")
 
@@ -172,6 +196,9 @@ class RunSettings:
     deterministic: bool = False
     """Whether only algorithms are used that give the same bits in every run on the same machine; on a GPU they are
     slower."""
+    init: str = ""
+    """The folder of a run, or a weights file, that a new run begins with (fine-tuning); empty: new weights are
+    drawn."""
     seed: int = 0
     """Of initial weights, batches, augmentation and dropout."""
     checkpoint_every_steps: int = 500
@@ -195,7 +222,16 @@ class TrainingConfig:
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    update: UpdateSettings = field(default_factory=UpdateSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        data, steps = self.data, self.update.accumulate_steps
+        num_clips = data.subjects_per_batch * data.clips_per_subject
+        require(steps <= num_clips, "accumulate_steps", steps, f"at most {num_clips}, the clips of a batch")
+        is_accepted = data.clip_frames > MIN_FRAMES or not self.augment.vary_clip_frames
+        require(is_accepted, "clip_frames", data.clip_frames, f"more than {MIN_FRAMES} with vary_clip_frames")
 
     def to_json(self) -> str:
         """The settings as a JSON object, by their flat keys."""
@@ -246,20 +282,26 @@ def make_config(settings: Mapping[str, Any]) -> TrainingConfig:
 
     Raises ParameterError for an unknown key, a value of the wrong type and a value out of range.
     """
-    checked = {}
     for key, value in settings.items():
-        expected = _type_of(key)
-        if typing.get_origin(expected) is tuple:
-            fits = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
-        elif expected is float:
-            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        else:
-            fits = type(value) is expected
-        require(fits, key, value, _in_words(expected))
-        if isinstance(value, int):
-            require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
-        checked[key] = tuple(value) if isinstance(value, list) else value
-    return _build(TrainingConfig, checked)
+        check_setting(key, value)
+    return _build(
+        TrainingConfig,
+        {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()},
+    )
+
+
+def check_setting(key: str, value: Any) -> None:
+    """Raise ParameterError for an unknown key and a value of the wrong type."""
+    expected = _type_of(key)
+    if typing.get_origin(expected) is tuple:
+        fits = isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+    elif expected is float:
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        fits = type(value) is expected
+    require(fits, key, value, _in_words(expected))
+    if isinstance(value, int):
+        require(abs(value) < _MAX_NUMBER, key, value, "a smaller number")
 
 
 def differences(before: TrainingConfig, after: TrainingConfig) -> list[str]:

@@ -1,8 +1,8 @@
 """The training loop: any iterable of batches in, checkpoints and TensorBoard scalars out.
 
 One step: clips and labels -> augmentation -> embeddings [N, 62, D] and logits [N, 62, K] -> triplet + cross entropy +
-L2 penalty -> Adam. Everything random in a step is seeded by (seed, step), so that a resumed run continues with the very
-same numbers as an undisturbed one.
+L2 penalty -> optimiser. Everything random in a step is seeded by (seed, step), so that a resumed run continues with the
+very same numbers as an undisturbed one.
 """
 
 import math
@@ -20,24 +20,30 @@ from torch import Tensor
 from torch.nn import functional
 
 from attengait.errors import AttenGaitError
-from attengait.model.config import ModelConfig
-from attengait.model.loading import shapes_of
-from attengait.model.losses import cross_entropy, l2_penalty, send, triplet_loss
-from attengait.model.net import AttenGait
+from attengait.model.loading import check_memory
+from attengait.model.losses import cross_entropy, l2_penalty, send, smoothed, triplet_loss_per_part
+from attengait.model.net import PARTS, AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
-from attengait.system.machine import available_memory_bytes
 from attengait.system.progress import SILENT, Progress, duration
 from attengait.system.stopping import StopRequest
+from attengait.training import transforms
 from attengait.training.augment import augment
+from attengait.training.average import WeightAverage
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import OptimiserSettings, TrainingConfig
+from attengait.training.initial import begin_with
+from attengait.training.margins import AdaptiveMargins
+from attengait.training.micro_batches import MicroBatches
+from attengait.training.optimisers import clip, make_optimiser
 from attengait.training.schedule import learning_rate
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
 """(first step, number of steps) -> the batches of those steps, in order."""
 
 
+_OWN_DRAWS = 0x5DEECE66D
+"""Makes another seed of a step's seed."""
 STEPS_UNREAD = {"cpu": 0, "cuda": 1}
 """So many steps may be begun after one whose losses were not read yet, so that a GPU never waits for Python."""
 
@@ -100,10 +106,14 @@ class Trainer:
     """Of the clips."""
     open_stream: OpenStream
     sequence_name: Callable[[int], str]
+    channel_names: tuple[str, ...] = ()
+    """Names of the clips' channels, such as flow-u; empty where they are not known."""
     input_channels: tuple[str, ...] = ()
-    """Names of the clips' channels, where these are only some of the store's."""
+    """The same, where these are only some of the store's."""
     record_sha256: str = ""
     """The digest of the run's record, to which weights and checkpoints are bound; empty where there is none."""
+    earlier_sha256: tuple[str, ...] = ()
+    """Its digests before the run was made longer."""
     progress: Progress = SILENT
     stop: StopRequest = field(default_factory=StopRequest)
     """Looked at between two steps: a run that is asked to stop leaves a checkpoint and ends."""
@@ -132,23 +142,22 @@ class Trainer:
         network = config.model.network(
             channels=self.channels, num_subjects=len(self.plan.subjects), input_channels=self.input_channels
         )
-        _check_memory(network)
-        model = AttenGait(network).to(device).train()
-        optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7, fused=True)
+        check_memory(network)
+        transforms.check_channels(config.augment, self.channel_names or tuple(map(str, range(self.channels))))
+        model = AttenGait(network)
+        if config.run.init and not resume:
+            begin_with(model, config.run.init, self.plan.subjects)
+        model = model.to(device).train()
+        model.recompute_frames = config.update.recompute_frames
+        optimiser = make_optimiser(config.update, model.parameters())
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
-        first_step = 0
-        if resume:
-            first_step = load_checkpoint(
-                self.run, model=model, optimiser=optimiser, scaler=scaler, record_sha256=self.record_sha256
-            )
-        save = partial(
-            save_checkpoint,
-            self.run,
-            model=model,
-            optimiser=optimiser,
-            scaler=scaler,
-            record_sha256=self.record_sha256,
-        )
+        average = WeightAverage(model, config.update.ema_decay) if config.update.ema_decay else None
+        is_adaptive = config.optimiser.adaptive_margin
+        margins = AdaptiveMargins(config.optimiser.margin, PARTS, device) if is_adaptive else None
+        state: Any = {"model": model, "optimiser": optimiser, "scaler": scaler, "average": average, "margins": margins}
+        state["record_sha256"] = self.record_sha256
+        first_step = load_checkpoint(self.run, **state, earlier_sha256=self.earlier_sha256) if resume else 0
+        save = partial(save_checkpoint, self.run, **state)
 
         num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
@@ -169,8 +178,12 @@ class Trainer:
                     if batch.step != step:
                         raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
                     rate = self._rate(step)
-                    unread.append(self._step(model, optimiser, scaler, batch, rate, waited_seconds, device, precision))
+                    unread.append(
+                        self._step(model, optimiser, scaler, margins, batch, rate, waited_seconds, device, precision)
+                    )
                     step += 1
+                    if average is not None:
+                        average.update(model, step)
                     is_saved = step % config.run.checkpoint_every_steps == 0 or step == last_step
                     while len(unread) > (0 if is_saved else STEPS_UNREAD[device.type]):
                         report(unread.popleft(), scaler)
@@ -186,13 +199,15 @@ class Trainer:
     def _rate(self, step: int) -> float:
         settings, per_epoch = self.config.optimiser, self.plan.steps_per_epoch
         total = settings.total_epochs * per_epoch
-        return learning_rate(step, settings.learning_rate, settings.warmup_epochs * per_epoch, total)
+        warmup, schedule = settings.warmup_epochs * per_epoch, self.config.update.schedule
+        return learning_rate(step, settings.learning_rate, warmup, total, schedule=schedule)
 
     def _step(
         self,
         model: AttenGait,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        margins: AdaptiveMargins | None,
         batch: ClipBatch,
         rate: float,
         waited_seconds: float,
@@ -202,23 +217,32 @@ class Trainer:
         """Do one optimiser step, or begin it on a GPU; nothing here waits for a GPU."""
         config = self.config
         seed = step_seed(config.run.seed, batch.step)
-        _seed(seed, device)  # dropout
         generator = torch.Generator().manual_seed(seed)
-        clips = batch.clips.to(device, non_blocking=True)
+        clips = self._changed(batch.clips.to(device, non_blocking=True), seed)
         # The batch's own labels may be on a GPU, and reading them would wait for it.
         labels = torch.from_numpy(self.plan.batch(batch.step).labels)
         one_hot = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
+        one_hot = smoothed(one_hot, config.optimiser.label_smoothing)
         mixed = augment(clips, send(one_hot, device), config.optimiser, generator)
         with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
-        with autocast(device, precision):
-            embeddings = model(mixed.frames)  # [N, 62, D]
-            logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
-        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser)
+
+        def embed(frames: Tensor) -> Tensor:
+            _seed(seed, device)  # dropout
+            with autocast(device, precision):
+                embeddings: Tensor = model(frames)
+            return embeddings
+
+        whole = MicroBatches(embed, mixed.frames, config.update.accumulate_steps)
+        embeddings = whole.embeddings  # [N, 62, D]
+        logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
+        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser, margins)
         total = losses["total"]
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+        whole.backward()
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        clip(model.parameters(), norm, config.update.max_gradient_norm)
         for group in optimiser.param_groups:
             group["lr"] = rate
         scaler.step(optimiser)
@@ -232,6 +256,13 @@ class Trainer:
             values=values.to("cpu", non_blocking=True),
             done=torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None,
         )
+
+    def _changed(self, clips: Tensor, seed: int) -> Tensor:
+        """Clips changed by the augmentation that is off by default; its draws are its own, so that others stay."""
+        settings, num_clips = self.config.augment, len(clips)
+        generator = torch.Generator().manual_seed(seed ^ _OWN_DRAWS)
+        changes = transforms.draw(settings, num_clips, clips.shape[1], generator)
+        return transforms.apply(clips, changes, self.channel_names)
 
     def _report(
         self, meter: "_Meter", scalars: Any, num_steps: int, last_step: int, step: "_Step", scaler: torch.amp.GradScaler
@@ -257,17 +288,6 @@ class Trainer:
         )
 
 
-def _check_memory(network: ModelConfig) -> None:
-    """Raise AttenGaitError where a network is larger than the memory, before any of it is taken."""
-    num_bytes = 4 * sum(math.prod(shape) for shape in shapes_of(network).values())
-    available = available_memory_bytes()
-    if available is not None and num_bytes > available:
-        raise AttenGaitError(
-            f"the network has {num_bytes / 1e9:,.1f} GB of weights, more than the {available / 1e9:,.1f} GB of memory "
-            "that are left: choose a smaller size, num_classes or blocks_per_stage"
-        )
-
-
 def loss_terms(
     model: AttenGait,
     embeddings: Tensor,
@@ -275,19 +295,23 @@ def loss_terms(
     labels: Tensor,
     targets: Tensor,
     settings: OptimiserSettings,
+    margins: AdaptiveMargins | None = None,
 ) -> dict[str, Tensor]:
     """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
 
-    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N] on the CPU, targets [N, K].
+    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N] on the CPU, targets [N, K]. The margins, if any,
+    are used instead of the settings', and may grow.
     """
-    triplet = triplet_loss(
+    per_part = triplet_loss_per_part(
         embeddings.float(),
         labels,
-        margin=settings.margin,
+        margin=settings.margin if margins is None else margins.values,
         soft_margin=settings.soft_margin,
         normalised=settings.normalise_embeddings,
     )
-    terms = {"triplet": triplet, "l2": l2_penalty(model, settings.l2_penalty)}
+    if margins is not None:
+        margins.update(per_part)
+    terms = {"triplet": per_part.sum() / len(embeddings), "l2": l2_penalty(model, settings.l2_penalty)}
     if logits is not None:
         terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
     return {"total": torch.stack(list(terms.values())).sum(), **terms}

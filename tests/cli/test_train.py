@@ -151,3 +151,30 @@ def test_training_that_was_started_with_signals_ignored_hears_only_sigterm(tmp_p
     assert done.returncode == 143, done.stderr
     assert done.stderr.startswith("SIGTERM: stopped at step 2 of ")
     assert (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_the_command_reads_a_file_of_settings_and_says_what_it_begins_with(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", lengths=(18,) * 6, frame_shape=(64, 64, 3))
+    (tmp_path / "own.toml").write_text(
+        'size = "tiny"\nsubjects_per_batch = 2\nclips_per_subject = 2\nclip_frames = 16\nepochs = 1\n'
+        'epochs_without_cross_entropy = 0\nprecision = "fp32"\ndevice = "cpu"\nseed = 4\n'
+    )
+
+    def train(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "attengait", "train", str(store.path), "--config", "own.toml", *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert train("--out", "first").returncode == 0
+    tuned = train("--out", "tuned", "--init", "first", "--set", "train_subjects=001-002")
+    assert tuned.returncode == 0, tuned.stderr
+    said = tuned.stdout + tuned.stderr
+    assert "begins with the weights of first:" in said
+    assert "drawn anew: classifier.weight, classifier.bias (classifier.weight is [62, 16, 3] there" in said.replace(
+        "\n", " "
+    )
+    shown = train("--out", "shown", "--set", "seed=5", "--show-settings")
+    assert '"seed": 5' in shown.stdout
+    assert '"epochs": 1,' in shown.stdout
+    longer = train("--out", "first", "--resume", "--set", "epochs=2")
+    assert longer.returncode == 0, longer.stderr
+    assert "the run is made longer: epochs 1, now 2" in (longer.stdout + longer.stderr).replace("\n", " ")

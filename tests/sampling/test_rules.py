@@ -235,7 +235,7 @@ def test_sequences_that_are_too_short_for_a_clip_say_how_long_they_are_and_what_
     said = "at most the 0 subjects that have a sequence of at least 50 frames (there are sequences of 20 to 40 frames; "
     with pytest.raises(ParameterError) as caught:
         BatchPlan(make_sequences(), ["001", "002"], **settings)
-    assert str(caught.value).endswith(said + "choose a smaller clip_frames, or repeat_short=true)")
+    assert str(caught.value).endswith(said + "choose clip_frames=40, or repeat_short=true)")
     BatchPlan(make_sequences(), ["001", "002"], **settings, rules=ClipRules(repeat_short=True))
 
 

@@ -25,11 +25,13 @@ from attengait.training.config import (
 
 KEYS = """
 train_subjects exclude_subjects known_subjects channels subjects_per_batch clips_per_subject clip_frames train_views
-train_walks
-min_frames repeat_short frame_order balance blocks_per_stage num_classes attention_softmax attention_dropout
-spatial_reduction size epochs epochs_without_cross_entropy learning_rate warmup_epochs margin soft_margin
-normalise_embeddings cross_entropy_weight l2_penalty mixup_probability cutmix_probability device cache check_frames
-precision deterministic seed checkpoint_every_steps log_every_steps stop_after_steps
+train_walks min_frames repeat_short frame_order balance blocks_per_stage num_classes classifiers attention_softmax
+attention_dropout spatial_reduction size embedding_size epochs epochs_without_cross_entropy learning_rate
+warmup_epochs margin adaptive_margin soft_margin normalise_embeddings cross_entropy_weight label_smoothing l2_penalty
+mixup_probability cutmix_probability optimiser momentum weight_decay schedule max_gradient_norm accumulate_steps
+recompute_frames ema_decay vary_clip_frames flip_probability affine_probability affine_degrees affine_scale
+affine_shift_px erase_probability device cache check_frames precision deterministic init seed checkpoint_every_steps
+log_every_steps stop_after_steps
 """.split()  # noqa: SIM905
 OLD_RECORD = Path(__file__).parents[1] / "data" / "run-0.1.0" / "config.json"
 
@@ -42,7 +44,7 @@ def test_the_keys_of_settings_are_these() -> None:
 
 def test_each_key_belongs_to_one_group() -> None:
     config = TrainingConfig()
-    groups = [config.data, config.data.rules, config.model, config.optimiser, config.run]
+    groups = [config.data, config.data.rules, config.model, config.optimiser, config.update, config.augment, config.run]
     names = [field.name for group in groups for field in dataclasses.fields(group)]
     assert sorted(names) == sorted([*KEYS, "rules"])
 
@@ -53,12 +55,10 @@ def test_settings_recorded_by_version_0_1_0_are_read_and_are_the_same_run() -> N
     assert (config.model.size, config.run.precision, config.optimiser.learning_rate) == ("tiny", "bf16", 0.005)
     written = json.loads(json.dumps(settings_of(config)))
     assert {key: written[key] for key in recorded} == recorded
-    assert set(written) - set(recorded) == {
-        "channels",
-        "check_frames",
-        "deterministic",
-        "known_subjects",
-        "log_every_steps",
+    # What it did not know is as it was without it.
+    defaults = json.loads(json.dumps(settings_of(make_config({}))))
+    assert {key: written[key] for key in KEYS if key not in recorded} == {
+        key: defaults[key] for key in KEYS if key not in recorded
     }
     assert differences(config, make_config(written)) == []
 
@@ -69,6 +69,7 @@ def test_what_a_resumed_run_may_change_is_about_the_run() -> None:
 
 def test_options_of_the_model_reach_the_network() -> None:
     words = ["blocks_per_stage=4", "num_classes=9", "attention_softmax=false", "attention_dropout=0.5"]
+    words += ["classifiers=shared", "embedding_size=24"]
     config = make_config(parse_assignments([*words, "spatial_reduction=mean", "size=tiny"]))
     network = config.model.network(channels=2, num_subjects=7)
     assert network == ModelConfig.of_size(
@@ -76,11 +77,13 @@ def test_options_of_the_model_reach_the_network() -> None:
         channels=2,
         blocks_per_stage=4,
         num_classes=9,
+        classifiers="shared",
+        embedding_size=24,
         attention_softmax=False,
         attention_dropout=0.5,
         spatial_reduction="mean",
     )
-    assert len(dataclasses.fields(ModelOptions)) == 5  # all of them differ from their defaults here
+    assert len(dataclasses.fields(ModelOptions)) == 6  # all of them differ from their defaults here
 
 
 def test_a_network_has_a_class_for_each_training_subject_unless_told() -> None:
@@ -187,8 +190,8 @@ def test_what_does_not_fit_is_refused_in_one_sentence(word: str, part: str) -> N
         ("k", "'clips_per_subject'"),
         ("bs", "'subjects_per_batch' and 'clips_per_subject'"),
         ("batch_size", "'subjects_per_batch' and 'clips_per_subject'"),
-        ("wd", "'l2_penalty'"),
-        ("weight_decay", "'l2_penalty'"),
+        ("wd", "'l2_penalty' and 'weight_decay'"),
+        ("optimizer", "'optimiser'"),
         ("epoch", "'epochs'"),
         ("normalize_embeddings", "'normalise_embeddings'"),
     ],
