@@ -32,6 +32,7 @@ from attengait.system.documents import require_keys, seal, shortened
 from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
 from attengait.training.archive import check_archive, check_records
+from attengait.training.best import Best
 from attengait.training.config import TrainingConfig, make_config, settings_of
 from attengait.training.packing import pack, unpack
 
@@ -39,6 +40,7 @@ CHECKPOINT_NAME = "checkpoint.pt"
 RUN_FILES = (RECORD_NAME, CHECKPOINT_NAME, WEIGHTS_NAME)
 """What a run writes with `write_atomically`."""
 _STATE = ("step", "model", "optimiser", "scaler")
+_OPTIONAL = ("validation",)
 _WAYS = ("fused", "foreach")
 """How an optimiser computes; what it computes is the same."""
 _MAX_DEPTH = 8
@@ -125,6 +127,7 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     record_sha256: str = "",
+    validation: Best | None = None,
 ) -> None:
     """Write the state after `step` steps of the run whose record has the digest `record_sha256` (empty: of none).
 
@@ -134,6 +137,8 @@ def save_checkpoint(
     save_weights(model, run / WEIGHTS_NAME, record_sha256=record_sha256 or None)
     state = {"step": step, "model": dict(model.state_dict()), "optimiser": optimiser.state_dict()}
     state |= {"scaler": scaler.state_dict(), "record_sha256": record_sha256}
+    if validation is not None and validation.last_step:
+        state["validation"] = validation.state_dict()
     packed = pack({**state, "crc32c": _checksums(state)})
     write_atomically(run / CHECKPOINT_NAME, partial(_save, packed))
 
@@ -152,8 +157,9 @@ def load_checkpoint(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     record_sha256: str = "",
+    validation: Best | None = None,
 ) -> int:
-    """Restore a run's state in place and return the number of steps done.
+    """Restore a run's state in place and return the number of steps done. `validation` is what validations found.
 
     Raises AttenGaitError where the checkpoint is missing, damaged, of another run than the record with the digest
     `record_sha256` (empty: not compared), or does not fit the model (naming the first tensor and both shapes).
@@ -165,6 +171,11 @@ def load_checkpoint(
     if record_sha256 and state.get("record_sha256"):
         check_bound(path, state["record_sha256"], run, record_sha256)
     fit_weights(model, state["model"], path)
+    if validation is not None and "validation" in state:
+        try:
+            validation.load_state_dict(state["validation"])
+        except ValueError as error:
+            raise AttenGaitError(f"{path} is damaged: {error}") from None
     try:
         _check_optimiser(optimiser, state["optimiser"])
         optimiser.load_state_dict(_computed_as(optimiser, state["optimiser"]))
@@ -188,7 +199,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         if is_packed:
             state = unpack(state)
         is_checked = is_packed or "crc32c" in state or "record_sha256" in state
-        require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE)
+        require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE, _OPTIONAL)
         if is_checked:
             expected = state.pop("crc32c")
             tensors, others = _parts(state)

@@ -46,8 +46,11 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "model": ("size",),
     "p": ("subjects_per_batch",),
     "steps": ("epochs", "stop_after_steps"),
+    "patience": ("early_stopping_validations",),
+    "profile": ("profile_steps",),
     "subjects": ("train_subjects",),
     "t": ("clip_frames",),
+    "val_subjects": ("validation_subjects",),
     "views": ("train_views",),
     "walks": ("train_walks",),
     "warmup": ("warmup_epochs",),
@@ -66,6 +69,9 @@ class DataSettings:
     empty: all of the store. All others are test subjects."""
     exclude_subjects: tuple[str, ...] = ()
     """Subjects that are neither trained on nor test subjects."""
+    validation_subjects: tuple[str, ...] = ()
+    """Training subjects that are held out: a validation recognises them, and they are neither trained on nor test
+    subjects. Written as train_subjects, or a share such as 10%."""
     known_subjects: tuple[str, ...] = ()
     """What all subjects of the store must fit, written as in train_subjects; empty: any names. A preset of a data set
     has it, as its train_subjects would mean other people in another data set."""
@@ -180,12 +186,27 @@ class RunSettings:
     """Steps between two values in TensorBoard; those of the first and the last step are always written."""
     stop_after_steps: int = 0
     """Stop at this step with a checkpoint, as an interruption would; 0: run to the end."""
+    validate_every_steps: int = 0
+    """Steps between two validations on validation_subjects, and one at the end of the run; 0: none."""
+    early_stopping_validations: int = 0
+    """End the run after so many validations in a row without a better rank-1; 0: never."""
+    keep_checkpoints: int = 1
+    """Checkpoints that are kept: the newest, and so many older ones that there are as many as this."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """What else hears the values of a run beside metrics.jsonl and train.log: tensorboard, and the names in the entry
+    point group attengait.loggers."""
+    profile_steps: int = 0
+    """Steps that torch's profiler records, after a few that it does not, into profile.json.gz; 0: none."""
 
     def __post_init__(self) -> None:
         check_name(CACHES, self.cache, "cache")
         check_name(PRECISIONS, self.precision, "precision")
         _require_at_least(self, 0, "seed", "stop_after_steps")
-        _require_at_least(self, 1, "checkpoint_every_steps", "log_every_steps")
+        _require_at_least(self, 0, "validate_every_steps", "early_stopping_validations", "profile_steps")
+        _require_at_least(self, 1, "checkpoint_every_steps", "log_every_steps", "keep_checkpoints")
+        needed = "0 where validate_every_steps is 0"
+        is_accepted = self.validate_every_steps > 0 or not self.early_stopping_validations
+        require(is_accepted, "early_stopping_validations", self.early_stopping_validations, needed)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -196,6 +217,11 @@ class TrainingConfig:
     model: ModelSettings = field(default_factory=ModelSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        is_accepted = bool(self.data.validation_subjects) or not self.run.validate_every_steps
+        needed = "some of the training subjects where validate_every_steps is set, by name or as a share such as 10%"
+        require(is_accepted, "validation_subjects", ",".join(self.data.validation_subjects), needed)
 
     def to_json(self) -> str:
         """The settings as a JSON object, by their flat keys."""

@@ -24,12 +24,13 @@ from attengait.training.config import (
 )
 
 KEYS = """
-train_subjects exclude_subjects known_subjects channels subjects_per_batch clips_per_subject clip_frames train_views
+train_subjects exclude_subjects validation_subjects known_subjects channels subjects_per_batch clips_per_subject clip_frames train_views
 train_walks
 min_frames repeat_short frame_order balance blocks_per_stage num_classes attention_softmax attention_dropout
 spatial_reduction size epochs epochs_without_cross_entropy learning_rate warmup_epochs margin soft_margin
 normalise_embeddings cross_entropy_weight l2_penalty mixup_probability cutmix_probability device cache check_frames
 precision deterministic seed checkpoint_every_steps log_every_steps stop_after_steps
+validate_every_steps early_stopping_validations keep_checkpoints loggers profile_steps
 """.split()  # noqa: SIM905
 OLD_RECORD = Path(__file__).parents[1] / "data" / "run-0.1.0" / "config.json"
 
@@ -57,8 +58,14 @@ def test_settings_recorded_by_version_0_1_0_are_read_and_are_the_same_run() -> N
         "channels",
         "check_frames",
         "deterministic",
+        "early_stopping_validations",
+        "keep_checkpoints",
         "known_subjects",
         "log_every_steps",
+        "loggers",
+        "profile_steps",
+        "validate_every_steps",
+        "validation_subjects",
     }
     assert differences(config, make_config(written)) == []
 
@@ -168,6 +175,11 @@ def test_settings_survive_a_round_trip() -> None:
         ("frame_order=random", "consecutive, subset, shuffled"),
         ("balance=subjects", "none, walks, views"),
         ("repeat_short=yes", "true or false"),
+        ("validate_every_steps=-1", "validate_every_steps is -1, but must be at least 0"),
+        ("validate_every_steps=5", "validation_subjects is '', but must be some of the training subjects"),
+        ("early_stopping_validations=2", "must be 0 where validate_every_steps is 0"),
+        ("keep_checkpoints=0", "keep_checkpoints is 0, but must be at least 1"),
+        ("profile_steps=-1", "profile_steps is -1, but must be at least 0"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(word: str, part: str) -> None:
@@ -190,6 +202,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(word: str, part: str) -> N
         ("wd", "'l2_penalty'"),
         ("weight_decay", "'l2_penalty'"),
         ("epoch", "'epochs'"),
+        ("patience", "'early_stopping_validations'"),
         ("normalize_embeddings", "'normalise_embeddings'"),
     ],
 )
