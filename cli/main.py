@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from attengait import __version__
-from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
+from attengait.cli import benchmark, convert, data, demo, doctor, recognise, runs, train
 from attengait.cli.last_net import explain
 from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
 from attengait.cli.progress import show_log
@@ -58,6 +58,7 @@ app.command("info")(data.info)
 app.command("verify")(data.verify)
 app.command("show")(data.show)
 app.command("train")(train.train)
+app.command("runs")(runs.runs)
 app.command("evaluate")(recognise.evaluate)
 app.command("embed")(recognise.embed)
 app.command("demo")(demo.demo)

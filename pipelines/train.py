@@ -98,8 +98,8 @@ def choose_settings(
     chosen = settings_of(TrainingConfig())
     before = settings_of(read_record(run).config) if resume else {}
     if resume and preset is None:
-        # Where the former command was to stop says nothing about this one.
-        chosen = before | {"stop_after_steps": 0}
+        # Where the former command was to stop, and what it was to record, says nothing about this one.
+        chosen = before | {"stop_after_steps": 0, "profile_steps": 0}
     if preset is not None:
         chosen |= load_preset(preset)
     if "train_subjects" in settings:

@@ -134,7 +134,7 @@ def test_held_out_subjects_are_neither_trained_on_nor_tested_and_the_record_name
     assert set(attengait.embed(tmp_path / "run", store, device="cpu").subjects.tolist()) == {"007"}
     everybody = config(stop_after_steps=1, train_subjects=[], validation_subjects=["6-7"])
     train_run(store, tmp_path / "all", everybody)
-    with pytest.raises(AttenGaitError, match="all 7 subjects of .* belong to the training set"):
+    with pytest.raises(AttenGaitError, match=r"all 7 subjects of .* belong to the training set"):
         attengait.embed(tmp_path / "all", store, device="cpu")
 
 
@@ -260,5 +260,5 @@ def test_damaged_figures_of_a_checkpoint_are_refused(damage: dict[str, Any]) -> 
     good = best.state_dict()
     Best().load_state_dict(good)
     for bad in (good | damage, {}, None):
-        with pytest.raises(ValueError, match="validation|rank1|it has no|unknown"):
+        with pytest.raises(ValueError, match=r"validation|rank1|it has no|unknown"):
             Best().load_state_dict(bad)
