@@ -103,6 +103,8 @@ def _run() -> None:
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # Torch's profiler would say on the screen that it starts and stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     # Before any library has threads, each of which would keep the heap that it began with.
     keep_freed_memory()
     limit_waiting()

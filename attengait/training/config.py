@@ -183,7 +183,7 @@ class RunSettings:
     checkpoint_every_steps: int = 500
     """Steps between checkpoints; one is always written at the end and when interrupted."""
     log_every_steps: int = 10
-    """Steps between two values in TensorBoard; those of the first and the last step are always written."""
+    """Steps between two lines of values; those of the first and the last step are always written."""
     stop_after_steps: int = 0
     """Stop at this step with a checkpoint, as an interruption would; 0: run to the end."""
     validate_every_steps: int = 0

@@ -255,6 +255,26 @@ def test_skipped_steps_of_half_precision_are_logged_as_such_and_no_norm_is_nan(
     assert "nan" not in (tmp_path / "run" / "train.log").read_text()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_on_a_gpu_a_watched_run_is_the_same_and_says_what_memory_it_takes(
+    store: Path, tmp_path: Path, precision: str
+) -> None:
+    settings = {"device": "cuda", "precision": precision, "deterministic": True, "validation_subjects": ["003-004"]}
+    watched = {"validate_every_steps": 1, "profile_steps": 2, "keep_checkpoints": 2}
+    train_run(store, tmp_path / "plain", config(**settings))
+    train_run(store, tmp_path / "watched", config(**settings, **watched))
+    one, other = ((tmp_path / run / "model.safetensors").read_bytes() for run in ("plain", "watched"))
+    assert one == other
+    lines = read_metrics(tmp_path / "watched")
+    trained = [line for line in lines if "train/total" in line]
+    assert all(line["memory/gpu_peak_bytes"] >= line["memory/gpu_bytes"] > 0 for line in trained)
+    assert len([line for line in lines if "validation/rank1" in line]) == len(trained)
+    assert all((line.get("train/loss_scale", 0) > 0) == (precision == "fp16") for line in trained)
+    assert (tmp_path / "watched" / "profile.json.gz").exists()
+    assert read_environment(tmp_path / "watched")["starts"][0]["device"]["gpu"]
+
+
 def test_without_half_precision_there_is_no_scale(store: Path, tmp_path: Path) -> None:
     train_run(store, tmp_path / "run", config(stop_after_steps=1))
     assert not {"train/loss_scale", "train/skipped_steps"} & set(read_metrics(tmp_path / "run")[0])
