@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from attengait import __version__
-from attengait.cli import benchmark, convert, data, demo, doctor, recognise, train
+from attengait.cli import benchmark, convert, data, demo, doctor, recognise, runs, train
 from attengait.cli.last_net import explain
 from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
 from attengait.cli.progress import show_log
@@ -58,6 +58,7 @@ app.command("info")(data.info)
 app.command("verify")(data.verify)
 app.command("show")(data.show)
 app.command("train")(train.train)
+app.command("runs")(runs.runs)
 app.command("evaluate")(recognise.evaluate)
 app.command("compare")(recognise.compare)
 app.command("embed")(recognise.embed)
@@ -103,6 +104,8 @@ def _run() -> None:
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # Torch's profiler would say on the screen that it starts and stops.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     # Before any library has threads, each of which would keep the heap that it began with.
     keep_freed_memory()
     limit_waiting()

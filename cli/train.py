@@ -30,7 +30,7 @@ def train(
             "begins with its store's: casia-b:001.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run: settings, checkpoints, weights, TensorBoard scalars.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: settings, checkpoints, weights, logs.")],
     preset: Annotated[
         str | None, typer.Option(help="Settings to start from: demo, casia-b, grew or oumvlp.", show_default="none")
     ] = None,
@@ -68,6 +68,15 @@ def train(
             show_default="auto",
         ),
     ] = None,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Leave a trace of N steps by torch's profiler in the run's folder, for Perfetto. The same as "
+            "--set profile_steps=N",
+            show_default="0",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT from its checkpoint.")] = False,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
@@ -82,7 +91,8 @@ def train(
     from attengait.training.config import parse_assignments
 
     settings = parse_assignments(assignments or [])
-    settings |= {key: value for key, value in (("cache", cache), ("init", init)) if value is not None}
+    own = {"cache": cache, "init": init, "profile_steps": profile}
+    settings |= {key: value for key, value in own.items() if value is not None}
     config = choose_settings(
         out, preset=preset, settings=settings, partition=partition, resume=resume, config_file=config_file
     )
@@ -93,6 +103,8 @@ def train(
         stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"
     )
     rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
+    if result.is_stopped_early:
+        rest = " (stopped early: validations did not become better; the best weights are in the folder best)"
     say(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 

@@ -58,7 +58,8 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
     record, available = read_record(run), subjects_of(store)
     prefix = _prefix_in(run, record, store)
     data = record.config.data
-    specs = [*(data.train_subjects or record.subjects), *data.exclude_subjects]
+    # Those held out for validation have chosen the best weights.
+    specs = [*(data.train_subjects or record.subjects), *data.validation_subjects, *data.exclude_subjects]
     # A part of the training set may have nobody in this store, which is no mistake here.
     known = subjects_among(specs, [(prefix or "") + name for name in available])
     seen = {name for name in available if (prefix or "") + name in known}

@@ -13,11 +13,14 @@ from attengait.model.run_folder import RECORD_NAME
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
+from attengait.pipelines.validate import open_validator
+from attengait.report.contact_sheet import draw_clips
+from attengait.sampling.holding_out import held_out_subjects
 from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.sampling.selection import parse_subjects, some_of, subjects_among
 from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
-from attengait.store.joined import JoinedStores, join_stores
+from attengait.store.joined import JoinedStores, join_stores, store_name
 from attengait.store.opening import AnyStore
 from attengait.system.files import lock, remove_leftovers
 from attengait.system.progress import SILENT, Progress
@@ -26,6 +29,7 @@ from attengait.training.checkpoint import EPOCHS, RUN_FILES, RunRecord, read_rec
 from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
 from attengait.training.config_file import read_settings
 from attengait.training.partition import read_partition, with_partition
+from attengait.training.summary import summarise, summary_lines
 from attengait.training.trainer import Trainer, TrainingResult
 
 _log = logging.getLogger(__name__)
@@ -49,7 +53,7 @@ def train(
 
     Args:
         stores: a store or a list of stores: paths, URLs, open stores, or what `attengait.preprocess` returned.
-        out: the folder of the run, which is made: settings, checkpoints, weights, TensorBoard scalars.
+        out: the folder of the run, which is made: settings, checkpoints, weights, and the values of the steps.
         preset: settings to start from: demo, casia-b, grew or oumvlp.
         settings: changes on top of these, such as {"epochs": 10, "train_subjects": ("001-074",)}. They are listed by
             `attengait train --show-settings`.
@@ -97,8 +101,8 @@ def choose_settings(
     chosen = settings_of(TrainingConfig())
     before = settings_of(read_record(run).config) if resume else {}
     if resume and preset is None:
-        # Where the former command was to stop says nothing about this one.
-        chosen = before | {"stop_after_steps": 0}
+        # Where the former command was to stop, and what it was to record, says nothing about this one.
+        chosen = before | {"stop_after_steps": 0, "profile_steps": 0}
     if preset is not None:
         chosen |= load_preset(preset)
     if "train_subjects" in settings:
@@ -135,6 +139,9 @@ def train_run(
     parts = store.stores if isinstance(store, JoinedStores) else [store]
     if partition is not None:
         config = _with_partition(config, partition, store)
+    held_out = choose_subjects(store, config)[1]
+    # By name, so that the record says who they are.
+    config = make_config(settings_of(config) | {"validation_subjects": tuple(held_out)})
     plan = batch_plan(store, config)
     names = channel_names(parts[0].attributes, store.frame_shape[2])
     channels = select_channels(names, config.data.channels)
@@ -167,6 +174,26 @@ def train_run(
             raise AttenGaitError(
                 f"{run} already holds a training run: continue it with --resume or choose another --out"
             )
+        stop = stop or StopRequest()
+        validator = open_validator(
+            store, config, channels, device=device, precision=precision, progress=progress, stop=stop
+        )
+        input_channels = tuple(names[i] for i in channels) if config.data.channels else ()
+        about = summarise(
+            config,
+            config.model.network(
+                channels=len(channels), num_subjects=len(plan.subjects), input_channels=input_channels
+            ),
+            plan,
+            store.sequences,
+            device=device,
+            precision=precision,
+            stores=[store_name(part.location) for part in parts],
+            fingerprint=record.store,
+            protocol=None if validator is None else validator.protocol,
+        )
+        for line in summary_lines(about):
+            _log.info("%s", line)
         with store.reader(check_frames=config.run.check_frames) as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
@@ -192,13 +219,21 @@ def train_run(
                 plan=plan,
                 channels=len(channels),
                 channel_names=tuple(names[i] for i in channels),
-                input_channels=tuple(names[i] for i in channels) if config.data.channels else (),
+                input_channels=input_channels,
                 record_sha256=record.sha256,
                 earlier_sha256=tuple(entry["sha256"] for entry in record.earlier),
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,
-                stop=stop or StopRequest(),
+                stop=stop,
+                about=about,
+                validate=validator,
+                draw=lambda batch: draw_clips(
+                    batch.clips.cpu().numpy(),
+                    [store.sequences.name(int(index)) for index in batch.sequences],
+                    channels=[names[i] for i in channels],
+                    attributes=parts[0].attributes,
+                ),
             )
             return trainer.train(resume=resume)
 
@@ -218,20 +253,28 @@ def open_stores(where: AnyStore | Sequence[AnyStore]) -> Store | JoinedStores:
 
 def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan:
     """Return the plan of a run's batches over a store, or several."""
-    data, available = config.data, subjects_of(store)
-    _check_names(store, config, available)
-    excluded = _excluded(data, available)
-    chosen = parse_subjects(data.train_subjects, available, what="train_subjects")
-    subjects = [name for name in chosen if name not in excluded]
+    data = config.data
     return BatchPlan(
         store.sequences,
-        subjects,
+        choose_subjects(store, config)[0],
         subjects_per_batch=data.subjects_per_batch,
         clips_per_subject=data.clips_per_subject,
         clip_frames=data.clip_frames,
         seed=config.run.seed,
         rules=data.rules,
     )
+
+
+def choose_subjects(store: Store | JoinedStores, config: TrainingConfig) -> tuple[list[str], list[str]]:
+    """The subjects that are trained on, and the training subjects that are held out for validation."""
+    data, available = config.data, subjects_of(store)
+    _check_names(store, config, available)
+    excluded = _excluded(data, available)
+    chosen = parse_subjects(data.train_subjects, available, what="train_subjects")
+    subjects = [name for name in chosen if name not in excluded]
+    held_out = held_out_subjects(data.validation_subjects, subjects, available, excluded)
+    kept_back = set(held_out)
+    return [name for name in subjects if name not in kept_back], held_out
 
 
 def _with_partition(config: TrainingConfig, path: str | Path, store: Store | JoinedStores) -> TrainingConfig:

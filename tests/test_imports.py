@@ -193,6 +193,7 @@ def test_loading_torch_would_be_seen():
         "attengait.evaluation",
         "attengait.export.pickles",
         "attengait.preprocessing.run",
+        "attengait.training.run_list",
     ],
 )
 def test_the_light_parts_load_no_torch(module: str):

@@ -45,6 +45,16 @@ def triplet_loss_per_part(
 
     Every anchor pairs every positive, itself included, with every negative.
     """
+    return triplets_per_part(embeddings, labels, margin=margin, normalised=normalised, soft_margin=soft_margin)[0]
+
+
+def triplets_per_part(
+    embeddings: Tensor, labels: Tensor, *, margin: float | Tensor, normalised: bool, soft_margin: bool
+) -> tuple[Tensor, Tensor]:
+    """[P] as `triplet_loss_per_part`, and the share of the triplets of all parts whose term is above zero.
+
+    The loss is a mean over these only. So it says little about how many there are left to learn from. The share does.
+    """
     # Autocast leaves float32 operands of these operations alone.
     x = embeddings.float().transpose(0, 1).contiguous()  # [P, N, D]
     if normalised:
@@ -58,7 +68,10 @@ def triplet_loss_per_part(
     margin = margin[:, None, None] if isinstance(margin, Tensor) else margin
     terms = functional.softplus(excess) if soft_margin else functional.relu(margin + excess)
     terms = terms.masked_fill(same[anchor], 0)
-    return terms.sum((1, 2)) / (terms > 0).sum((1, 2)).clamp(min=1)
+    num_active = (terms > 0).sum((1, 2))  # [P]
+    num_triplets = len(x) * (~same[anchor]).sum()
+    share = num_active.sum() / num_triplets.clamp(min=1)
+    return terms.sum((1, 2)) / num_active.clamp(min=1), share
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

@@ -18,7 +18,19 @@ from attengait.system.documents import SEAL, is_intact, read_document, sha256_of
 
 RECORD_NAME = "config.json"
 RUNTIME_SETTINGS = frozenset(
-    {"cache", "check_frames", "checkpoint_every_steps", "device", "log_every_steps", "stop_after_steps"}
+    {
+        "cache",
+        "check_frames",
+        "checkpoint_every_steps",
+        "device",
+        "early_stopping_validations",
+        "keep_checkpoints",
+        "log_every_steps",
+        "loggers",
+        "profile_steps",
+        "stop_after_steps",
+        "validate_every_steps",
+    }
 )
 """Settings that a resumed run may change: they say where and how long it runs, not what is computed."""
 _MAX_RECORD_BYTES = 64 << 20

@@ -4,10 +4,11 @@ Flow in the encodings uv and uvm is drawn in the colours of the Middlebury wheel
 row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -48,14 +49,14 @@ def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_fram
     for name, value in (("rows", num_rows), ("frames", num_frames)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, but must be at least 1")
-    visible = _painter(store)
+    visible = _painter(channel_names(store.attributes, store.frame_shape[2]), store.attributes, str(store.location))
     out = Path(out)
     rows = []
     for i in _spread(len(store.sequences), num_rows):
         frames = _spread(int(store.sequences.length[i]), num_frames)
         rows.append(SheetRow(sequence=i, name=store.sequences.name(i), frames=frames))
     indices = [row.sequence for row in rows]
-    row_width = max([num_frames * (store.frame_shape[1] * _SCALE + _GAP_PX), *(9 * len(row.name) for row in rows)])
+    row_width = _row_width(num_frames, store.frame_shape[1], [row.name for row in rows])
     with store.reader() as reader:
         clips = reader.read_clips(store.sequences.start[indices], store.sequences.length[indices])
         images = [_draw(visible(clip[row.frames]), row.name, row_width) for clip, row in zip(clips, rows, strict=True)]
@@ -65,32 +66,61 @@ def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_fram
     return rows
 
 
+def draw_clips(
+    clips: NDArray[np.uint8],
+    names: Sequence[str],
+    *,
+    channels: Sequence[str],
+    attributes: Mapping[str, Any],
+    num_rows: int = 12,
+    num_frames: int = 10,
+) -> NDArray[np.uint8]:
+    """Draw some clips of a batch as `contact_sheet` does: uint8 [height, width, 3] in red, green, blue.
+
+    Args:
+        clips: uint8 [N, T, H, W, C].
+        names: of their sequences, N.
+        channels: names of the channels, C.
+        attributes: those of the store, which say how the images are encoded.
+        num_rows: most clips that are drawn.
+        num_frames: most images that are drawn of each.
+
+    Raises AttenGaitError for images that cannot be shown.
+    """
+    visible = _painter(channels, attributes, "the batch")
+    rows, frames = _spread(len(clips), num_rows), _spread(clips.shape[1], num_frames)
+    width = _row_width(len(frames), clips.shape[3], names)
+    images = [_draw(visible(np.ascontiguousarray(clips[row][frames])), names[row], width) for row in rows]
+    return np.ascontiguousarray(np.concatenate(images)[..., ::-1])
+
+
+def _row_width(num_frames: int, frame_width: int, names: Sequence[str]) -> int:
+    """Of rows with so many images, or with these names below."""
+    return max([num_frames * (frame_width * _SCALE + _GAP_PX), *(9 * len(name) for name in names)])
+
+
 def _spread(length: int, count: int) -> list[int]:
     """At most `count` of the indices below `length`, from the first to the last."""
     return [int(i) for i in np.linspace(0, length - 1, min(count, length)).round()]
 
 
-def _painter(store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
-    """A function from images [n, H, W, C] of a store to colours, uint8 [n, H, W, 3] in the order red, green, blue."""
-    return _painter_of(channel_names(store.attributes, store.frame_shape[2]), store)
-
-
-def _painter_of(names: Sequence[str], store: Store) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+def _painter(
+    names: Sequence[str], attributes: Mapping[str, Any], where: str
+) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A function from images [n, H, W, C] with these channels to colours, uint8 [n, H, W, 3] in red, green, blue."""
     if names[0] == "silhouette" and len(names) > 1:
-        paint_flow = _painter_of(names[1:], store)
+        paint_flow = _painter(names[1:], attributes, where)
         # The silhouette above the flow image of the same frame.
         return lambda frames: np.concatenate(
             [np.repeat(frames[..., :1], 3, axis=-1), paint_flow(np.ascontiguousarray(frames[..., 1:]))], axis=1
         )
-    channels, steps_per_px = len(names), store.attributes.get("encoding_steps_per_px")
+    channels, steps_per_px = len(names), attributes.get("encoding_steps_per_px")
     if channels in (2, 3) and isinstance(steps_per_px, int | float) and steps_per_px > 0:
         return partial(_paint_flow, steps_per_px=steps_per_px)
     if channels in (1, 3):
         return lambda frames: np.broadcast_to(frames, (*frames.shape[:3], 3))
-    encoding = store.attributes.get("encoding")
-    raise AttenGaitError(
-        f"{store.location} has frames of {channels} channels, encoding {encoding!r}, which cannot be shown"
-    )
+    encoding = attributes.get("encoding")
+    raise AttenGaitError(f"{where} has frames of {channels} channels, encoding {encoding!r}, which cannot be shown")
 
 
 def _paint_flow(frames: NDArray[np.uint8], *, steps_per_px: float) -> NDArray[np.uint8]:

@@ -41,6 +41,7 @@ from attengait.system.files import check_regular, write_atomically
 from attengait.system.machine import available_memory_bytes
 from attengait.training.archive import check_archive, check_records
 from attengait.training.average import WeightAverage
+from attengait.training.best import Best
 from attengait.training.config import TrainingConfig, make_config, settings_of
 from attengait.training.margins import AdaptiveMargins
 from attengait.training.packing import pack, unpack
@@ -51,6 +52,7 @@ EPOCHS = ("epochs", "epochs_without_cross_entropy")
 RUN_FILES = (RECORD_NAME, CHECKPOINT_NAME, WEIGHTS_NAME)
 """What a run writes with `write_atomically`."""
 _STATE = ("step", "model", "optimiser", "scaler")
+_OPTIONAL = ("extra", "validation")
 _SCALARS = ("step", "weight_norm", "adam_norm", "trust_ratio")
 """What optimisers keep one number of for each parameter; all else has the parameter's shape."""
 _WAYS = ("fused", "foreach")
@@ -150,6 +152,7 @@ def save_checkpoint(
     average: WeightAverage | None = None,
     margins: AdaptiveMargins | None = None,
     record_sha256: str = "",
+    validation: Best | None = None,
 ) -> None:
     """Write the state after `step` steps of the run whose record has the digest `record_sha256` (empty: of none).
 
@@ -163,6 +166,8 @@ def save_checkpoint(
     state |= {"scaler": scaler.state_dict(), "record_sha256": record_sha256}
     if extra := _extra(average, margins):
         state["extra"] = extra
+    if validation is not None and validation.last_step:
+        state["validation"] = validation.state_dict()
     packed = pack({**state, "crc32c": _checksums(state)})
     write_atomically(run / CHECKPOINT_NAME, partial(_save, packed))
 
@@ -184,8 +189,9 @@ def load_checkpoint(
     margins: AdaptiveMargins | None = None,
     record_sha256: str = "",
     earlier_sha256: Collection[str] = (),
+    validation: Best | None = None,
 ) -> int:
-    """Restore a run's state in place and return the number of steps done.
+    """Restore a run's state in place and return the number of steps done. `validation` is what validations found.
 
     Raises AttenGaitError where the checkpoint is missing, damaged, of another run than the record with the digest
     `record_sha256` (empty: not compared) or one of `earlier_sha256`, or does not fit the model (naming the first tensor
@@ -198,6 +204,11 @@ def load_checkpoint(
     if record_sha256 and state.get("record_sha256"):
         check_bound(path, state["record_sha256"], run, (record_sha256, *earlier_sha256))
     fit_weights(model, state["model"], path)
+    if validation is not None and "validation" in state:
+        try:
+            validation.load_state_dict(state["validation"])
+        except ValueError as error:
+            raise AttenGaitError(f"{path} is damaged: {error}") from None
     try:
         _check_optimiser(optimiser, state["optimiser"])
         optimiser.load_state_dict(_computed_as(optimiser, state["optimiser"]))
@@ -242,7 +253,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         if is_packed:
             state = unpack(state)
         is_checked = is_packed or "crc32c" in state or "record_sha256" in state
-        require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE, ("extra",))
+        require_keys(state, (*_STATE, "record_sha256", "crc32c") if is_checked else _STATE, _OPTIONAL)
         if is_checked:
             expected = state.pop("crc32c")
             tensors, others = _parts(state)

@@ -19,7 +19,7 @@ from attengait.model.config import MAX_WIDTH, SIZES, ModelConfig, ModelOptions
 from attengait.model.run_folder import RUNTIME_SETTINGS
 from attengait.sampling.rules import ClipRules
 from attengait.system.lookup import check_name
-from attengait.training.settings import AugmentSettings, UpdateSettings
+from attengait.training.settings import ALIASES, AugmentSettings, UpdateSettings
 
 Group = TypeVar("Group")
 
@@ -31,42 +31,6 @@ MIN_FRAMES = 16
 _MAX_NUMBER = 2**64
 """Of whole numbers: what the libraries that get a setting can hold. Each setting has its own bounds beside this one."""
 
-ALIASES: dict[str, tuple[str, ...]] = {
-    "accumulation_steps": ("accumulate_steps",),
-    "amp": ("precision",),
-    "batch": ("subjects_per_batch", "clips_per_subject"),
-    "batch_size": ("subjects_per_batch", "clips_per_subject"),
-    "bs": ("subjects_per_batch", "clips_per_subject"),
-    "classes": ("num_classes",),
-    "clip_grad_norm": ("max_gradient_norm",),
-    "cutmix": ("cutmix_probability",),
-    "depth": ("blocks_per_stage",),
-    "dropout": ("attention_dropout",),
-    "ema": ("ema_decay",),
-    "flip": ("flip_probability",),
-    "frames": ("clip_frames",),
-    "gpu": ("device",),
-    "grad_clip": ("max_gradient_norm",),
-    "gradient_accumulation": ("accumulate_steps",),
-    "k": ("clips_per_subject",),
-    "l2": ("l2_penalty",),
-    "lr": ("learning_rate",),
-    "mixup": ("mixup_probability",),
-    "max_grad_norm": ("max_gradient_norm",),
-    "model": ("size",),
-    "optim": ("optimiser",),
-    "optimizer": ("optimiser",),
-    "p": ("subjects_per_batch",),
-    "steps": ("epochs", "stop_after_steps"),
-    "subjects": ("train_subjects",),
-    "t": ("clip_frames",),
-    "views": ("train_views",),
-    "walks": ("train_walks",),
-    "warmup": ("warmup_epochs",),
-    "wd": ("l2_penalty", "weight_decay"),
-}
-"""What people type and the keys that they mean. They are suggested, not accepted."""
-
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class DataSettings:
@@ -77,6 +41,9 @@ class DataSettings:
     empty: all of the store. All others are test subjects."""
     exclude_subjects: tuple[str, ...] = ()
     """Subjects that are neither trained on nor test subjects."""
+    validation_subjects: tuple[str, ...] = ()
+    """Training subjects that are held out: a validation recognises them, and they are neither trained on nor test
+    subjects. Written as train_subjects, or a share such as 10%."""
     known_subjects: tuple[str, ...] = ()
     """What all subjects of the store must fit, written as in train_subjects; empty: any names. A preset of a data set
     has it, as its train_subjects would mean other people in another data set."""
@@ -204,15 +171,30 @@ class RunSettings:
     checkpoint_every_steps: int = 500
     """Steps between checkpoints; one is always written at the end and when interrupted."""
     log_every_steps: int = 10
-    """Steps between two values in TensorBoard; those of the first and the last step are always written."""
+    """Steps between two lines of values; those of the first and the last step are always written."""
     stop_after_steps: int = 0
     """Stop at this step with a checkpoint, as an interruption would; 0: run to the end."""
+    validate_every_steps: int = 0
+    """Steps between two validations on validation_subjects, and one at the end of the run; 0: none."""
+    early_stopping_validations: int = 0
+    """End the run after so many validations in a row without a better rank-1; 0: never."""
+    keep_checkpoints: int = 1
+    """Checkpoints that are kept: the newest, and so many older ones that there are as many as this."""
+    loggers: tuple[str, ...] = ("tensorboard",)
+    """What else hears the values of a run beside metrics.jsonl and train.log: tensorboard, and the names in the entry
+    point group attengait.loggers."""
+    profile_steps: int = 0
+    """Steps that torch's profiler records, after a few that it does not, into profile.json.gz; 0: none."""
 
     def __post_init__(self) -> None:
         check_name(CACHES, self.cache, "cache")
         check_name(PRECISIONS, self.precision, "precision")
         _require_at_least(self, 0, "seed", "stop_after_steps")
-        _require_at_least(self, 1, "checkpoint_every_steps", "log_every_steps")
+        _require_at_least(self, 0, "validate_every_steps", "early_stopping_validations", "profile_steps")
+        _require_at_least(self, 1, "checkpoint_every_steps", "log_every_steps", "keep_checkpoints")
+        needed = "0 where validate_every_steps is 0"
+        is_accepted = self.validate_every_steps > 0 or not self.early_stopping_validations
+        require(is_accepted, "early_stopping_validations", self.early_stopping_validations, needed)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -232,6 +214,9 @@ class TrainingConfig:
         require(steps <= num_clips, "accumulate_steps", steps, f"at most {num_clips}, the clips of a batch")
         is_accepted = data.clip_frames > MIN_FRAMES or not self.augment.vary_clip_frames
         require(is_accepted, "clip_frames", data.clip_frames, f"more than {MIN_FRAMES} with vary_clip_frames")
+        is_accepted = bool(self.data.validation_subjects) or not self.run.validate_every_steps
+        needed = "some of the training subjects where validate_every_steps is set, by name or as a share such as 10%"
+        require(is_accepted, "validation_subjects", ",".join(self.data.validation_subjects), needed)
 
     def to_json(self) -> str:
         """The settings as a JSON object, by their flat keys."""

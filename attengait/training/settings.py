@@ -1,7 +1,7 @@
 """Two groups of a run's settings: how weights are updated, and how the images of clips are changed.
 
 They are part of `attengait.training.config.TrainingConfig`, and their fields are flat keys there as all others are.
-Every default is the published recipe.
+Every default is the published recipe. Here are also the other names by which settings are looked for.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,44 @@ from attengait.system.lookup import check_name
 
 OPTIMISERS = ("adam", "amsgrad", "adamw", "sgd", "lamb")
 SCHEDULES = ("cosine", "constant")
+ALIASES: dict[str, tuple[str, ...]] = {
+    "accumulation_steps": ("accumulate_steps",),
+    "amp": ("precision",),
+    "batch": ("subjects_per_batch", "clips_per_subject"),
+    "batch_size": ("subjects_per_batch", "clips_per_subject"),
+    "bs": ("subjects_per_batch", "clips_per_subject"),
+    "classes": ("num_classes",),
+    "clip_grad_norm": ("max_gradient_norm",),
+    "cutmix": ("cutmix_probability",),
+    "depth": ("blocks_per_stage",),
+    "dropout": ("attention_dropout",),
+    "ema": ("ema_decay",),
+    "flip": ("flip_probability",),
+    "frames": ("clip_frames",),
+    "gpu": ("device",),
+    "grad_clip": ("max_gradient_norm",),
+    "gradient_accumulation": ("accumulate_steps",),
+    "k": ("clips_per_subject",),
+    "l2": ("l2_penalty",),
+    "lr": ("learning_rate",),
+    "mixup": ("mixup_probability",),
+    "max_grad_norm": ("max_gradient_norm",),
+    "model": ("size",),
+    "optim": ("optimiser",),
+    "optimizer": ("optimiser",),
+    "p": ("subjects_per_batch",),
+    "steps": ("epochs", "stop_after_steps"),
+    "patience": ("early_stopping_validations",),
+    "profile": ("profile_steps",),
+    "subjects": ("train_subjects",),
+    "t": ("clip_frames",),
+    "val_subjects": ("validation_subjects",),
+    "views": ("train_views",),
+    "walks": ("train_walks",),
+    "warmup": ("warmup_epochs",),
+    "wd": ("l2_penalty", "weight_decay"),
+}
+"""What people type and the keys that they mean. They are suggested, not accepted."""
 _DECOUPLED = ("adamw", "lamb")
 """Optimisers that take weight_decay."""
 

@@ -1,4 +1,4 @@
-"""The training loop: any iterable of batches in, checkpoints and TensorBoard scalars out.
+"""The training loop: any iterable of batches in, checkpoints and values for loggers out.
 
 One step: clips and labels -> augmentation -> embeddings [N, 62, D] and logits [N, 62, K] -> triplet + cross entropy +
 L2 penalty -> optimiser. Everything random in a step is seeded by (seed, step), so that a resumed run continues with the
@@ -8,8 +8,8 @@ very same numbers as an undisturbed one.
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from torch.nn import functional
 
 from attengait.errors import AttenGaitError
 from attengait.model.loading import check_memory
-from attengait.model.losses import cross_entropy, l2_penalty, send, smoothed, triplet_loss_per_part
+from attengait.model.losses import cross_entropy, l2_penalty, send, smoothed, triplets_per_part
 from attengait.model.net import PARTS, AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
-from attengait.system.progress import SILENT, Progress, duration
+from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training import transforms
 from attengait.training.augment import augment
@@ -37,6 +37,8 @@ from attengait.training.margins import AdaptiveMargins
 from attengait.training.micro_batches import MicroBatches
 from attengait.training.optimisers import clip, make_optimiser
 from attengait.training.schedule import learning_rate
+from attengait.training.step_report import LOSS_SCALE, Meter, Step
+from attengait.training.watching import Draw, Validate, Watch
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
 """(first step, number of steps) -> the batches of those steps, in order."""
@@ -46,31 +48,6 @@ _OWN_DRAWS = 0x5DEECE66D
 """Makes another seed of a step's seed."""
 STEPS_UNREAD = {"cpu": 0, "cuda": 1}
 """So many steps may be begun after one whose losses were not read yet, so that a GPU never waits for Python."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """How a run does, after each step."""
-
-    step: int
-    """Steps done."""
-    num_steps: int
-    learning_rate: float
-    losses: dict[str, float]
-    """total, triplet, cross_entropy (absent in the epochs without), l2 and the gradient_norm, of this step."""
-    clips_per_second: float
-    """Over the last 20 steps."""
-    data_wait_share: float
-    """Share of that time spent waiting for the next batch."""
-    remaining_seconds: float
-
-    def __str__(self) -> str:
-        shown = ("total", "triplet", "cross_entropy", "l2")
-        losses = "  ".join(f"{name} {self.losses[name]:.3f}" for name in shown if name in self.losses)
-        return (
-            f"{losses}  {self.clips_per_second:.1f} clips/s  waiting for data {self.data_wait_share:.0%}  "
-            f"{duration(self.remaining_seconds)} left"
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +67,8 @@ class TrainingResult:
     num_steps: int
     interrupted_by: int | None
     """The signal that stopped it, if any."""
+    is_stopped_early: bool = False
+    """Whether validations did not become better any more."""
 
     def __fspath__(self) -> str:
         return str(self.run)
@@ -117,6 +96,14 @@ class Trainer:
     progress: Progress = SILENT
     stop: StopRequest = field(default_factory=StopRequest)
     """Looked at between two steps: a run that is asked to stop leaves a checkpoint and ends."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """The summary of the run, for its loggers."""
+    validate: Validate | None = None
+    """Recognises the held-out subjects, if the settings say so."""
+    draw: Draw | None = None
+    """Draws the first batch."""
+    is_watched: bool = True
+    """Whether this process logs, validates and keeps checkpoints: one of those that train a run."""
 
     def train(self, *, resume: bool = False) -> TrainingResult:
         """Train from the start, or from the run's checkpoint, to the end, a stop setting or a request to stop.
@@ -151,32 +138,40 @@ class Trainer:
         model.recompute_frames = config.update.recompute_frames
         optimiser = make_optimiser(config.update, model.parameters())
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
+        watch = self._watch(num_steps, device)
         average = WeightAverage(model, config.update.ema_decay) if config.update.ema_decay else None
         is_adaptive = config.optimiser.adaptive_margin
         margins = AdaptiveMargins(config.optimiser.margin, PARTS, device) if is_adaptive else None
         state: Any = {"model": model, "optimiser": optimiser, "scaler": scaler, "average": average, "margins": margins}
-        state["record_sha256"] = self.record_sha256
+        state |= {"record_sha256": self.record_sha256, "validation": watch.best}
         first_step = load_checkpoint(self.run, **state, earlier_sha256=self.earlier_sha256) if resume else 0
         save = partial(save_checkpoint, self.run, **state)
 
-        num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
+        def look(step: int) -> float:
+            with average.in_place(model) if average and watch.is_due(step) else nullcontext():
+                return watch.look(model, step)
+
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
-        meter, saved = _Meter(num_steps), -1
+        meter, saved = Meter(num_steps), -1
         step = first_step
-        if step < last_step:  # else a finished run is resumed: nothing is opened, and nothing loaded
+        # Else a finished run is resumed: nothing is opened, and nothing loaded.
+        if step < last_step and not watch.is_over:
             with (
                 self.open_stream(first_step, last_step - first_step) as stream,
-                closing(_open_scalars(self.run, first_step)) as scalars,  # later, as loading may be interrupted
+                watch.watching(first_step),  # later, as loading may be interrupted
                 self.stop.hearing(),
             ):
-                batches, unread = iter(stream), deque[_Step]()
-                report = partial(self._report, meter, scalars, num_steps, last_step)
-                while step < last_step and self.stop.signal is None:
+                batches, unread = iter(stream), deque[Step]()
+                report = partial(self._report, meter, watch, num_steps, last_step)
+                look(step)  # a validation that was asked to stop is made up for
+                while step < last_step and self.stop.signal is None and not watch.is_over:
                     waiting_since = time.perf_counter()
                     batch = next(batches)
                     waited_seconds = time.perf_counter() - waiting_since
                     if batch.step != step:
                         raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
+                    watch.see(batch)
                     rate = self._rate(step)
                     unread.append(
                         self._step(model, optimiser, scaler, margins, batch, rate, waited_seconds, device, precision)
@@ -185,16 +180,39 @@ class Trainer:
                     if average is not None:
                         average.update(model, step)
                     is_saved = step % config.run.checkpoint_every_steps == 0 or step == last_step
-                    while len(unread) > (0 if is_saved else STEPS_UNREAD[device.type]):
-                        report(unread.popleft(), scaler)
+                    while len(unread) > (0 if is_saved or watch.is_due(step) else STEPS_UNREAD[device.type]):
+                        report(unread.popleft())
+                    meter.leave_out(look(step))
                     if is_saved:
                         save(step=step)
                         saved = step
+                        watch.keep(step)
                 while unread:
-                    report(unread.popleft(), scaler)
+                    report(unread.popleft())
                 if saved != step:
                     save(step=step)
-        return TrainingResult(run=self.run, steps=step, num_steps=num_steps, interrupted_by=self.stop.signal)
+                    watch.keep(step)
+        return TrainingResult(
+            run=self.run,
+            steps=step,
+            num_steps=num_steps,
+            interrupted_by=self.stop.signal,
+            is_stopped_early=watch.is_over and step < num_steps,
+        )
+
+    def _watch(self, num_steps: int, device: torch.device) -> Watch:
+        return Watch(
+            run=self.run,
+            settings=self.config.run,
+            num_steps=num_steps,
+            device=device,
+            record_sha256=self.record_sha256,
+            about=self.about,
+            validate=self.validate,
+            draw=self.draw,
+            stop=self.stop,
+            is_on=self.is_watched,
+        )
 
     def _rate(self, step: int) -> float:
         settings, per_epoch = self.config.optimiser, self.plan.steps_per_epoch
@@ -213,7 +231,7 @@ class Trainer:
         waited_seconds: float,
         device: torch.device,
         precision: str,
-    ) -> "_Step":
+    ) -> Step:
         """Do one optimiser step, or begin it on a GPU; nothing here waits for a GPU."""
         config = self.config
         seed = step_seed(config.run.seed, batch.step)
@@ -247,12 +265,14 @@ class Trainer:
             group["lr"] = rate
         scaler.step(optimiser)
         scaler.update()
-        values = torch.stack([*(value.detach() for value in losses.values()), norm])
-        return _Step(
+        # The scale of the next step, as a tensor, since reading it would wait for a GPU.
+        scale = scaler.scale(torch.ones_like(norm)) if scaler.is_enabled() else torch.full_like(norm, math.nan)
+        values = torch.stack([*(value.detach() for value in losses.values()), norm, scale])
+        return Step(
             batch=batch,
             rate=rate,
             waited_seconds=waited_seconds,
-            names=(*losses, "gradient_norm"),
+            names=(*losses, "gradient_norm", LOSS_SCALE),
             values=values.to("cpu", non_blocking=True),
             done=torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None,
         )
@@ -264,20 +284,21 @@ class Trainer:
         changes = transforms.draw(settings, num_clips, clips.shape[1], generator)
         return transforms.apply(clips, changes, self.channel_names)
 
-    def _report(
-        self, meter: "_Meter", scalars: Any, num_steps: int, last_step: int, step: "_Step", scaler: torch.amp.GradScaler
-    ) -> None:
+    def _report(self, meter: Meter, watch: Watch, num_steps: int, last_step: int, step: Step) -> None:
         """Wait for a step and report its losses; raises AttenGaitError where one is not finite."""
         losses = step.read()
+        scale = losses.pop(LOSS_SCALE)
         # The loss scaler skips a step whose scaled gradients overflow and scales less, which it has done by now; it
         # cannot help below scale 1.
-        finite_gradients = math.isfinite(losses["gradient_norm"]) or (scaler.is_enabled() and scaler.get_scale() >= 1)
+        finite_gradients = math.isfinite(losses["gradient_norm"]) or scale >= 1
         if not (math.isfinite(losses["total"]) and finite_gradients):
             self._refuse_nan(step.batch, step.rate, "loss" if finite_gradients else "gradient")
         done = step.batch.step + 1
-        report = meter.update(done, len(step.batch.labels), step.waited_seconds, losses, step.rate)
-        if done % self.config.run.log_every_steps == 0 or done in (1, last_step):
-            _write_scalars(scalars, report)
+        report = meter.update(done, len(step.batch.labels), step.waited_seconds, losses, step.rate, scale)
+        is_logged = done % self.config.run.log_every_steps == 0 or done in (1, last_step)
+        watch.hear(done, report.values, is_logged=is_logged)
+        if is_logged:
+            meter.skipped_steps = 0
         self.progress.update("Training", done, num_steps, unit="steps", detail=report)
 
     def _refuse_nan(self, batch: ClipBatch, rate: float, what: str) -> None:
@@ -297,12 +318,13 @@ def loss_terms(
     settings: OptimiserSettings,
     margins: AdaptiveMargins | None = None,
 ) -> dict[str, Tensor]:
-    """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
+    """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars; active_triplets is the
+    share of the triplets that are in the triplet loss.
 
     embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N] on the CPU, targets [N, K]. The margins, if any,
     are used instead of the settings', and may grow.
     """
-    per_part = triplet_loss_per_part(
+    per_part, active = triplets_per_part(
         embeddings.float(),
         labels,
         margin=settings.margin if margins is None else margins.values,
@@ -314,7 +336,7 @@ def loss_terms(
     terms = {"triplet": per_part.sum() / len(embeddings), "l2": l2_penalty(model, settings.l2_penalty)}
     if logits is not None:
         terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
-    return {"total": torch.stack(list(terms.values())).sum(), **terms}
+    return {"total": torch.stack(list(terms.values())).sum(), **terms, "active_triplets": active}
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -332,64 +354,3 @@ def _seed(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
-
-
-def _write_scalars(scalars: Any, report: StepReport) -> None:
-    for name, value in {**report.losses, "learning_rate": report.learning_rate}.items():
-        scalars.add_scalar(f"train/{name}", value, report.step)
-    scalars.add_scalar("speed/clips_per_second", report.clips_per_second, report.step)
-    scalars.add_scalar("speed/data_wait_share", report.data_wait_share, report.step)
-
-
-def _open_scalars(run: Path, first_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """A step that was done, or begun on a GPU."""
-
-    batch: ClipBatch
-    rate: float
-    waited_seconds: float
-    names: tuple[str, ...]
-    values: Tensor
-    """Of the losses, float32 on the CPU; right after `done`."""
-    done: Any
-    """A CUDA event; None on a CPU."""
-
-    def read(self) -> dict[str, float]:
-        """Wait for the losses."""
-        if self.done is not None:
-            self.done.synchronize()
-        return dict(zip(self.names, self.values.tolist(), strict=True))
-
-
-class _Meter:
-    """Rates over the last steps, for the live line."""
-
-    WINDOW_STEPS = 20
-
-    def __init__(self, num_steps: int) -> None:
-        self.num_steps = num_steps
-        self.history: list[tuple[float, int, float]] = [(time.perf_counter(), 0, 0.0)]  # time, clips, waited seconds
-
-    def update(
-        self, step: int, num_clips: int, waited_seconds: float, losses: dict[str, float], rate: float
-    ) -> StepReport:
-        _, clips, waited = self.history[-1]
-        self.history.append((time.perf_counter(), clips + num_clips, waited + waited_seconds))
-        del self.history[: -self.WINDOW_STEPS - 1]
-        (start, clips_before, waited_before), (end, clips, waited) = self.history[0], self.history[-1]
-        seconds = end - start
-        return StepReport(
-            step=step,
-            num_steps=self.num_steps,
-            learning_rate=rate,
-            losses=losses,
-            clips_per_second=(clips - clips_before) / seconds,
-            data_wait_share=(waited - waited_before) / seconds,
-            remaining_seconds=(self.num_steps - step) * seconds / (len(self.history) - 1),
-        )

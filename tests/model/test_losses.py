@@ -1,5 +1,6 @@
 """Triplet loss, cross entropy and L2 penalty against their definitions written as loops."""
 
+import itertools
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attengait.model.config import ModelConfig
-from attengait.model.losses import cross_entropy, l2_penalty, penalised_weights, triplet_loss
+from attengait.model.losses import cross_entropy, l2_penalty, penalised_weights, triplet_loss, triplets_per_part
 from attengait.model.net import AttenGait
 
 
@@ -37,6 +38,31 @@ def test_triplet_loss_equals_loops_over_all_triplets(soft: bool) -> None:
     expected = triplet_by_loops(embeddings, labels, 0.2, soft=soft)
     ours = triplet_loss(embeddings, torch.tensor(labels), margin=0.2, soft_margin=soft)
     assert ours.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 5.0])
+def test_the_share_of_active_triplets_is_that_of_loops_over_all_triplets(margin: float) -> None:
+    torch.manual_seed(1)
+    embeddings = torch.randn(7, 3, 4)
+    labels = [0, 1, 2, 1, 0, 0, 3]
+    active = total = 0
+    for part in range(3):
+        for anchor, positive, negative in itertools.product(range(7), repeat=3):
+            if labels[anchor] == labels[positive] and labels[anchor] != labels[negative]:
+                near = (embeddings[anchor, part] - embeddings[positive, part]).norm()
+                far = (embeddings[anchor, part] - embeddings[negative, part]).norm()
+                total += 1
+                active += bool(margin + near - far > 0)
+    options = {"margin": margin, "normalised": False, "soft_margin": False}
+    _, share = triplets_per_part(embeddings, torch.tensor(labels), **options)
+    assert share.item() == pytest.approx(active / total)
+    assert (share.item() == 1) == (margin == 5.0)
+
+
+def test_without_triplets_none_is_active() -> None:
+    options = {"margin": 0.2, "normalised": False, "soft_margin": False}
+    _, share = triplets_per_part(torch.randn(4, 2, 3), torch.zeros(4, dtype=torch.int64), **options)
+    assert share.item() == 0
 
 
 def test_equal_clips_have_finite_zero_distance_gradients() -> None:

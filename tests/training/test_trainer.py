@@ -22,6 +22,7 @@ from attengait.training import checkpoint
 from attengait.training import trainer as trainer_module
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import make_config
+from attengait.training.run_files import read_metrics
 from attengait.training.trainer import Trainer, resolve_device, step_seed
 
 Heard = import_module("heard").Heard
@@ -252,13 +253,9 @@ def test_nan_that_is_seen_a_step_later_names_its_own_step_and_keeps_the_checkpoi
 
 
 @pytest.mark.parametrize(("every", "logged"), [(1, [1, 2, 3, 4, 5, 6, 7, 8]), (3, [1, 3, 6, 8]), (100, [1, 8])])
-def test_scalars_are_written_every_so_many_steps(
-    trainer: Open, monkeypatch: pytest.MonkeyPatch, every: int, logged: list[int]
-) -> None:
-    written: list[int] = []
-    monkeypatch.setattr(trainer_module, "_write_scalars", lambda scalars, report: written.append(report.step))
+def test_scalars_are_written_every_so_many_steps(trainer: Open, tmp_path: Path, every: int, logged: list[int]) -> None:
     trainer(log_every_steps=every).train()
-    assert written == logged
+    assert [values["step"] for values in read_metrics(tmp_path / "run")] == logged
 
 
 def test_a_checkpoint_of_another_size_is_refused_naming_the_tensor_and_both_shapes(trainer: Open) -> None:

@@ -1,0 +1,94 @@
+"""What a run is, before its first step: for the screen, for its log, and for whoever logs it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from attengait.model.config import ModelConfig
+from attengait.model.loading import shapes_of
+from attengait.sampling.plan import BatchPlan
+from attengait.store.sequences import Sequences
+from attengait.training.config import TrainingConfig, settings_of
+
+
+def summarise(
+    config: TrainingConfig,
+    network: ModelConfig,
+    plan: BatchPlan,
+    sequences: Sequences,
+    *,
+    device: torch.device,
+    precision: str,
+    stores: Sequence[str],
+    fingerprint: Mapping[str, Any],
+    protocol: str | None,
+) -> dict[str, Any]:
+    """What is known of a run, as values of JSON. No tensor is made for it.
+
+    `stores` are the names of the stores, `fingerprint` is what identifies their content, and `protocol` that of the
+    validation, if there is one.
+    """
+    data, optimiser, used = config.data, config.optimiser, plan.sequences
+    num_steps = optimiser.total_epochs * plan.steps_per_epoch
+    num_clips = data.subjects_per_batch * data.clips_per_subject
+    return {
+        "model": {
+            "size": config.model.size,
+            "parameters": sum(math.prod(shape) for shape in shapes_of(network).values()),
+            "classes": network.num_classes,
+            "channels": network.channels,
+        },
+        "steps": {"total": num_steps, "per_epoch": plan.steps_per_epoch, "epochs": optimiser.total_epochs},
+        "batch": {
+            "subjects": data.subjects_per_batch,
+            "clips_per_subject": data.clips_per_subject,
+            "clips": num_clips,
+            "clip_frames": data.clip_frames,
+        },
+        "device": {
+            "name": str(device),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "precision": precision,
+        },
+        "data": {
+            "stores": list(stores),
+            "subjects": len(plan.subjects),
+            "sequences": len(used),
+            "frames": int(sequences.length[used].sum()),
+            "clips": num_steps * num_clips,
+            "fingerprint": dict(fingerprint),
+        },
+        "validation": None
+        if protocol is None
+        else {
+            "every_steps": config.run.validate_every_steps,
+            "subjects": len(data.validation_subjects),
+            "protocol": protocol,
+        },
+        "settings": settings_of(config),
+    }
+
+
+def summary_lines(about: Mapping[str, Any]) -> list[str]:
+    """A summary in words; empty where there is none."""
+    if not about:
+        return []
+    model, steps, batch, device, data = (about[name] for name in ("model", "steps", "batch", "device", "data"))
+    validation = about["validation"]
+    gpu = f" ({device['gpu']})" if device["gpu"] else ""
+    return [
+        f"model: size {model['size']}, {model['parameters']:,} parameters, {model['classes']:,} classes, "
+        f"{model['channels']} channels",
+        f"steps: {steps['total']:,} in {steps['epochs']:,} epochs of {steps['per_epoch']:,}",
+        f"batch: {batch['clips']:,} clips of {batch['clip_frames']} frames: {batch['subjects']} subjects x "
+        f"{batch['clips_per_subject']} clips",
+        f"device: {device['name']}{gpu}, precision {device['precision']}",
+        f"data: {data['subjects']:,} subjects, {data['sequences']:,} sequences, {data['frames']:,} frames; "
+        f"{data['clips']:,} clips are drawn in all",
+        "validation: none"
+        if validation is None
+        else f"validation: {validation['subjects']:,} subjects held out, every {validation['every_steps']:,} steps, "
+        f"protocol {validation['protocol']}",
+    ]

@@ -1,0 +1,60 @@
+"""The `runs` command."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from attengait.cli.output import cell, say, say_json
+
+if TYPE_CHECKING:
+    from attengait.training.run_list import RunStatus
+
+_NONE = "-"
+_MAX_STATE_LETTERS = 60
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with runs in it, or below.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the runs in a folder: how far each is, its last loss, its best validation, and how it ended."""
+    from attengait.training.run_list import list_runs
+
+    found = list_runs(folder)
+    if as_json:
+        say_json(json.dumps([run.to_dict() for run in found], indent=2))
+        return
+    if not found:
+        say(f"{folder} holds no runs")
+        return
+    Console().print(runs_table(found))
+
+
+def runs_table(found: "list[RunStatus]") -> Table:
+    """A row for each run."""
+    numbers = [Column(name, justify="right") for name in ("steps", "loss", "best rank-1")]
+    table = Table(Column("run", overflow="fold"), *numbers, Column("last heard", no_wrap=True), "state")
+    for run in found:
+        table.add_row(
+            cell(run.path),
+            cell(_NONE if run.step is None else f"{run.step:,} of {_whole(run.num_steps)}"),
+            cell(_NONE if run.loss is None else f"{run.loss:.3f}"),
+            cell(_NONE if run.best_rank1 is None else f"{100 * run.best_rank1:.1f} % at {_whole(run.best_step)}"),
+            cell(_minute(run.ended)),
+            cell(run.state if len(run.state) <= _MAX_STATE_LETTERS else f"{run.state[:_MAX_STATE_LETTERS]}..."),
+        )
+    return table
+
+
+def _whole(number: int | None) -> str:
+    return _NONE if number is None else f"{number:,}"
+
+
+def _minute(time: str | None) -> str:
+    """In the time zone of this machine."""
+    return _NONE if time is None else f"{datetime.fromisoformat(time).astimezone():%Y-%m-%d %H:%M}"

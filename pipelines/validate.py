@@ -1,0 +1,169 @@
+"""Does it learn? Held-out training subjects are recognised while a run trains.
+
+Nothing of the training changes by it: the network is put back into its mode, no random number is drawn, and the frames
+have a reader of their own.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.evaluation import Embeddings, check_fit, evaluate_embeddings, rules
+from attengait.evaluation.cross_walk import evaluate_cross_walk, has_probes
+from attengait.evaluation.embeddings import embed_store
+from attengait.evaluation.result import mean_of_present
+from attengait.model.net import AttenGait
+from attengait.model.precision import autocast
+from attengait.pipelines.channels import take_channels
+from attengait.pipelines.embed import EMBED_BATCH_FRAMES
+from attengait.pipelines.stream import SequenceStream
+from attengait.sampling.holding_out import WHAT
+from attengait.sampling.selection import some_of
+from attengait.store import Store
+from attengait.store.joined import JoinedStores
+from attengait.system.progress import SILENT, Progress
+from attengait.system.stopping import StopRequest
+from attengait.training.best import Validation
+from attengait.training.config import TrainingConfig
+
+CROSS_WALK = "cross-walk"
+"""The protocol of data sets that have none: each sequence is looked for among those of all other walks."""
+
+
+class _StoppedError(Exception):
+    """A validation was asked to stop."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Validator:
+    """Recognises the held-out subjects of a run; made by `open_validator`."""
+
+    store: Store | JoinedStores
+    indices: NDArray[np.int64]
+    """[n]: which sequences of the store."""
+    channels: list[int]
+    protocol: str
+    device: torch.device
+    precision: str
+    check_frames: bool
+    progress: Progress = SILENT
+    stop: StopRequest
+    """A validation that is asked to stop ends without a result."""
+
+    def __call__(self, network: AttenGait) -> Validation | None:
+        """Recognise the subjects. Returns None where it was asked to stop. Raises what embedding raises."""
+        sequences = self.store.sequences
+        with (
+            autocast(self.device, self.precision),
+            self.store.reader(check_frames=self.check_frames) as reader,
+            SequenceStream(
+                reader, sequences, self.indices, batch_frames=EMBED_BATCH_FRAMES, device=str(self.device)
+            ) as stream,
+        ):
+            try:
+                embeddings = embed_store(
+                    network,
+                    self._batches(stream),
+                    sequences,
+                    num_sequences=len(self.indices),
+                    precision=self.precision,
+                    progress=_Validating(self.progress),
+                )
+            except _StoppedError:
+                return None
+        self.check_frames = False  # now they are
+        figures = _figures(self.protocol, embeddings)
+        return Validation(
+            protocol=self.protocol,
+            rank1=figures.pop("rank1"),
+            more=figures,
+            num_subjects=len(np.unique(embeddings.subjects)),
+            num_sequences=len(embeddings),
+        )
+
+    def _batches(self, stream: SequenceStream) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, NDArray[np.int64]]]:
+        for rows, frames, lengths in stream:
+            if self.stop.signal is not None:
+                raise _StoppedError
+            yield rows, take_channels(frames, self.channels), lengths
+
+
+class _Validating(Progress):
+    """Says what is embedded, and why."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def update(self, task: str, done: int, total: int, *, unit: str, detail: object = None) -> None:
+        """See Progress."""
+        self._progress.update("Validating", done, total, unit=unit, detail=detail)
+
+
+def open_validator(
+    store: Store | JoinedStores,
+    config: TrainingConfig,
+    channels: list[int],
+    *,
+    device: torch.device,
+    precision: str,
+    progress: Progress = SILENT,
+    stop: StopRequest,
+) -> Validator | None:
+    """What validates a run with these settings, in which the held-out subjects are named; None where it is not to.
+
+    Raises ParameterError where the held-out subjects have nothing that could be recognised.
+    """
+    if not config.run.validate_every_steps:
+        return None
+    names = set(config.data.validation_subjects)
+    indices = np.flatnonzero([subject in names for subject in store.sequences.subject.tolist()])
+    return Validator(
+        store=store,
+        indices=indices,
+        channels=channels,
+        protocol=_protocol_for(store, indices, config),
+        device=device,
+        precision=precision,
+        check_frames=config.run.check_frames,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def _protocol_for(store: Store | JoinedStores, indices: NDArray[np.int64], config: TrainingConfig) -> str:
+    """The protocol of the data set where it has one that fits, else cross-walk."""
+    stores = store.stores if isinstance(store, JoinedStores) else (store,)
+    datasets = {str(one.attributes.get("dataset")) for one in stores}
+    columns = store.sequences
+    subjects, walks, views = (
+        np.array([str(value) for value in column[indices].tolist()], np.str_)
+        for column in (columns.subject, columns.walk, columns.view)
+    )
+    for name in datasets & rules().keys() if len(datasets) == 1 else ():
+        with contextlib.suppress(AttenGaitError):  # held-out subjects may lack what a protocol compares
+            check_fit(name, walks, views, subjects=subjects, where="the store")
+            return str(name)
+    if not has_probes(subjects, walks):
+        names = config.data.validation_subjects
+        raise ParameterError(
+            f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, so "
+            "that nobody can be found again"
+        )
+    return CROSS_WALK
+
+
+def _figures(protocol: str, embeddings: Embeddings) -> dict[str, Any]:
+    """rank1 and other figures, by name."""
+    if protocol == CROSS_WALK:
+        found = evaluate_cross_walk(embeddings)
+        return {"rank1": found.rank1, "mean_average_precision": found.mean_average_precision}
+    result = evaluate_embeddings(embeddings, protocol=protocol)
+    conditions = {name: mean_of_present(views.values()) for name, views in result.rank1.items()}
+    figures = {"rank1": result.mean, **{f"rank1_{name}": figure for name, figure in conditions.items()}}
+    return {name: figure for name, figure in figures.items() if figure is not None}
