@@ -394,7 +394,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "info": ["--json"],
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
-        "train": ["--cache", "--out", "--partition", "--preset", "--resume", "--set", "--show-settings"],
+        "runs": ["--json"],
+        "train": ["--cache", "--out", "--partition", "--preset", "--profile", "--resume", "--set", "--show-settings"],
         "evaluate": [
             *("--device", "--distance", "--embeddings", "--feature-order", "--json", "--precision", "--protocol"),
             "--subjects",
