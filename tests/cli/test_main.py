@@ -394,15 +394,9 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         "info": ["--json"],
         "verify": [],
         "show": ["--columns", "--out", "--rows"],
+        "runs": ["--json"],
         "train": [
-            "--cache",
-            "--config",
-            "--init",
-            "--out",
-            "--partition",
-            "--preset",
-            "--resume",
-            "--set",
+            *("--cache", "--config", "--init", "--out", "--partition", "--preset", "--profile", "--resume", "--set"),
             "--show-settings",
         ],
         "evaluate": [

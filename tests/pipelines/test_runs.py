@@ -112,7 +112,11 @@ def test_what_kills_left_in_a_run_folder_is_removed_and_nothing_else(tmp_path: P
         ".lock",
         "checkpoint.pt",
         "config.json",
+        "environment.json",
+        "first_batch.png",
+        "metrics.jsonl",
         "model.safetensors",
+        "train.log",
     ]
     for name in (".checkpoint.pt.1.tmp", ".model.safetensors.4194399.tmp", ".notes.txt.1.tmp"):
         (run / name).write_bytes(b"half")

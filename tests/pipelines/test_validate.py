@@ -262,3 +262,13 @@ def test_damaged_figures_of_a_checkpoint_are_refused(damage: dict[str, Any]) -> 
     for bad in (good | damage, {}, None):
         with pytest.raises(ValueError, match=r"validation|rank1|it has no|unknown"):
             Best().load_state_dict(bad)
+
+
+def test_with_averaged_weights_those_are_validated_and_kept(tmp_path: Path) -> None:
+    path = walkers_of_six(tmp_path / "six.zarr", dataset="casia-b")
+    train_run(path, tmp_path / "run", config(validate_every_steps=8, ema_decay=0.9))
+    assert weights_of(tmp_path / "run" / "best") == weights_of(tmp_path / "run")
+    evaluated = attengait.evaluate(tmp_path / "run", path, subjects="5-6", device="cpu", precision="fp32")
+    assert validations(tmp_path / "run") == [(8, evaluated.mean)]
+    train_run(path, tmp_path / "plain", config(validate_every_steps=8))
+    assert weights_of(tmp_path / "plain") != weights_of(tmp_path / "run")

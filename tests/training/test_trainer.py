@@ -258,6 +258,18 @@ def test_scalars_are_written_every_so_many_steps(trainer: Open, tmp_path: Path, 
     assert [values["step"] for values in read_metrics(tmp_path / "run")] == logged
 
 
+def test_a_process_that_does_not_watch_writes_nothing_but_its_checkpoint(trainer: Open, tmp_path: Path) -> None:
+    settings = {"keep_checkpoints": 2, "profile_steps": 2, "checkpoint_every_steps": 2}
+    one, other = Heard(), Heard()
+    trainer("first", one, **settings).train()
+    job = trainer("second", other, **settings)
+    job.is_watched = False
+    job.train()
+    assert {path.name for path in (tmp_path / "second").iterdir()} == {"checkpoint.pt", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "first").iterdir()} > {"checkpoints", "metrics.jsonl", "train.log"}
+    assert [report.losses for report in one.details] == [report.losses for report in other.details]
+
+
 def test_a_checkpoint_of_another_size_is_refused_naming_the_tensor_and_both_shapes(trainer: Open) -> None:
     trainer(stop_after_steps=1).train()
     with pytest.raises(AttenGaitError, match=r"does not fit: the tensor \S+ is \[.*\] there, \[.*\] in"):
