@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RUN_FILES, RunRecord, read_record, write_record
 from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
 from attengait.training.partition import read_partition, with_partition
+from attengait.training.ranks import Ranks, joined_ranks
 from attengait.training.trainer import Trainer, TrainingResult
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,7 @@ def choose_settings(
         chosen["known_subjects"] = ()  # they go with the preset's train_subjects
     if resume:
         chosen["known_subjects"] = before["known_subjects"]  # version 0.1.0 had none
+        chosen["replicas"] = max(1, before["replicas"])  # earlier versions trained one, and did not say so
     return make_config(chosen | dict(settings))
 
 
@@ -123,41 +125,67 @@ def train_run(
     store, and when memory does not suffice. The precision `auto` is decided here and recorded. Where frames are kept
     is decided after the model is on its device; the log says what was decided, and why. `partition` is a JSON file of
     OpenGait, whose training set is used instead of the settings'.
+
+    Under torchrun, each process calls this. The first one has the lock, writes the files and reports the progress.
     """
-    if resume:
-        read_record(run)
-    device, precision = resolve_device(config.run.device, config.run.precision)
-    config = make_config(settings_of(config) | {"precision": precision})
-    store = open_stores(stores)
-    parts = store.stores if isinstance(store, JoinedStores) else [store]
-    if partition is not None:
-        config = _with_partition(config, partition, store)
-    plan = batch_plan(store, config)
-    names = channel_names(parts[0].attributes, store.frame_shape[2])
-    channels = select_channels(names, config.data.channels)
-    if plan.dropped_subjects:
-        _log.warning(
-            "%s subjects have no sequence %s and are left out: %s",
-            len(plan.dropped_subjects),
-            plan.requirement,
-            some_of(plan.dropped_subjects),
+    with joined_ranks() as ranks:
+        return _train_run(
+            stores,
+            run,
+            config,
+            partition=partition,
+            resume=resume,
+            progress=progress if ranks.is_first else SILENT,
+            stop=stop or StopRequest(),
+            ranks=ranks,
         )
-    _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
-    record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
-    if not resume and run.exists() and not _is_begun(run):
-        raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
+
+
+def _train_run(
+    stores: AnyStore | Sequence[AnyStore],
+    run: Path,
+    config: TrainingConfig,
+    *,
+    partition: str | Path | None,
+    resume: bool,
+    progress: Progress,
+    stop: StopRequest,
+    ranks: Ranks,
+) -> TrainingResult:
+    """The part of one process."""
+    with ranks.all_or_none():
+        if resume:
+            read_record(run)
+        device, precision = resolve_device(ranks.device(config.run.device), config.run.precision)
+        replicas = config.data.replicas or ranks.world_size
+        config = make_config(settings_of(config) | {"precision": precision, "replicas": replicas})
+        store = open_stores(stores)
+        parts = store.stores if isinstance(store, JoinedStores) else [store]
+        if partition is not None:
+            config = _with_partition(config, partition, store)
+        plan = batch_plan(store, config)
+        plan.batch(0, ranks.rank, ranks.world_size)  # refused where it cannot be divided
+        names = channel_names(parts[0].attributes, store.frame_shape[2])
+        channels = select_channels(names, config.data.channels)
+        if ranks.is_first:
+            _say_what_is_trained(config, plan, store, ranks)
+        record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
+        if not resume and run.exists() and not _is_begun(run):
+            raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
+    ranks.check_same("what is to be trained by the store and settings", record.sha256)
     data = config.data
     batch = f"{data.subjects_per_batch} x {data.clips_per_subject} clips of {data.clip_frames} frames"
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
-    with _locked_folder(run), memory_errors(advice):
-        if resume:
-            before = read_record(run)
-            _check_same(run, before, record)
-            record = before
-        elif (run / "checkpoint.pt").exists():
-            raise AttenGaitError(
-                f"{run} already holds a training run: continue it with --resume or choose another --out"
-            )
+    with _locked_folder(run) if ranks.is_first else nullcontext(), memory_errors(advice):
+        with ranks.all_or_none():
+            if resume:
+                before = read_record(run)
+                _check_same(run, before, record)
+                record = before
+            elif (run / "checkpoint.pt").exists():
+                raise AttenGaitError(
+                    f"{run} already holds a training run: continue it with --resume or choose another --out"
+                )
         with store.reader(check_frames=config.run.check_frames) as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
@@ -172,8 +200,10 @@ def train_run(
                     num_steps=num_steps,
                     device=device,
                     progress=progress,
+                    rank=ranks.rank,
+                    world_size=ranks.world_size,
                 )
-                if not resume:
+                if not resume and ranks.is_first:
                     write_record(run, record)  # only now, so that a run that is interrupted before leaves nothing
                 return only_channels(clips, channels)
 
@@ -187,9 +217,37 @@ def train_run(
                 open_stream=open_stream,
                 sequence_name=store.sequences.name,
                 progress=progress,
-                stop=stop or StopRequest(),
+                stop=stop,
+                ranks=ranks,
             )
             return trainer.train(resume=resume)
+
+
+def _say_what_is_trained(config: TrainingConfig, plan: BatchPlan, store: Store | JoinedStores, ranks: Ranks) -> None:
+    if plan.dropped_subjects:
+        _log.warning(
+            "%s subjects have no sequence %s and are left out: %s",
+            len(plan.dropped_subjects),
+            plan.requirement,
+            some_of(plan.dropped_subjects),
+        )
+    _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
+    data, rate = config.data, config.optimiser.learning_rate
+    if data.num_replicas > 1 or not ranks.is_alone:
+        _log.info(
+            "a step is %s x %s clips on %s processes: %s replicas of %s x %s; the learning rate is %.4g: %s times "
+            "%.4g; triplets are formed %s",
+            plan.subjects_per_batch,
+            plan.clips_per_subject,
+            ranks.world_size,
+            data.num_replicas,
+            data.subjects_per_batch,
+            data.clips_per_subject,
+            data.num_replicas * rate,
+            data.num_replicas,
+            rate,
+            "with all clips of a step" if config.optimiser.triplets == "global" else "within each replica",
+        )
 
 
 def open_stores(where: AnyStore | Sequence[AnyStore]) -> Store | JoinedStores:
@@ -216,6 +274,7 @@ def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan
         store.sequences,
         subjects,
         subjects_per_batch=data.subjects_per_batch,
+        replicas=data.num_replicas,
         clips_per_subject=data.clips_per_subject,
         clip_frames=data.clip_frames,
         seed=config.run.seed,
@@ -299,7 +358,8 @@ def _is_begun(run: Path) -> bool:
 
 
 def _check_same(run: Path, before: RunRecord, now: RunRecord) -> None:
-    changed = differences(before.config, now.config)
+    settings = settings_of(before.config) | {"replicas": before.config.data.num_replicas}
+    changed = differences(make_config(settings), now.config)
     if changed:
         raise ParameterError(
             f"the settings of {run} are others ({'; '.join(changed)}), but must be those of the run that is continued: "

@@ -3,8 +3,14 @@
 One step: clips and labels -> augmentation -> embeddings [N, 62, D] and logits [N, 62, K] -> triplet + cross entropy +
 L2 penalty -> Adam. Everything random in a step is seeded by (seed, step), so that a resumed run continues with the very
 same numbers as an undisturbed one.
+
+Several processes may share the batch of each step (`attengait.training.ranks`). What is random is drawn for all of it,
+so that the numbers do not depend on how many processes there are.
+
+N clips of a batch, n of them in this process; K classes, D features per part.
 """
 
+import io
 import math
 import time
 from collections import deque
@@ -22,7 +28,7 @@ from torch.nn import functional
 from attengait.errors import AttenGaitError
 from attengait.model.config import ModelConfig
 from attengait.model.loading import shapes_of
-from attengait.model.losses import cross_entropy, l2_penalty, send, triplet_loss
+from attengait.model.losses import cross_entropy, l2_penalty, send
 from attengait.model.net import AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
@@ -32,10 +38,13 @@ from attengait.system.stopping import StopRequest
 from attengait.training.augment import augment
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import OptimiserSettings, TrainingConfig
+from attengait.training.hooked import Hooked
+from attengait.training.ranks import ALONE, Ranks, lost
 from attengait.training.schedule import learning_rate
+from attengait.training.triplets import triplet_term
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
-"""(first step, number of steps) -> the batches of those steps, in order."""
+"""(first step, number of steps) -> this process's slices of the batches of those steps, in order."""
 
 
 STEPS_UNREAD = {"cpu": 0, "cuda": 1}
@@ -91,11 +100,12 @@ class TrainingResult:
 
 @dataclass(slots=True, kw_only=True)
 class Trainer:
-    """One run on one device. `run` must be a folder that exists."""
+    """One run on one device, or the part of one of several processes. `run` must be a folder that exists."""
 
     config: TrainingConfig
     run: Path
     plan: BatchPlan
+    """Of the batches of all processes."""
     channels: int
     """Of the clips."""
     open_stream: OpenStream
@@ -107,6 +117,8 @@ class Trainer:
     progress: Progress = SILENT
     stop: StopRequest = field(default_factory=StopRequest)
     """Looked at between two steps: a run that is asked to stop leaves a checkpoint and ends."""
+    ranks: Ranks = ALONE
+    """The processes that train the run. The first of them writes its files and reports its progress."""
 
     def train(self, *, resume: bool = False) -> TrainingResult:
         """Train from the start, or from the run's checkpoint, to the end, a stop setting or a request to stop.
@@ -115,16 +127,19 @@ class Trainer:
 
         Raises AttenGaitError when a loss or gradient is not finite, naming the step, the batch's sequences and the
         learning rate, where the last checkpoint stays (on a GPU, this is seen one step later); and where the setting
-        `deterministic` is not possible.
+        `deterministic` is not possible. OtherProcessError when another process has failed.
         """
         config = self.config
-        device, precision = resolve_device(config.run.device, config.run.precision)
+        device, precision = resolve_device(self.ranks.device(config.run.device), config.run.precision)
         # The caller's random state stays as it is. Only this device and the CPU are seeded.
         with (
             computing(device, precision, deterministic=config.run.deterministic),
             torch.random.fork_rng([device] if device.type == "cuda" else []),
         ):
-            return self._train(device, precision, resume=resume)
+            try:
+                return self._train(device, precision, resume=resume)
+            except RuntimeError as error:
+                raise (None if self.ranks.is_alone else lost(error)) or error from None
 
     def _train(self, device: torch.device, precision: str, *, resume: bool) -> TrainingResult:
         config = self.config
@@ -136,40 +151,41 @@ class Trainer:
         model = AttenGait(network).to(device).train()
         optimiser = torch.optim.Adam(model.parameters(), lr=0.0, eps=1e-7, fused=True)
         scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+        state: dict[str, Any] = {"model": model, "optimiser": optimiser, "scaler": scaler}
+        state["record_sha256"] = self.record_sha256
         first_step = 0
         if resume:
-            first_step = load_checkpoint(
-                self.run, model=model, optimiser=optimiser, scaler=scaler, record_sha256=self.record_sha256
-            )
-        save = partial(
-            save_checkpoint,
-            self.run,
-            model=model,
-            optimiser=optimiser,
-            scaler=scaler,
-            record_sha256=self.record_sha256,
-        )
+            first_step = load_checkpoint(self.run, **state)
+
+        def save(step: int) -> None:
+            if self.ranks.is_first:
+                save_checkpoint(self.run, step=step, **state)
 
         num_steps = config.optimiser.total_epochs * self.plan.steps_per_epoch
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
-        meter, saved = _Meter(num_steps), -1
+        meter, saved, stopped_by = _Meter(num_steps), -1, self.stop.signal
         step = first_step
         if step < last_step:  # else a finished run is resumed: nothing is opened, and nothing loaded
             with (
                 self.open_stream(first_step, last_step - first_step) as stream,
-                closing(_open_scalars(self.run, first_step)) as scalars,  # later, as loading may be interrupted
+                closing(self._open_scalars(first_step)) as scalars,  # later, as loading may be interrupted
                 self.stop.hearing(),
             ):
                 batches, unread = iter(stream), deque[_Step]()
                 report = partial(self._report, meter, scalars, num_steps, last_step)
-                while step < last_step and self.stop.signal is None:
+                hooked = Hooked(model, device, self.ranks)
+                while True:
+                    # All end at the same step, whichever of them is asked to.
+                    stopped_by = self.ranks.largest(self.stop.signal or 0) or None
+                    if stopped_by is not None or step == last_step:
+                        break
                     waiting_since = time.perf_counter()
                     batch = next(batches)
                     waited_seconds = time.perf_counter() - waiting_since
                     if batch.step != step:
                         raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
                     rate = self._rate(step)
-                    unread.append(self._step(model, optimiser, scaler, batch, rate, waited_seconds, device, precision))
+                    unread.append(self._step(hooked, optimiser, scaler, batch, rate, waited_seconds, precision))
                     step += 1
                     is_saved = step % config.run.checkpoint_every_steps == 0 or step == last_step
                     while len(unread) > (0 if is_saved else STEPS_UNREAD[device.type]):
@@ -181,39 +197,49 @@ class Trainer:
                     report(unread.popleft(), scaler)
                 if saved != step:
                     save(step=step)
-        return TrainingResult(run=self.run, steps=step, num_steps=num_steps, interrupted_by=self.stop.signal)
+        self.ranks.largest(0)  # nobody leaves before the last checkpoint is written
+        return TrainingResult(run=self.run, steps=step, num_steps=num_steps, interrupted_by=stopped_by)
+
+    def _open_scalars(self, first_step: int) -> Any:
+        """TensorBoard's writer; in all processes but the first, something to close."""
+        if not self.ranks.is_first:
+            return io.StringIO()
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.run / "tensorboard"), purge_step=first_step + 1)
 
     def _rate(self, step: int) -> float:
         settings, per_epoch = self.config.optimiser, self.plan.steps_per_epoch
-        total = settings.total_epochs * per_epoch
-        return learning_rate(step, settings.learning_rate, settings.warmup_epochs * per_epoch, total)
+        total, rate = settings.total_epochs * per_epoch, settings.learning_rate * self.config.data.num_replicas
+        return learning_rate(step, rate, settings.warmup_epochs * per_epoch, total)
 
     def _step(
         self,
-        model: AttenGait,
+        hooked: Hooked,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         batch: ClipBatch,
         rate: float,
         waited_seconds: float,
-        device: torch.device,
         precision: str,
     ) -> "_Step":
         """Do one optimiser step, or begin it on a GPU; nothing here waits for a GPU."""
-        config = self.config
+        config, model, device = self.config, hooked.model, hooked.device
         seed = step_seed(config.run.seed, batch.step)
         _seed(seed, device)  # dropout
         generator = torch.Generator().manual_seed(seed)
         clips = batch.clips.to(device, non_blocking=True)
         # The batch's own labels may be on a GPU, and reading them would wait for it.
-        labels = torch.from_numpy(self.plan.batch(batch.step).labels)
-        one_hot = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
-        mixed = augment(clips, send(one_hot, device), config.optimiser, generator)
+        labels = torch.from_numpy(self.plan.batch(batch.step).labels)  # [N]
+        one_hot = functional.one_hot(self.ranks.own(labels), model.config.num_classes).float()  # [n, K]
+        mixed = augment(clips, send(one_hot, device), config.optimiser, generator, self.ranks)
         with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
         with autocast(device, precision):
-            embeddings = model(mixed.frames)  # [N, 62, D]
-            logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
-        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser)
+            embeddings, logits = hooked(mixed.frames, with_classes=with_classes)  # [n, 62, D], [n, 62, K]
+        triplet = triplet_term(
+            embeddings.float(), labels, config.optimiser, replicas=config.data.num_replicas, ranks=self.ranks
+        )
+        losses = loss_terms(model, triplet, logits, mixed.targets, config.optimiser)
         total = losses["total"]
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
@@ -223,7 +249,7 @@ class Trainer:
             group["lr"] = rate
         scaler.step(optimiser)
         scaler.update()
-        values = torch.stack([*(value.detach() for value in losses.values()), norm])
+        values = self.ranks.mean(torch.stack([*(value.detach() for value in losses.values()), norm]))
         return _Step(
             batch=batch,
             rate=rate,
@@ -244,13 +270,17 @@ class Trainer:
         if not (math.isfinite(losses["total"]) and finite_gradients):
             self._refuse_nan(step.batch, step.rate, "loss" if finite_gradients else "gradient")
         done = step.batch.step + 1
-        report = meter.update(done, len(step.batch.labels), step.waited_seconds, losses, step.rate)
+        num_clips = len(step.batch.labels) * self.ranks.world_size
+        report = meter.update(done, num_clips, step.waited_seconds, losses, step.rate)
+        if not self.ranks.is_first:
+            return
         if done % self.config.run.log_every_steps == 0 or done in (1, last_step):
             _write_scalars(scalars, report)
         self.progress.update("Training", done, num_steps, unit="steps", detail=report)
 
     def _refuse_nan(self, batch: ClipBatch, rate: float, what: str) -> None:
-        names = ", ".join(dict.fromkeys(self.sequence_name(int(index)) for index in batch.sequences))
+        sequences = self.plan.batch(batch.step).sequences  # of all processes
+        names = ", ".join(dict.fromkeys(self.sequence_name(int(index)) for index in sequences))
         raise AttenGaitError(
             f"training stopped at step {batch.step}: the {what} is not finite (learning rate {rate:.3g}; sequences "
             f"{names}); the last checkpoint in {self.run} is kept, try a lower learning_rate or precision=fp32"
@@ -269,24 +299,14 @@ def _check_memory(network: ModelConfig) -> None:
 
 
 def loss_terms(
-    model: AttenGait,
-    embeddings: Tensor,
-    logits: Tensor | None,
-    labels: Tensor,
-    targets: Tensor,
-    settings: OptimiserSettings,
+    model: AttenGait, triplet: Tensor, logits: Tensor | None, targets: Tensor, settings: OptimiserSettings
 ) -> dict[str, Tensor]:
     """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
 
-    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N] on the CPU, targets [N, K].
+    Of several processes, each has its own losses; their mean is the loss of the batch.
+
+    logits [n, 62, K] or None, targets [n, K].
     """
-    triplet = triplet_loss(
-        embeddings.float(),
-        labels,
-        margin=settings.margin,
-        soft_margin=settings.soft_margin,
-        normalised=settings.normalise_embeddings,
-    )
     terms = {"triplet": triplet, "l2": l2_penalty(model, settings.l2_penalty)}
     if logits is not None:
         terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
@@ -315,12 +335,6 @@ def _write_scalars(scalars: Any, report: StepReport) -> None:
         scalars.add_scalar(f"train/{name}", value, report.step)
     scalars.add_scalar("speed/clips_per_second", report.clips_per_second, report.step)
     scalars.add_scalar("speed/data_wait_share", report.data_wait_share, report.step)
-
-
-def _open_scalars(run: Path, first_step: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run / "tensorboard"), purge_step=first_step + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

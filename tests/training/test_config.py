@@ -24,10 +24,10 @@ from attengait.training.config import (
 )
 
 KEYS = """
-train_subjects exclude_subjects known_subjects channels subjects_per_batch clips_per_subject clip_frames train_views
-train_walks
+train_subjects exclude_subjects known_subjects channels subjects_per_batch clips_per_subject replicas clip_frames
+train_views train_walks
 min_frames repeat_short frame_order balance blocks_per_stage num_classes attention_softmax attention_dropout
-spatial_reduction size epochs epochs_without_cross_entropy learning_rate warmup_epochs margin soft_margin
+spatial_reduction size epochs epochs_without_cross_entropy learning_rate warmup_epochs triplets margin soft_margin
 normalise_embeddings cross_entropy_weight l2_penalty mixup_probability cutmix_probability device cache check_frames
 precision deterministic seed checkpoint_every_steps log_every_steps stop_after_steps
 """.split()  # noqa: SIM905
@@ -59,6 +59,8 @@ def test_settings_recorded_by_version_0_1_0_are_read_and_are_the_same_run() -> N
         "deterministic",
         "known_subjects",
         "log_every_steps",
+        "replicas",
+        "triplets",
     }
     assert differences(config, make_config(written)) == []
 
