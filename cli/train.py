@@ -1,17 +1,21 @@
 """The `train` command."""
 
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from attengait.cli.launch import launch, one_voice, use_gpus, without_gpus
+from attengait.cli.options import parse_gpus
 from attengait.cli.output import complain, say, say_json
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import NUMBERS
+from attengait.system.progress import SILENT
 from attengait.system.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -77,6 +81,14 @@ def train(
             show_default="0",
         ),
     ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs of this machine to train on together: how many, or a list such as 0,2. Each has a batch and "
+            "multiplies the learning rate, as published.",
+            show_default="one",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in OUT from its checkpoint.")] = False,
     show_settings: Annotated[
         bool, typer.Option("--show-settings", help="Print the settings as JSON and stop.")
@@ -85,27 +97,33 @@ def train(
     """Train AttenGait on a store, or several.
 
     Ctrl-C, SIGTERM and SIGHUP stop it with a checkpoint. The same command with --resume then continues as if it
-    had never stopped.
+    had never stopped. torchrun -m attengait train ... trains in several processes, also on several machines.
     """
     from attengait.pipelines.train import choose_settings
     from attengait.training.config import parse_assignments
 
-    settings = parse_assignments(assignments or [])
-    own = {"cache": cache, "init": init, "profile_steps": profile}
-    settings |= {key: value for key, value in own.items() if value is not None}
-    config = choose_settings(
-        out, preset=preset, settings=settings, partition=partition, resume=resume, config_file=config_file
-    )
-    if show_settings:
-        say_json(config.to_json())
-        return
-    result = train_with_line(
-        stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"
-    )
-    rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
-    if result.is_stopped_early:
-        rest = " (stopped early: validations did not become better; the best weights are in the folder best)"
-    say(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
+    with one_voice() as ranks:
+        settings = parse_assignments(assignments or [])
+        own = {"cache": cache, "init": init, "profile_steps": profile}
+        settings |= {key: value for key, value in own.items() if value is not None}
+        config = choose_settings(
+            out, preset=preset, settings=settings, partition=partition, resume=resume, config_file=config_file
+        )
+        if show_settings:
+            if ranks.is_first:
+                say_json(config.to_json())
+            return
+        if chosen := parse_gpus(gpus):
+            use_gpus(chosen, config.run.device)
+            raise typer.Exit(launch(without_gpus(sys.argv[1:]), len(chosen)))
+        result = train_with_line(
+            stores, out, config, partition=partition, resume=resume, how_to_continue="continue with --resume"
+        )
+        rest = "" if result.steps == result.num_steps else " (stopped by stop_after_steps; continue with --resume)"
+        if result.is_stopped_early:
+            rest = " (stopped early: validations did not become better; the best weights are in the folder best)"
+        if ranks.is_first:
+            say(f"{result.steps} of {result.num_steps} steps done{rest}: {out / 'model.safetensors'}")
 
 
 @contextmanager
@@ -152,11 +170,17 @@ def train_with_line(
 ) -> "TrainingResult":
     """Train with a live line; an interruption is said and ends the command with 128 + the signal's number."""
     from attengait.pipelines.train import train_run
+    from attengait.training.ranks import joined_ranks
 
-    with ProgressLine() as line, stop_signals() as stop:
+    with (
+        joined_ranks() as ranks,
+        ProgressLine() if ranks.is_first else nullcontext(SILENT) as line,
+        stop_signals() as stop,
+    ):
         result = train_run(stores, run, config, partition=partition, resume=resume, progress=line, stop=stop)
     if result.interrupted_by is not None:
         name = signal.Signals(result.interrupted_by).name
-        complain(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}")
+        if ranks.is_first:
+            complain(f"{name}: stopped at step {result.steps} of {result.num_steps}; {how_to_continue}")
         raise typer.Exit(128 + result.interrupted_by)
     return result

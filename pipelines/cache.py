@@ -95,20 +95,23 @@ def open_clips(
     num_steps: int,
     device: torch.device,
     progress: Progress = SILENT,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> ClipStream | ResidentStream:
-    """The batches of a plan. The frames are first loaded to where they are kept. The reader stays open.
+    """The batches of a plan, or of several processes the slices of one. The frames are first loaded to where they are
+    kept. The reader stays open.
 
     Raises what `load_frames` and the streams do.
     """
+    steps = {"start_step": start_step, "num_steps": num_steps, "rank": rank, "world_size": world_size}
     if cache == "none":
-        return ClipStream(reader, plan, start_step=start_step, num_steps=num_steps, device=str(device))
+        return ClipStream(reader, plan, device=str(device), **steps)
     used = plan.sequences
     place = device if cache == "gpu" else torch.device("cpu")
     frames = load_frames(reader, sequences.start[used], sequences.length[used], place, progress)
     if cache == "host":
-        resident = ResidentReader(frames.numpy())
-        return ClipStream(resident, plan, start_step=start_step, num_steps=num_steps, device=str(device))
-    return ResidentStream(frames, plan, start_step=start_step, num_steps=num_steps)
+        return ClipStream(ResidentReader(frames.numpy()), plan, device=str(device), **steps)
+    return ResidentStream(frames, plan, **steps)
 
 
 def load_frames(

@@ -2,16 +2,16 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.model.config import FRAME_PIXELS
 from attengait.model.precision import resolve_device
-from attengait.model.run_folder import RECORD_NAME
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
+from attengait.pipelines.run_folder import continued, is_begun, locked_folder
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
 from attengait.pipelines.validate import open_validator
 from attengait.report.contact_sheet import draw_clips
@@ -22,13 +22,13 @@ from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores, store_name
 from attengait.store.opening import AnyStore
-from attengait.system.files import lock, remove_leftovers
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
-from attengait.training.checkpoint import EPOCHS, RUN_FILES, RunRecord, read_record, write_record
-from attengait.training.config import DataSettings, TrainingConfig, differences, load_preset, make_config, settings_of
+from attengait.training.checkpoint import RunRecord, read_record, write_record
+from attengait.training.config import DataSettings, TrainingConfig, load_preset, make_config, settings_of
 from attengait.training.config_file import read_settings
 from attengait.training.partition import read_partition, with_partition
+from attengait.training.ranks import Ranks, joined_ranks
 from attengait.training.summary import summarise, summary_lines
 from attengait.training.trainer import Trainer, TrainingResult
 
@@ -109,6 +109,7 @@ def choose_settings(
         chosen["known_subjects"] = ()  # they go with the preset's train_subjects
     if resume:
         chosen["known_subjects"] = before["known_subjects"]  # version 0.1.0 had none
+        chosen["replicas"] = max(1, before["replicas"])  # earlier versions trained one, and did not say so
     return make_config(chosen | settings)
 
 
@@ -130,54 +131,72 @@ def train_run(
     store, and when memory does not suffice. The precision `auto` is decided here and recorded. Where frames are kept
     is decided after the model is on its device; the log says what was decided, and why. `partition` is a JSON file of
     OpenGait, whose training set is used instead of the settings'.
+
+    Under torchrun, each process calls this. The first one has the lock, writes the files and reports the progress.
     """
-    if resume:
-        read_record(run)
-    device, precision = resolve_device(config.run.device, config.run.precision)
-    config = make_config(settings_of(config) | {"precision": precision})
-    store = open_stores(stores)
-    parts = store.stores if isinstance(store, JoinedStores) else [store]
-    if partition is not None:
-        config = _with_partition(config, partition, store)
-    held_out = choose_subjects(store, config)[1]
-    # By name, so that the record says who they are.
-    config = make_config(settings_of(config) | {"validation_subjects": tuple(held_out)})
-    plan = batch_plan(store, config)
-    names = channel_names(parts[0].attributes, store.frame_shape[2])
-    channels = select_channels(names, config.data.channels)
-    if plan.dropped_subjects:
-        _log.warning(
-            "%s subjects have no sequence %s and are left out: %s",
-            len(plan.dropped_subjects),
-            plan.requirement,
-            some_of(plan.dropped_subjects),
+    with joined_ranks() as ranks:
+        return _train_run(
+            stores,
+            run,
+            config,
+            partition=partition,
+            resume=resume,
+            progress=progress if ranks.is_first else SILENT,
+            stop=stop or StopRequest(),
+            ranks=ranks,
         )
-    if plan.num_too_short:
-        _log.info(
-            "%s of the sequences of these subjects have fewer than the %s frames of a clip and are not used; "
-            "repeat_short=true uses them",
-            plan.num_too_short,
-            plan.clip_frames,
-        )
-    _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
-    record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
-    if not resume and run.exists() and not _is_begun(run):
-        raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
+
+
+def _train_run(
+    stores: AnyStore | Sequence[AnyStore],
+    run: Path,
+    config: TrainingConfig,
+    *,
+    partition: str | Path | None,
+    resume: bool,
+    progress: Progress,
+    stop: StopRequest,
+    ranks: Ranks,
+) -> TrainingResult:
+    """The part of one process."""
+    with ranks.all_or_none():
+        if resume:
+            read_record(run)
+        device, precision = resolve_device(ranks.device(config.run.device), config.run.precision)
+        replicas = config.data.replicas or ranks.world_size
+        config = make_config(settings_of(config) | {"precision": precision, "replicas": replicas})
+        store = open_stores(stores)
+        parts = store.stores if isinstance(store, JoinedStores) else [store]
+        if partition is not None:
+            config = _with_partition(config, partition, store)
+        held_out = choose_subjects(store, config)[1]
+        # By name, so that the record says who they are.
+        config = make_config(settings_of(config) | {"validation_subjects": tuple(held_out)})
+        plan = batch_plan(store, config)
+        plan.batch(0, ranks.rank, ranks.world_size)  # refused where it cannot be divided
+        names = channel_names(parts[0].attributes, store.frame_shape[2])
+        channels = select_channels(names, config.data.channels)
+        if ranks.is_first:
+            _say_what_is_trained(config, plan, store, ranks)
+        record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
+        if not resume and run.exists() and not is_begun(run):
+            raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
+    ranks.check_same("what is to be trained by the store and settings", record.sha256)
     data = config.data
     batch = f"{data.subjects_per_batch} x {data.clips_per_subject} clips of {data.clip_frames} frames"
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"
-    with _locked_folder(run), memory_errors(advice):
-        before = read_record(run) if resume else record
-        if resume:
-            record = _continued(run, before, record)
-        elif (run / "checkpoint.pt").exists():
-            raise AttenGaitError(
-                f"{run} already holds a training run: continue it with --resume or choose another --out"
+    with locked_folder(run) if ranks.is_first else nullcontext(), memory_errors(advice):
+        with ranks.all_or_none():
+            before = read_record(run) if resume else record
+            if resume:
+                record = continued(run, before, record)
+            elif (run / "checkpoint.pt").exists():
+                raise AttenGaitError(
+                    f"{run} already holds a training run: continue it with --resume or choose another --out"
+                )
+            validator = open_validator(
+                store, config, channels, device=device, precision=precision, progress=progress, stop=stop
             )
-        stop = stop or StopRequest()
-        validator = open_validator(
-            store, config, channels, device=device, precision=precision, progress=progress, stop=stop
-        )
         input_channels = tuple(names[i] for i in channels) if config.data.channels else ()
         about = summarise(
             config,
@@ -192,7 +211,7 @@ def train_run(
             fingerprint=record.store,
             protocol=None if validator is None else validator.protocol,
         )
-        for line in summary_lines(about):
+        for line in summary_lines(about) if ranks.is_first else ():
             _log.info("%s", line)
         with store.reader(check_frames=config.run.check_frames) as reader:
 
@@ -208,8 +227,11 @@ def train_run(
                     num_steps=num_steps,
                     device=device,
                     progress=progress,
+                    rank=ranks.rank,
+                    world_size=ranks.world_size,
                 )
-                if not resume or record.earlier != before.earlier:
+                is_new = not resume or record.earlier != before.earlier
+                if is_new and ranks.is_first:
                     write_record(run, record)  # only now, so that a run that is interrupted before leaves nothing
                 return only_channels(clips, channels)
 
@@ -234,8 +256,43 @@ def train_run(
                     channels=[names[i] for i in channels],
                     attributes=parts[0].attributes,
                 ),
+                ranks=ranks,
             )
             return trainer.train(resume=resume)
+
+
+def _say_what_is_trained(config: TrainingConfig, plan: BatchPlan, store: Store | JoinedStores, ranks: Ranks) -> None:
+    if plan.dropped_subjects:
+        _log.warning(
+            "%s subjects have no sequence %s and are left out: %s",
+            len(plan.dropped_subjects),
+            plan.requirement,
+            some_of(plan.dropped_subjects),
+        )
+    if plan.num_too_short:
+        _log.info(
+            "%s of the sequences of these subjects have fewer than the %s frames of a clip and are not used; "
+            "repeat_short=true uses them",
+            plan.num_too_short,
+            plan.clip_frames,
+        )
+    _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
+    data, rate = config.data, config.optimiser.learning_rate
+    if data.num_replicas > 1 or not ranks.is_alone:
+        _log.info(
+            "a step is %s x %s clips on %s processes: %s replicas of %s x %s; the learning rate is %.4g: %s times "
+            "%.4g; triplets are formed %s",
+            plan.subjects_per_batch,
+            plan.clips_per_subject,
+            ranks.world_size,
+            data.num_replicas,
+            data.subjects_per_batch,
+            data.clips_per_subject,
+            data.num_replicas * rate,
+            data.num_replicas,
+            rate,
+            "with all clips of a step" if config.optimiser.triplets == "global" else "within each replica",
+        )
 
 
 def open_stores(where: AnyStore | Sequence[AnyStore]) -> Store | JoinedStores:
@@ -258,6 +315,7 @@ def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan
         store.sequences,
         choose_subjects(store, config)[0],
         subjects_per_batch=data.subjects_per_batch,
+        replicas=data.num_replicas,
         clips_per_subject=data.clips_per_subject,
         clip_frames=data.clip_frames,
         seed=config.run.seed,
@@ -318,66 +376,3 @@ def _check_size(store: Store) -> None:
             f"{store.location} has frames of {height} x {width} pixels, but the model takes {FRAME_PIXELS} x "
             f"{FRAME_PIXELS}"
         )
-
-
-@contextmanager
-def _locked_folder(run: Path) -> Iterator[None]:
-    """Make the folder of a run and hold its lock. A new folder that stays empty because of an error is removed."""
-    is_new = not run.exists()
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / ".lock").open("wb") as file:
-        lock(file, AttenGaitError(f"{run} is being trained in by another process"))
-        for name in RUN_FILES:
-            remove_leftovers(run / name)
-        try:
-            yield
-        except BaseException:
-            if is_new and [entry.name for entry in run.iterdir()] == [".lock"]:
-                (run / ".lock").unlink()
-                run.rmdir()
-            raise
-
-
-def _is_begun(run: Path) -> bool:
-    """Whether a folder is empty or holds a run."""
-    if not run.is_dir():
-        return False
-    # The last is what a kill leaves while the record is written.
-    if all(entry.name == ".lock" or entry.name.startswith(f".{RECORD_NAME}.") for entry in run.iterdir()):
-        return True
-    try:
-        read_record(run)
-    except AttenGaitError:
-        return False
-    return True
-
-
-def _continued(run: Path, before: RunRecord, now: RunRecord) -> RunRecord:
-    """The record of a run that is continued: that of before, with more epochs where these grew.
-
-    Raises ParameterError and AttenGaitError where something else differs.
-    """
-    old, new = (settings_of(record.config) for record in (before, now))
-    longer = {key: new[key] for key in EPOCHS if new[key] > old[key]}
-    changed = differences(before.config, make_config(new | {key: old[key] for key in longer}))
-    if changed:
-        raise ParameterError(
-            f"the settings of {run} are others ({'; '.join(changed)}), but must be those of the run that is continued: "
-            f"use these or choose another --out ({' and '.join(EPOCHS)} may be larger)"
-        )
-    # An older record says less about its store.
-    same_store = all(now.store.get(key) == value for key, value in before.store.items())
-    if not same_store or before.subjects != now.subjects:
-        raise AttenGaitError(f"{run} was trained on another store: continue with that one or choose another --out")
-    if not longer:
-        return before
-    _log.info(
-        "the run is made longer: %s; from here on the learning rate is that of a run that has always been so long",
-        ", ".join(f"{key} {old[key]}, now {value}" for key, value in longer.items()),
-    )
-    return RunRecord(
-        config=make_config(old | longer),
-        subjects=before.subjects,
-        store=before.store,
-        earlier=[*before.earlier, {key: old[key] for key in EPOCHS} | {"sha256": before.sha256}],
-    )

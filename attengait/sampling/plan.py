@@ -71,8 +71,9 @@ class ClipBatch:
 class BatchPlan:
     """Every batch of a training run.
 
-    `subjects_per_batch` (P) is of the global batch, which the ranks share: for one P, the plan is the same whatever the
-    world size. Sequences shorter than `clip_frames` are not used, unless the rules say so.
+    P is `subjects_per_batch` in each of `replicas`. The batch of all replicas is what the ranks share: for one P, the
+    plan is the same whatever the world size. Sequences shorter than `clip_frames` are not used, unless the rules say
+    so.
 
     Raises ParameterError for parameters out of range, for a view or walk that there is not, and when P exceeds the
     subjects that are left.
@@ -87,18 +88,22 @@ class BatchPlan:
         clips_per_subject: int,
         clip_frames: int,
         seed: int,
+        replicas: int = 1,
         rules: ClipRules | None = None,
     ) -> None:
         for name, value in (
             ("subjects_per_batch", subjects_per_batch),
             ("clips_per_subject", clips_per_subject),
             ("clip_frames", clip_frames),
+            ("replicas", replicas),
         ):
             if value < 1:
                 raise ParameterError(f"{name} is {value}, but must be at least 1")
         if not 0 <= seed < 2**64:
             raise ParameterError(f"seed is {seed}, but must be from 0 to 2^64 - 1")
-        self.subjects_per_batch = subjects_per_batch
+        self.subjects_per_batch = subjects_per_batch * replicas
+        """P of all replicas."""
+        self._asked = f"{subjects_per_batch} in each of {replicas} replicas" if replicas > 1 else subjects_per_batch
         self.clips_per_subject = clips_per_subject
         self.clip_frames = clip_frames
         self.seed = seed
@@ -115,10 +120,10 @@ class BatchPlan:
         """The subjects trained on; a label is an index into them."""
         self.dropped_subjects = [name for name in subjects if name not in present]
         """Subjects asked for that have no sequence to be used."""
-        if subjects_per_batch > len(self.subjects):
-            there = _what_there_is(sequences, subjects, rules, clip_frames, subjects_per_batch)
+        if self.subjects_per_batch > len(self.subjects):
+            there = _what_there_is(sequences, subjects, rules, clip_frames, self.subjects_per_batch)
             raise ParameterError(
-                f"subjects_per_batch is {subjects_per_batch}, but must be at most the {len(self.subjects)} subjects "
+                f"subjects_per_batch is {self._asked}, but must be at most the {len(self.subjects)} subjects "
                 f"that have a sequence {self.requirement}{there}"
             )
         label_of = {name: label for label, name in enumerate(self.subjects)}
@@ -176,7 +181,8 @@ class BatchPlan:
         """
         if self.subjects_per_batch % world_size:
             raise ParameterError(
-                f"subjects_per_batch is {self.subjects_per_batch}, but must be a multiple of the {world_size} processes"
+                f"subjects_per_batch is {self._asked}, but must be a multiple of the {world_size} processes"
+                + ("" if self.subjects_per_batch == self._asked else " in all replicas together")
             )
         require(step >= 0, "step", step, "at least 0")
         require(0 <= rank < world_size, "rank", rank, f"from 0 to {world_size - 1}")

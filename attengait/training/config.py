@@ -23,6 +23,7 @@ from attengait.training.settings import ALIASES, AugmentSettings, UpdateSettings
 
 Group = TypeVar("Group")
 
+TRIPLETS = ("replica", "global")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 CACHES = ("auto", "none", "host", "gpu")
 
@@ -50,9 +51,13 @@ class DataSettings:
     channels: tuple[str, ...] = ()
     """Channels of the store's pictures that are trained on: names such as flow-u, or kinds such as flow; empty: all."""
     subjects_per_batch: int = 8
-    """P of the P x K batch."""
+    """P of the P x K batch of one replica."""
     clips_per_subject: int = 8
-    """K of the P x K batch."""
+    """K of the P x K batch of one replica."""
+    replicas: int = 0
+    """How many replicas make up a step, each with a batch of its own; the learning rate is multiplied by their number.
+    0: as many as there are processes when the run begins, which is one GPU each. It stays when a run is continued by
+    other processes."""
     clip_frames: int = 30
     """Frames of a training clip, at least 16; shorter sequences are not used, unless repeat_short."""
     rules: ClipRules = field(default_factory=ClipRules)
@@ -61,10 +66,16 @@ class DataSettings:
     def __post_init__(self) -> None:
         require(self.subjects_per_batch >= 2, "subjects_per_batch", self.subjects_per_batch, "at least 2 (triplets)")
         _require_at_least(self, 1, "clips_per_subject")
-        for name in ("subjects_per_batch", "clips_per_subject", "clip_frames"):
+        _require_at_least(self, 0, "replicas")
+        for name in ("subjects_per_batch", "clips_per_subject", "replicas", "clip_frames"):
             require(getattr(self, name) <= 1_000_000, name, getattr(self, name), "at most 1,000,000")
         is_accepted = self.clip_frames >= MIN_FRAMES
         require(is_accepted, "clip_frames", self.clip_frames, "at least 16 (the longest temporal window)")
+
+    @property
+    def num_replicas(self) -> int:
+        """Replicas of a run that has begun."""
+        return max(1, self.replicas)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -107,9 +118,11 @@ class OptimiserSettings:
     epochs_without_cross_entropy: int = 1000
     """Epochs that follow, with the triplet loss and the L2 penalty only."""
     learning_rate: float = 5e-4
-    """The largest learning rate, at the end of the warm-up."""
+    """The largest learning rate, at the end of the warm-up, for one replica."""
     warmup_epochs: int = 20
     """Epochs of linear warm-up, part of the schedule over all epochs."""
+    triplets: str = "replica"
+    """Whether clips form triplets within their replica, as published, or with all clips of the step (global)."""
     margin: float = 0.2
     """Margin of the triplet loss."""
     adaptive_margin: bool = False
@@ -130,6 +143,7 @@ class OptimiserSettings:
     """Probability that a square of each clip is replaced by that of another clip of the batch."""
 
     def __post_init__(self) -> None:
+        check_name(TRIPLETS, self.triplets, "triplets")
         _require_at_least(self, 1, "epochs")
         _require_at_least(self, 0, "epochs_without_cross_entropy", "warmup_epochs")
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "a positive number")

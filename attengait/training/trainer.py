@@ -3,13 +3,18 @@
 One step: clips and labels -> augmentation -> embeddings [N, 62, D] and logits [N, 62, K] -> triplet + cross entropy +
 L2 penalty -> optimiser. Everything random in a step is seeded by (seed, step), so that a resumed run continues with the
 very same numbers as an undisturbed one.
+
+Several processes may share the batch of each step (`attengait.training.ranks`). What is random is drawn for all of it,
+so that the numbers do not depend on how many processes there are.
+
+N clips of a batch, n of them in this process; K classes, D features per part.
 """
 
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,7 +26,7 @@ from torch.nn import functional
 
 from attengait.errors import AttenGaitError
 from attengait.model.loading import check_memory
-from attengait.model.losses import cross_entropy, l2_penalty, send, smoothed, triplets_per_part
+from attengait.model.losses import cross_entropy, l2_penalty, send, smoothed
 from attengait.model.net import PARTS, AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
@@ -32,16 +37,18 @@ from attengait.training.augment import augment
 from attengait.training.average import WeightAverage
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
 from attengait.training.config import OptimiserSettings, TrainingConfig
+from attengait.training.hooked import Hooked
 from attengait.training.initial import begin_with
 from attengait.training.margins import AdaptiveMargins
-from attengait.training.micro_batches import MicroBatches
 from attengait.training.optimisers import clip, make_optimiser
+from attengait.training.ranks import ALONE, Ranks, lost
 from attengait.training.schedule import learning_rate
 from attengait.training.step_report import LOSS_SCALE, Meter, Step
+from attengait.training.triplets import triplet_term
 from attengait.training.watching import Draw, Validate, Watch
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
-"""(first step, number of steps) -> the batches of those steps, in order."""
+"""(first step, number of steps) -> this process's slices of the batches of those steps, in order."""
 
 
 _OWN_DRAWS = 0x5DEECE66D
@@ -76,11 +83,12 @@ class TrainingResult:
 
 @dataclass(slots=True, kw_only=True)
 class Trainer:
-    """One run on one device. `run` must be a folder that exists."""
+    """One run on one device, or the part of one of several processes. `run` must be a folder that exists."""
 
     config: TrainingConfig
     run: Path
     plan: BatchPlan
+    """Of the batches of all processes."""
     channels: int
     """Of the clips."""
     open_stream: OpenStream
@@ -102,8 +110,8 @@ class Trainer:
     """Recognises the held-out subjects, if the settings say so."""
     draw: Draw | None = None
     """Draws the first batch."""
-    is_watched: bool = True
-    """Whether this process logs, validates and keeps checkpoints: one of those that train a run."""
+    ranks: Ranks = ALONE
+    """The processes that train the run. The first of them writes its files, validates and reports its progress."""
 
     def train(self, *, resume: bool = False) -> TrainingResult:
         """Train from the start, or from the run's checkpoint, to the end, a stop setting or a request to stop.
@@ -112,16 +120,19 @@ class Trainer:
 
         Raises AttenGaitError when a loss or gradient is not finite, naming the step, the batch's sequences and the
         learning rate, where the last checkpoint stays (on a GPU, this is seen one step later); and where the setting
-        `deterministic` is not possible.
+        `deterministic` is not possible. OtherProcessError when another process has failed.
         """
         config = self.config
-        device, precision = resolve_device(config.run.device, config.run.precision)
+        device, precision = resolve_device(self.ranks.device(config.run.device), config.run.precision)
         # The caller's random state stays as it is. Only this device and the CPU are seeded.
         with (
             computing(device, precision, deterministic=config.run.deterministic),
             torch.random.fork_rng([device] if device.type == "cuda" else []),
         ):
-            return self._train(device, precision, resume=resume)
+            try:
+                return self._train(device, precision, resume=resume)
+            except RuntimeError as error:
+                raise (None if self.ranks.is_alone else lost(error)) or error from None
 
     def _train(self, device: torch.device, precision: str, *, resume: bool) -> TrainingResult:
         config = self.config
@@ -146,7 +157,10 @@ class Trainer:
         state: Any = {"model": model, "optimiser": optimiser, "scaler": scaler, "average": average, "margins": margins}
         state |= {"record_sha256": self.record_sha256, "validation": watch.best}
         first_step = load_checkpoint(self.run, **state, earlier_sha256=self.earlier_sha256) if resume else 0
-        save = partial(save_checkpoint, self.run, **state)
+
+        def save(step: int) -> None:
+            if self.ranks.is_first:
+                save_checkpoint(self.run, step=step, **state)
 
         def look(step: int) -> float:
             with average.in_place(model) if average and watch.is_due(step) else nullcontext():
@@ -154,6 +168,7 @@ class Trainer:
 
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
         meter, saved = Meter(num_steps), -1
+        stopped_by, is_over = self.stop.signal, watch.is_over
         step = first_step
         # Else a finished run is resumed: nothing is opened, and nothing loaded.
         if step < last_step and not watch.is_over:
@@ -164,8 +179,13 @@ class Trainer:
             ):
                 batches, unread = iter(stream), deque[Step]()
                 report = partial(self._report, meter, watch, num_steps, last_step)
+                hooked = Hooked(model, device, self.ranks, num_parts=config.update.accumulate_steps)
                 look(step)  # a validation that was asked to stop is made up for
-                while step < last_step and self.stop.signal is None and not watch.is_over:
+                while True:
+                    # All end at the same step, whichever of them is asked to, or has validated.
+                    stopped_by, is_over = self.ranks.any_stops(self.stop.signal, is_over=watch.is_over)
+                    if stopped_by is not None or is_over or step == last_step:
+                        break
                     waiting_since = time.perf_counter()
                     batch = next(batches)
                     waited_seconds = time.perf_counter() - waiting_since
@@ -174,7 +194,7 @@ class Trainer:
                     watch.see(batch)
                     rate = self._rate(step)
                     unread.append(
-                        self._step(model, optimiser, scaler, margins, batch, rate, waited_seconds, device, precision)
+                        self._step(hooked, optimiser, scaler, margins, batch, rate, waited_seconds, precision)
                     )
                     step += 1
                     if average is not None:
@@ -192,12 +212,13 @@ class Trainer:
                 if saved != step:
                     save(step=step)
                     watch.keep(step)
+        self.ranks.largest(0)  # nobody leaves before the last checkpoint is written
         return TrainingResult(
             run=self.run,
             steps=step,
             num_steps=num_steps,
-            interrupted_by=self.stop.signal,
-            is_stopped_early=watch.is_over and step < num_steps,
+            interrupted_by=stopped_by,
+            is_stopped_early=is_over and step < num_steps,
         )
 
     def _watch(self, num_steps: int, device: torch.device) -> Watch:
@@ -211,53 +232,58 @@ class Trainer:
             validate=self.validate,
             draw=self.draw,
             stop=self.stop,
-            is_on=self.is_watched,
+            is_on=self.ranks.is_first,
         )
 
     def _rate(self, step: int) -> float:
         settings, per_epoch = self.config.optimiser, self.plan.steps_per_epoch
-        total = settings.total_epochs * per_epoch
+        total, rate = settings.total_epochs * per_epoch, settings.learning_rate * self.config.data.num_replicas
         warmup, schedule = settings.warmup_epochs * per_epoch, self.config.update.schedule
-        return learning_rate(step, settings.learning_rate, warmup, total, schedule=schedule)
+        return learning_rate(step, rate, warmup, total, schedule=schedule)
 
     def _step(
         self,
-        model: AttenGait,
+        hooked: Hooked,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         margins: AdaptiveMargins | None,
         batch: ClipBatch,
         rate: float,
         waited_seconds: float,
-        device: torch.device,
         precision: str,
     ) -> Step:
         """Do one optimiser step, or begin it on a GPU; nothing here waits for a GPU."""
-        config = self.config
+        config, model, device = self.config, hooked.model, hooked.device
         seed = step_seed(config.run.seed, batch.step)
         generator = torch.Generator().manual_seed(seed)
         clips = self._changed(batch.clips.to(device, non_blocking=True), seed)
         # The batch's own labels may be on a GPU, and reading them would wait for it.
-        labels = torch.from_numpy(self.plan.batch(batch.step).labels)
-        one_hot = functional.one_hot(labels, model.config.num_classes).float()  # [N, K]
+        labels = torch.from_numpy(self.plan.batch(batch.step).labels)  # [N]
+        one_hot = functional.one_hot(self.ranks.own(labels), model.config.num_classes).float()  # [n, K]
         one_hot = smoothed(one_hot, config.optimiser.label_smoothing)
-        mixed = augment(clips, send(one_hot, device), config.optimiser, generator)
+        mixed = augment(clips, send(one_hot, device), config.optimiser, generator, self.ranks)
         with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
 
-        def embed(frames: Tensor) -> Tensor:
+        @contextmanager
+        def as_configured() -> Iterator[None]:
             _seed(seed, device)  # dropout
             with autocast(device, precision):
-                embeddings: Tensor = model(frames)
-            return embeddings
+                yield
 
-        whole = MicroBatches(embed, mixed.frames, config.update.accumulate_steps)
-        embeddings = whole.embeddings  # [N, 62, D]
-        logits = model.classify(embeddings) if with_classes else None  # [N, 62, K]
-        losses = loss_terms(model, embeddings, logits, labels, mixed.targets, config.optimiser, margins)
+        outputs = hooked(mixed.frames, with_classes=with_classes, context=as_configured)
+        triplet, active = triplet_term(
+            outputs.embeddings.float(),
+            labels,
+            config.optimiser,
+            margins=margins,
+            replicas=config.data.num_replicas,
+            ranks=self.ranks,
+        )
+        losses = loss_terms(model, triplet, outputs.logits, mixed.targets, config.optimiser)
         total = losses["total"]
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        whole.backward()
+        outputs.finish()
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         clip(model.parameters(), norm, config.update.max_gradient_norm)
@@ -267,7 +293,8 @@ class Trainer:
         scaler.update()
         # The scale of the next step, as a tensor, since reading it would wait for a GPU.
         scale = scaler.scale(torch.ones_like(norm)) if scaler.is_enabled() else torch.full_like(norm, math.nan)
-        values = torch.stack([*(value.detach() for value in losses.values()), norm, scale])
+        losses["active_triplets"] = active
+        values = self.ranks.mean(torch.stack([*(value.detach() for value in losses.values()), norm, scale]))
         return Step(
             batch=batch,
             rate=rate,
@@ -279,9 +306,10 @@ class Trainer:
 
     def _changed(self, clips: Tensor, seed: int) -> Tensor:
         """Clips changed by the augmentation that is off by default; its draws are its own, so that others stay."""
-        settings, num_clips = self.config.augment, len(clips)
+        share, num_clips = len(clips), len(clips) * self.ranks.world_size
         generator = torch.Generator().manual_seed(seed ^ _OWN_DRAWS)
-        changes = transforms.draw(settings, num_clips, clips.shape[1], generator)
+        changes = transforms.draw(self.config.augment, num_clips, clips.shape[1], generator)
+        changes = changes.share(self.ranks.rank * share, (self.ranks.rank + 1) * share)
         return transforms.apply(clips, changes, self.channel_names)
 
     def _report(self, meter: Meter, watch: Watch, num_steps: int, last_step: int, step: Step) -> None:
@@ -294,7 +322,8 @@ class Trainer:
         if not (math.isfinite(losses["total"]) and finite_gradients):
             self._refuse_nan(step.batch, step.rate, "loss" if finite_gradients else "gradient")
         done = step.batch.step + 1
-        report = meter.update(done, len(step.batch.labels), step.waited_seconds, losses, step.rate, scale)
+        num_clips = len(step.batch.labels) * self.ranks.world_size
+        report = meter.update(done, num_clips, step.waited_seconds, losses, step.rate, scale)
         is_logged = done % self.config.run.log_every_steps == 0 or done in (1, last_step)
         watch.hear(done, report.values, is_logged=is_logged)
         if is_logged:
@@ -302,7 +331,8 @@ class Trainer:
         self.progress.update("Training", done, num_steps, unit="steps", detail=report)
 
     def _refuse_nan(self, batch: ClipBatch, rate: float, what: str) -> None:
-        names = ", ".join(dict.fromkeys(self.sequence_name(int(index)) for index in batch.sequences))
+        sequences = self.plan.batch(batch.step).sequences  # of all processes
+        names = ", ".join(dict.fromkeys(self.sequence_name(int(index)) for index in sequences))
         raise AttenGaitError(
             f"training stopped at step {batch.step}: the {what} is not finite (learning rate {rate:.3g}; sequences "
             f"{names}); the last checkpoint in {self.run} is kept, try a lower learning_rate or precision=fp32"
@@ -310,33 +340,18 @@ class Trainer:
 
 
 def loss_terms(
-    model: AttenGait,
-    embeddings: Tensor,
-    logits: Tensor | None,
-    labels: Tensor,
-    targets: Tensor,
-    settings: OptimiserSettings,
-    margins: AdaptiveMargins | None = None,
+    model: AttenGait, triplet: Tensor, logits: Tensor | None, targets: Tensor, settings: OptimiserSettings
 ) -> dict[str, Tensor]:
-    """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars; active_triplets is the
-    share of the triplets that are in the triplet loss.
+    """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
 
-    embeddings [N, 62, D], logits [N, 62, K] or None, labels int64 [N] on the CPU, targets [N, K]. The margins, if any,
-    are used instead of the settings', and may grow.
+    Of several processes, each has its own losses; their mean is the loss of the batch.
+
+    logits [n, 62, K] or None, targets [n, K].
     """
-    per_part, active = triplets_per_part(
-        embeddings.float(),
-        labels,
-        margin=settings.margin if margins is None else margins.values,
-        soft_margin=settings.soft_margin,
-        normalised=settings.normalise_embeddings,
-    )
-    if margins is not None:
-        margins.update(per_part)
-    terms = {"triplet": per_part.sum() / len(embeddings), "l2": l2_penalty(model, settings.l2_penalty)}
+    terms = {"triplet": triplet, "l2": l2_penalty(model, settings.l2_penalty)}
     if logits is not None:
         terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
-    return {"total": torch.stack(list(terms.values())).sum(), **terms, "active_triplets": active}
+    return {"total": torch.stack(list(terms.values())).sum(), **terms}
 
 
 def step_seed(seed: int, step: int) -> int:
