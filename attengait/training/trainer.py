@@ -169,11 +169,11 @@ class Trainer:
             with (
                 self.open_stream(first_step, last_step - first_step) as stream,
                 closing(self._open_scalars(first_step)) as scalars,  # later, as loading may be interrupted
+                closing(Hooked(model, device, self.ranks)) as hooked,
                 self.stop.hearing(),
             ):
                 batches, unread = iter(stream), deque[_Step]()
                 report = partial(self._report, meter, scalars, num_steps, last_step)
-                hooked = Hooked(model, device, self.ranks)
                 while True:
                     # All end at the same step, whichever of them is asked to.
                     stopped_by = self.ranks.largest(self.stop.signal or 0) or None
