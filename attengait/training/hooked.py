@@ -49,6 +49,10 @@ class Hooked:
         self._module: nn.Module | None = None
         self._with_classes: bool | None = None
 
+    def close(self) -> None:
+        """Let go of the hooks. What outlives its group of processes may wait for ever when it is freed."""
+        self._module = self._with_classes = None
+
     def __call__(
         self, frames: Tensor, *, with_classes: bool, context: Callable[[], AbstractContextManager[None]]
     ) -> Outputs:

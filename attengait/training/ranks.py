@@ -32,7 +32,7 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_AD
 class OtherProcessError(AttenGaitError):
     """Another process of the run has failed."""
 
-    def __init__(self, message: str, *, is_explained: bool) -> None:
+    def __init__(self, message: str, *, is_explained: bool = False) -> None:
         super().__init__(message)
         self.is_explained = is_explained
         """Whether the other process lives and raises what was wrong. Else it may have been killed."""
@@ -242,6 +242,5 @@ def lost(error: RuntimeError) -> OtherProcessError | None:
     if not (isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text):
         return None
     return OtherProcessError(
-        "another process of this training has ended: the last checkpoint is kept, continue with --resume",
-        is_explained=False,
+        "another process of this training has ended: the last checkpoint is kept, continue with --resume"
     )

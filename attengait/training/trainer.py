@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -175,11 +175,11 @@ class Trainer:
             with (
                 self.open_stream(first_step, last_step - first_step) as stream,
                 watch.watching(first_step),  # later, as loading may be interrupted
+                closing(Hooked(model, device, self.ranks, num_parts=config.update.accumulate_steps)) as hooked,
                 self.stop.hearing(),
             ):
                 batches, unread = iter(stream), deque[Step]()
                 report = partial(self._report, meter, watch, num_steps, last_step)
-                hooked = Hooked(model, device, self.ranks, num_parts=config.update.accumulate_steps)
                 look(step)  # a validation that was asked to stop is made up for
                 while True:
                     # All end at the same step, whichever of them is asked to, or has validated.

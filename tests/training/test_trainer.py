@@ -22,6 +22,7 @@ from attengait.training import checkpoint
 from attengait.training import trainer as trainer_module
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import make_config
+from attengait.training.ranks import Ranks
 from attengait.training.run_files import read_metrics
 from attengait.training.trainer import Trainer, resolve_device, step_seed
 
@@ -258,14 +259,14 @@ def test_scalars_are_written_every_so_many_steps(trainer: Open, tmp_path: Path, 
     assert [values["step"] for values in read_metrics(tmp_path / "run")] == logged
 
 
-def test_a_process_that_does_not_watch_writes_nothing_but_its_checkpoint(trainer: Open, tmp_path: Path) -> None:
+def test_a_process_that_is_not_the_first_writes_nothing(trainer: Open, tmp_path: Path) -> None:
     settings = {"keep_checkpoints": 2, "profile_steps": 2, "checkpoint_every_steps": 2}
     one, other = Heard(), Heard()
     trainer("first", one, **settings).train()
     job = trainer("second", other, **settings)
-    job.is_watched = False
+    job.ranks = Ranks(rank=1)
     job.train()
-    assert {path.name for path in (tmp_path / "second").iterdir()} == {"checkpoint.pt", "model.safetensors"}
+    assert list((tmp_path / "second").iterdir()) == []
     assert {path.name for path in (tmp_path / "first").iterdir()} > {"checkpoints", "metrics.jsonl", "train.log"}
     assert [report.losses for report in one.details] == [report.losses for report in other.details]
 

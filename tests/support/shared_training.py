@@ -1,0 +1,119 @@
+"""What each process of a gang does in the tests of training on many devices."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import torch
+from heard import Heard
+
+from attengait.model.config import ModelConfig
+from attengait.model.net import AttenGait
+from attengait.pipelines.train import train_run
+from attengait.system.stopping import StopRequest
+from attengait.training import trainer as trainer_module
+from attengait.training.augment import augment
+from attengait.training.config import OptimiserSettings, make_config
+from attengait.training.hooked import Hooked
+from attengait.training.ranks import ALONE, joined_ranks
+from attengait.training.trainer import loss_terms
+from attengait.training.triplets import triplet_term
+
+SMALL = {
+    "size": "tiny",
+    "subjects_per_batch": 2,
+    "clips_per_subject": 2,
+    "clip_frames": 16,
+    "epochs": 3,
+    "epochs_without_cross_entropy": 1,
+    "warmup_epochs": 1,
+    "learning_rate": 2e-4,
+    "mixup_probability": 0.5,
+    "cutmix_probability": 0.5,
+    "precision": "fp32",
+    "device": "cpu",
+}
+
+
+def train(store, run, changes=(), resume=False, stop_at=None, raise_at=None):
+    """Train a run, and return its reports and how it ended. `stop_at` and `raise_at` are (rank, step): this process is
+    asked to stop, or fails, there."""
+    stop, rank = StopRequest(), int(os.environ.get("RANK", "0"))
+    heard = Heard()
+    steps = trainer_module.Trainer._step
+
+    def step(self, hooked, optimiser, scaler, batch, *others):
+        if stop_at == (rank, batch.step):
+            stop.signal = signal.SIGTERM
+        if raise_at == (rank, batch.step):
+            raise ValueError("a fault of this process")
+        return steps(self, hooked, optimiser, scaler, batch, *others)
+
+    trainer_module.Trainer._step = step
+    try:
+        config = make_config({**SMALL, **dict(changes)})
+        result = train_run(store, Path(run), config, resume=resume, progress=heard, stop=stop)
+    finally:
+        trainer_module.Trainer._step = steps
+    losses = [each.losses for each in heard.details if hasattr(each, "losses")]
+    return losses, result.steps, result.interrupted_by
+
+
+def one_step(changes, replicas, num_subjects, clips_per_subject, with_classes=True):
+    """The mean losses of all processes and the gradients of a network with fixed weights, for fixed random clips."""
+    if "RANK" not in os.environ:
+        return _one_step(ALONE, changes, replicas, num_subjects, clips_per_subject, with_classes)
+    with joined_ranks() as ranks:
+        return _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_classes)
+
+
+def _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_classes):
+    settings = OptimiserSettings(**changes)
+    generator = torch.Generator().manual_seed(3)
+    labels = torch.arange(num_subjects).repeat_interleave(clips_per_subject)
+    clips = torch.randint(0, 256, (len(labels), 16, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    torch.manual_seed(5)
+    widths = {"widths": (4, 8, 8), "part_width": 8, "embedding_size": 4, "blocks_per_stage": 1}
+    model = AttenGait(ModelConfig(num_classes=num_subjects, **widths)).train()
+    with contextlib.closing(Hooked(model, torch.device("cpu"), ranks)) as hooked:
+        torch.manual_seed(7)  # dropout
+        targets = torch.eye(num_subjects)[ranks.own(labels)]
+        mixed = augment(ranks.own(clips), targets, settings, torch.Generator().manual_seed(11), ranks)
+        embeddings, logits = hooked(mixed.frames, with_classes=with_classes)
+        triplet = triplet_term(embeddings, labels, settings, replicas=replicas, ranks=ranks)
+        losses = loss_terms(model, triplet, logits, mixed.targets, settings)
+        losses["total"].backward()
+    means = {name: float(ranks.mean(value.detach())) for name, value in losses.items()}
+    gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
+    return means, {name: gradient.double().numpy() for name, gradient in gradients.items()}
+
+
+def collect(values):
+    """Exchange a tensor of which each process has its slice."""
+    with joined_ranks() as ranks:
+        own = ranks.own(torch.tensor(values)).clone().requires_grad_()
+        whole = ranks.gather_with_gradients(own)
+        (whole * (1 + ranks.rank) * torch.arange(len(values))).sum().backward()
+        index = torch.arange(len(values)).flip(0)
+        return {
+            "ranks": (ranks.rank, ranks.world_size, ranks.is_first),
+            "whole": whole.tolist(),
+            "gradient": own.grad.tolist(),
+            "rows": ranks.rows(own.detach(), index).tolist(),
+            "mean": float(ranks.mean(torch.tensor(float(ranks.rank)))),
+            "largest": ranks.largest(10 - ranks.rank),
+        }
+
+
+def differ(value_of_rank):
+    """Compare what should be the same."""
+    with joined_ranks() as ranks:
+        ranks.check_same("the number", value_of_rank[ranks.rank])
+
+
+def fail_before_training(failing_rank):
+    """One process cannot begin."""
+    with joined_ranks() as ranks, ranks.all_or_none():
+        if ranks.rank == failing_rank:
+            raise ValueError("no such file here")
