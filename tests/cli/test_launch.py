@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
+from checkpoints import state_in
 from small_stores import make_store
 
 from attengait.cli.launch import use_gpus, without_gpus
@@ -127,7 +127,7 @@ def test_an_interrupted_launcher_leaves_a_checkpoint_and_the_usual_status(store:
     assert sentence.startswith("SIGINT: stopped at step ")
     assert sentence.endswith("; continue with --resume")
     step = int(sentence.split()[4])
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == step
+    assert state_in(tmp_path / "run" / "checkpoint.pt")["step"] == step
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -142,7 +142,7 @@ def test_a_process_that_is_killed_ends_all_with_one_sentence(store: Path, tmp_pa
         "stopped: the last checkpoint is kept, continue with --resume"
     ]
     assert not any(Path(f"/proc/{each}").exists() for each in ranks)
-    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] >= 1
+    assert state_in(tmp_path / "run" / "checkpoint.pt")["step"] >= 1
 
 
 def test_gpus_are_refused_where_there_are_none_with_the_way_to_train_on_cpus(store: Path, tmp_path: Path) -> None:

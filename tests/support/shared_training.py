@@ -9,13 +9,14 @@ import torch
 from heard import Heard
 
 from attengait.model.config import ModelConfig
-from attengait.model.net import AttenGait
+from attengait.model.net import PARTS, AttenGait
 from attengait.pipelines.train import train_run
 from attengait.system.stopping import StopRequest
 from attengait.training import trainer as trainer_module
 from attengait.training.augment import augment
 from attengait.training.config import OptimiserSettings, make_config
 from attengait.training.hooked import Hooked
+from attengait.training.margins import AdaptiveMargins
 from attengait.training.ranks import ALONE, joined_ranks
 from attengait.training.trainer import loss_terms
 from attengait.training.triplets import triplet_term
@@ -43,12 +44,12 @@ def train(store, run, changes=(), resume=False, stop_at=None, raise_at=None):
     heard = Heard()
     steps = trainer_module.Trainer._step
 
-    def step(self, hooked, optimiser, scaler, batch, *others):
+    def step(self, hooked, optimiser, scaler, margins, batch, *others):
         if stop_at == (rank, batch.step):
             stop.signal = signal.SIGTERM
         if raise_at == (rank, batch.step):
             raise ValueError("a fault of this process")
-        return steps(self, hooked, optimiser, scaler, batch, *others)
+        return steps(self, hooked, optimiser, scaler, margins, batch, *others)
 
     trainer_module.Trainer._step = step
     try:
@@ -60,15 +61,21 @@ def train(store, run, changes=(), resume=False, stop_at=None, raise_at=None):
     return losses, result.steps, result.interrupted_by
 
 
-def one_step(changes, replicas, num_subjects, clips_per_subject, with_classes=True):
+def one_step(changes, replicas, num_subjects, clips_per_subject, with_classes=True, num_parts=1):
     """The mean losses of all processes and the gradients of a network with fixed weights, for fixed random clips."""
     if "RANK" not in os.environ:
-        return _one_step(ALONE, changes, replicas, num_subjects, clips_per_subject, with_classes)
+        return _one_step(ALONE, changes, replicas, num_subjects, clips_per_subject, with_classes, num_parts)
     with joined_ranks() as ranks:
-        return _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_classes)
+        return _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_classes, num_parts)
 
 
-def _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_classes):
+@contextlib.contextmanager
+def with_the_same_dropout():
+    torch.manual_seed(7)
+    yield
+
+
+def _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_classes, num_parts):
     settings = OptimiserSettings(**changes)
     generator = torch.Generator().manual_seed(3)
     labels = torch.arange(num_subjects).repeat_interleave(clips_per_subject)
@@ -76,14 +83,21 @@ def _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_cl
     torch.manual_seed(5)
     widths = {"widths": (4, 8, 8), "part_width": 8, "embedding_size": 4, "blocks_per_stage": 1}
     model = AttenGait(ModelConfig(num_classes=num_subjects, **widths)).train()
-    with contextlib.closing(Hooked(model, torch.device("cpu"), ranks)) as hooked:
-        torch.manual_seed(7)  # dropout
+    margins = AdaptiveMargins(settings.margin, PARTS, torch.device("cpu")) if settings.adaptive_margin else None
+    if margins is not None:
+        margins.idle_batches += 200  # the margins of idle parts grow now
+    with contextlib.closing(Hooked(model, torch.device("cpu"), ranks, num_parts=num_parts)) as hooked:
         targets = torch.eye(num_subjects)[ranks.own(labels)]
         mixed = augment(ranks.own(clips), targets, settings, torch.Generator().manual_seed(11), ranks)
-        embeddings, logits = hooked(mixed.frames, with_classes=with_classes)
-        triplet = triplet_term(embeddings, labels, settings, replicas=replicas, ranks=ranks)
-        losses = loss_terms(model, triplet, logits, mixed.targets, settings)
+        outputs = hooked(mixed.frames, with_classes=with_classes, context=with_the_same_dropout)
+        triplet, active = triplet_term(
+            outputs.embeddings, labels, settings, margins=margins, replicas=replicas, ranks=ranks
+        )
+        losses = loss_terms(model, triplet, outputs.logits, mixed.targets, settings) | {"active": active}
         losses["total"].backward()
+        outputs.finish()
+    if margins is not None:
+        losses["margins"] = margins.values.sum()
     means = {name: float(ranks.mean(value.detach())) for name, value in losses.items()}
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}
     return means, {name: gradient.double().numpy() for name, gradient in gradients.items()}

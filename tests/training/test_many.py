@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import state_in
 from small_stores import make_store
 
 from attengait.errors import AttenGaitError, ParameterError
@@ -40,7 +41,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return torch.load(run / "checkpoint.pt", weights_only=True)["model"]  # type: ignore[no-any-return]
+    state: dict[str, torch.Tensor] = state_in(run / "checkpoint.pt")["model"]
+    return state
 
 
 def close(one: dict[str, np.ndarray], other: dict[str, np.ndarray], tolerance: float) -> None:
@@ -70,17 +72,29 @@ def test_slices_are_gathered_and_their_gradients_summed(gang: Any) -> None:
         ({"triplets": "replica"}, 2, (2, 3)),  # three processes have parts of two replicas
         ({"triplets": "global", "mixup_probability": 1.0, "cutmix_probability": 1.0}, 3, (2, 3)),
         ({"triplets": "global", "normalise_embeddings": True, "soft_margin": True}, 3, (3,)),
+        ({"triplets": "global", "margin": 1e-4, "adaptive_margin": True, "label_smoothing": 0.1}, 3, (2, 3)),
+        ({"triplets": "replica", "margin": 1e-4, "adaptive_margin": True}, 6, (2, 3)),
     ],
 )
 def test_losses_and_gradients_are_those_of_one_process(
     gang: Any, changes: dict[str, Any], replicas: int, processes: tuple[int, ...]
 ) -> None:
     expected, gradients = jobs.one_step(changes, replicas, 12, 2)
-    assert {"total", "triplet", "cross_entropy", "l2"} == expected.keys()
+    assert {"total", "triplet", "cross_entropy", "l2", "active"} <= expected.keys()
+    assert 0 < expected["active"] < 1 or changes.get("soft_margin")
     for number in processes:
         for losses, of_process in gang.run(number, jobs.one_step, changes, replicas, 12, 2):
             assert losses == pytest.approx(expected, rel=1e-5)
             close(gradients, of_process, 1e-4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole_in_any_number_of_processes(gang: Any, number: int) -> None:
+    changes = {"triplets": "global"}
+    expected, gradients = jobs.one_step(changes, 3, 12, 2)
+    for losses, of_process in gang.run(number, jobs.one_step, changes, 3, 12, 2, True, 2):
+        assert losses == pytest.approx(expected, rel=1e-5)
+        close(gradients, of_process, 1e-4)
 
 
 def test_triplets_within_replicas_are_others_than_those_of_all_clips() -> None:
@@ -158,7 +172,7 @@ def test_a_process_that_is_asked_to_stop_stops_all_at_the_same_step(gang: Any, s
         run = tmp_path / f"stopped by {rank}"
         told = gang.run(2, jobs.train, store.path, run, {}, False, (rank, 2))
         assert [each[1:] for each in told] == [(3, 15), (3, 15)]
-        assert torch.load(run / "checkpoint.pt", weights_only=True)["step"] == 3
+        assert state_in(run / "checkpoint.pt")["step"] == 3
 
 
 def test_nan_ends_all_processes_with_the_same_sentence_and_keeps_the_checkpoint(
