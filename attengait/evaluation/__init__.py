@@ -2,13 +2,15 @@
 
 from attengait.evaluation.distances import DISTANCES, distance
 from attengait.evaluation.embeddings import Embeddings, embed_store, load_embeddings, save_embeddings
-from attengait.evaluation.protocols import PROTOCOLS, check_fit, check_names, evaluate_embeddings
+from attengait.evaluation.options import EvaluationOptions
+from attengait.evaluation.protocols import check_fit, check_names, evaluate_embeddings
 from attengait.evaluation.result import EvaluationResult
+from attengait.evaluation.rule import rules
 
 __all__ = [
     "DISTANCES",
-    "PROTOCOLS",
     "Embeddings",
+    "EvaluationOptions",
     "EvaluationResult",
     "check_fit",
     "check_names",
@@ -16,5 +18,6 @@ __all__ = [
     "embed_store",
     "evaluate_embeddings",
     "load_embeddings",
+    "rules",
     "save_embeddings",
 ]

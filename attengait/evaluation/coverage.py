@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import numpy as np
+
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.names import Name, as_path, repeated, written_in_two_ways
-from attengait.evaluation.roles import Roles
+from attengait.evaluation.rule import Rule, matching
+from attengait.evaluation.sides import Sides
 from attengait.sampling.selection import some_of
 
 
@@ -23,27 +26,31 @@ class Coverage:
     num_repeated: int
     """Rows whose subject, walk and view an earlier row has, too."""
     num_unused: int
-    """Rows of walks that the protocol does not use."""
+    """Rows that are neither probe nor gallery."""
 
 
-def coverage(embeddings: Embeddings, roles: Roles) -> Coverage:
+def coverage(embeddings: Embeddings, rule: Rule, sides: Sides) -> Coverage:
     """Count and name what is missing, repeated and unused."""
-    names = list(
-        zip(embeddings.subjects.tolist(), embeddings.sequences.tolist(), embeddings.views.tolist(), strict=True)
-    )
-    used_walks = {*roles.gallery, *roles.probe_walks}
-    used = {name for name in names if name[1] in used_walks}
+    names = embeddings.names(np.arange(len(embeddings)))
+    is_used = (sides.probes | sides.gallery).tolist()
+    used = {name for name, is_it in zip(names, is_used, strict=True) if is_it}
     subjects = sorted({subject for subject, _, _ in used})
     views = sorted({view for _, _, view in used})
-    groups = [("gallery", roles.gallery), *((f"{condition} probe", walks) for condition, walks in roles.probes.items())]
-    missing: list[str] = []
-    num_missing = 0
+    missing: list[str] = list(sides.missing)
+    num_missing = sides.num_missing
+    groups = [
+        *((f"{_of(rule, condition)}gallery", walks) for condition, walks in _galleries(rule)),
+        *((f"{condition} probe", walks) for condition, walks in rule.probes.items()),
+    ]
     for what, walks in groups:
-        expected = set(product(subjects, walks, views))
-        missing += _missing_of(what, subjects, walks, views, used & expected)
-        num_missing += len(expected - used)
-    unused = [walk for _, walk, _ in names if walk not in used_walks]
-    again = repeated(names)
+        if rule.complete:
+            expected = set(product(subjects, walks, views))
+            missing += _missing_of(what, subjects, walks, views, used & expected)
+            num_missing += len(expected - used)
+        elif not matching(np.array([walk for _, walk, _ in used], np.str_), walks).any():
+            missing.append(f"no {what} at all ({', '.join(walks)})")
+    unused = [name for name, is_it in zip(names, is_used, strict=True) if not is_it]
+    again = repeated(name for name, is_it in zip(names, is_used, strict=True) if is_it)
     return Coverage(
         missing=tuple(missing),
         remarks=tuple(_remarks(again, unused, subjects)),
@@ -51,6 +58,15 @@ def coverage(embeddings: Embeddings, roles: Roles) -> Coverage:
         num_repeated=len(again),
         num_unused=len(unused),
     )
+
+
+def _galleries(rule: Rule) -> list[tuple[str, tuple[str, ...]]]:
+    """Walks by condition; one gallery, of all conditions, has no name."""
+    return list(rule.galleries.items()) if rule.galleries else [("", rule.gallery)] if rule.gallery else []
+
+
+def _of(rule: Rule, condition: str) -> str:
+    return f"{condition} " if rule.galleries else ""
 
 
 def _missing_of(
@@ -76,14 +92,15 @@ def _missing_of(
     return phrases
 
 
-def _remarks(again: Sequence[Name], unused: Sequence[str], subjects: Sequence[str]) -> list[str]:
+def _remarks(again: Sequence[Name], unused: Sequence[Name], subjects: Sequence[str]) -> list[str]:
     remarks = []
     if again:
         of_names = some_names(sorted(set(again)))
         remarks.append(f"{len(again)} repeated rows of sequences that are there already, each row counts: {of_names}")
     if unused:
         remarks.append(
-            f"{len(unused)} sequences of walks that the protocol does not use: {some_of(sorted(set(unused)))}"
+            f"{len(unused)} sequences that the protocol does not use, of the walks "
+            f"{some_of(sorted({walk for _, walk, _ in unused}))}"
         )
     if twins := written_in_two_ways(subjects):
         remarks.append(f"subjects whose names are the same number count as different people: {some_of(twins)}")

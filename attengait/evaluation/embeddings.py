@@ -3,13 +3,14 @@
 The file has four arrays of one length n: `features` float32 [n, parts, D], and as text `subjects`, `views`, `sequences`
 (the walk, like "nm-01"). Whole numbers are accepted for subjects and views: 75 is subject "075" and 0 is view "000".
 A fifth, `feature_axes`, says what the axes of the features are: "sequence", "part", "number". A sixth, `precision`, is
-what the network computed in, such as "fp32". Files of version 0.1.0 and of other programs lack both. NumPy alone reads
-and writes the file: evaluating it needs no torch.
+what the network computed in, such as "fp32". Files of version 0.1.0 and of other programs lack both. An array
+`column_NAME` is a further column, such as the camera. NumPy alone reads and writes the file: evaluating it needs no
+torch.
 """
 
 import io
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, require
 from attengait.evaluation.names import Names, as_path, one_name_for_each_view
 from attengait.evaluation.npz import NpzError, read_arrays
+from attengait.evaluation.sides import Labels
 from attengait.system.files import write_atomically
 from attengait.system.progress import SILENT, Progress
 
@@ -37,6 +39,9 @@ _ARRAYS = ("features", "subjects", "views", "sequences")
 _AXES = "feature_axes"
 _PRECISION = "precision"
 _PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+_COLUMN = "column_"
+"""Before the names of further columns."""
+_CHECKED_ROWS = 1024
 _PARTS_FIRST = ("sequence", "part", "number")
 
 
@@ -64,6 +69,8 @@ class Embeddings:
     """`parts-first` states that features is [n, parts, D]. None: a shape that may be [n, D, parts] is refused."""
     precision: str | None = None
     """What the network computed in: fp32, tf32, bf16 or fp16. None where it is not known."""
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Further columns [n] by name, such as camera: text, whole numbers or numbers. The protocol custom filters them."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 3 or 0 in self.features.shape[1:]:
@@ -71,14 +78,15 @@ class Embeddings:
         require(self.feature_order in (None, "parts-first"), "feature_order", self.feature_order, "parts-first or None")
         if self.feature_order is None:
             _check_order(self.features.shape)
-        for name in _ARRAYS[1:]:
-            shape = getattr(self, name).shape
+        for name, column in ({name: getattr(self, name) for name in _ARRAYS[1:]} | dict(self.extra)).items():
+            shape = column.shape
             if shape != (len(self),):
                 raise AttenGaitError(
                     f"{name} is {list(shape)}, but must be [{len(self)}], one entry for each of the features"
                 )
-        object.__setattr__(self, "views", one_name_for_each_view(self.views))
-        finite = np.isfinite(self.features).all(axis=(1, 2))
+        object.__setattr__(self, "views", one_name_for_each_view(self.views, self.subjects))
+        blocks = (self.features[start : start + _CHECKED_ROWS] for start in range(0, len(self), _CHECKED_ROWS))
+        finite = np.concatenate([np.zeros(0, bool), *(np.isfinite(block).all(axis=(1, 2)) for block in blocks)])
         if not finite.all():
             first = int(np.argmin(finite))
             raise AttenGaitError(
@@ -131,7 +139,13 @@ class Embeddings:
             views=self.views[rows],
             sequences=self.sequences[rows],
             feature_order="parts-first",
+            extra={name: column[rows] for name, column in self.extra.items()},
         )
+
+    @property
+    def labels(self) -> "Labels":
+        """What each is of, without the features."""
+        return Labels(subjects=self.subjects, walks=self.sequences, views=self.views, extra=self.extra)
 
 
 def _check_order(shape: tuple[int, ...]) -> None:
@@ -157,6 +171,7 @@ def save_embeddings(path: Path, embeddings: Embeddings) -> None:
     arrays[_AXES] = np.array(_PARTS_FIRST)
     if embeddings.precision is not None:
         arrays[_PRECISION] = np.array(embeddings.precision)
+    arrays |= {f"{_COLUMN}{name}": column for name, column in embeddings.extra.items()}
     np.savez(content, **arrays)
     write_atomically(path, content.getvalue())
 
@@ -173,7 +188,7 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
     orders = get_args(FeatureOrder)
     require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
     try:
-        arrays = read_arrays(path, (*_ARRAYS, _AXES, _PRECISION))
+        arrays = read_arrays(path, (*_ARRAYS, _AXES, _PRECISION), prefix=_COLUMN)
     except OSError as error:
         raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
     except NpzError as error:
@@ -196,7 +211,8 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
         if feature_order == "parts-last":
             return Embeddings.from_opengait(features=features, **names)
         precision = _precision(arrays[_PRECISION]) if {_AXES, _PRECISION} <= arrays.keys() else None
-        return Embeddings(features=features, **names, feature_order=feature_order, precision=precision)
+        extra = {name.removeprefix(_COLUMN): arrays[name] for name in arrays if name.startswith(_COLUMN)}
+        return Embeddings(features=features, **names, feature_order=feature_order, precision=precision, extra=extra)
     except AttenGaitError as error:
         raise AttenGaitError(f"embeddings {path}: {error}") from error
 
@@ -212,7 +228,7 @@ def _numbers(features: NDArray[Any]) -> NDArray[np.float32]:
     if features.dtype.kind != "f":
         raise AttenGaitError(f"features is {features.dtype}, but must be floating-point numbers")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is then refused by name
-        return np.array(features, dtype=np.float32, order="C")
+        return np.require(features, np.float32, ["C", "W"])  # without a copy where it can be: they may be gigabytes
 
 
 def _names(values: NDArray[Any], array: str, *, numbers: bool) -> Names:
@@ -265,6 +281,7 @@ def embed_store(
         sequences=_text(sequences.walk, rows),
         feature_order="parts-first",
         precision=precision,
+        extra={name: column[rows] for name, column in sequences.extra.items()},
     )
 
 

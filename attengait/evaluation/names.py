@@ -14,8 +14,14 @@ Name = tuple[str, str, str]
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
-def one_name_for_each_view(views: NDArray[Any]) -> Names:
+UNLABELLED = "probe"
+"""The subject of a challenge's probes, whose labels it keeps, as in OpenGait's layout. Their view is a video's name."""
+
+
+def one_name_for_each_view(views: NDArray[Any], subjects: NDArray[Any] | None = None) -> Names:
     """Views [n] as text. A number becomes three digits: "0", "00" and "000" are the same view, "000".
+
+    The view of an unlabelled probe is the name of a video. With `subjects` [n], such views are kept as they are.
 
     >>> one_name_for_each_view(np.array(["0", "000", "90", "left"])).tolist()
     ['000', '000', '090', 'left']
@@ -23,7 +29,10 @@ def one_name_for_each_view(views: NDArray[Any]) -> Names:
     distinct, which = np.unique(views, return_inverse=True)
     texts = [str(view) for view in distinct.tolist()]
     names = [f"{int(text):03d}" if _NUMBER.fullmatch(text) else text for text in texts]
-    return np.array(names, dtype=np.str_)[which]
+    found = np.array(names, dtype=np.str_)[which]
+    if subjects is None or not (is_video := subjects == UNLABELLED).any():
+        return found
+    return np.array(np.where(is_video, np.array(texts, np.str_)[which], found), np.str_)
 
 
 def repeated(names: Iterable[Name]) -> list[Name]:

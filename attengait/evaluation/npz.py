@@ -9,6 +9,7 @@ is an NpzError.
 import ast
 import errno
 import math
+import os
 import re
 import struct
 import zipfile
@@ -29,6 +30,7 @@ _MOST_SHRUNK = 200
 """More than a gibibyte is not unpacked from an array that is compressed to less than a 200th: real features are not."""
 _MOST_HEADER_BYTES = 10_000
 _MOST_AXES = 8
+_READ_BYTES = 2**24
 _MAGIC = b"\x93NUMPY"
 _LENGTHS = {1: "<H", 2: "<I", 3: "<I"}
 _DTYPE = re.compile(r"[<>=|]?(?:[biufU]\d{1,9}|\?)", re.ASCII)
@@ -52,8 +54,8 @@ class NpzError(Exception):
     """The file is damaged, or holds something else than plain arrays. Its text continues a sentence about the file."""
 
 
-def read_arrays(path: Path, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
-    """The arrays of these names that the file has: numbers and text.
+def read_arrays(path: Path, wanted: Iterable[str], *, prefix: str | None = None) -> dict[str, NDArray[Any]]:
+    """The arrays of these names that the file has, and those whose names begin with `prefix`: numbers and text.
 
     Raises NpzError, or OSError where the file cannot be read at all.
     """
@@ -61,10 +63,12 @@ def read_arrays(path: Path, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = [info.filename for info in archive.infolist()]
-                counts = {name: members.count(f"{name}.npy") for name in wanted}
+                names = [*wanted, *_beginning_with(prefix, members)]
+                counts = {name: members.count(f"{name}.npy") for name in names}
                 if twice := [name for name, count in counts.items() if count > 1]:
                     raise NpzError(f"hold {twice[0]} twice")
-                return {name: _read(archive, name) for name, count in counts.items() if count}
+                size = os.fstat(file.fileno()).st_size
+                return {name: _read(archive, name, size) for name, count in counts.items() if count}
         except (*_DAMAGE, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
                 raise
@@ -73,8 +77,18 @@ def read_arrays(path: Path, wanted: Iterable[str]) -> dict[str, NDArray[Any]]:
             ) from error
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+def _beginning_with(prefix: str | None, members: Iterable[str]) -> list[str]:
+    """The names of arrays, each once, that can be names of columns behind the prefix."""
+    if prefix is None:
+        return []
+    matches = (re.fullmatch(rf"({re.escape(prefix)}[a-z][a-z0-9_]{{0,99}})\.npy", name, re.ASCII) for name in members)
+    return list(dict.fromkeys(match[1] for match in matches if match))
+
+
+def _read(archive: zipfile.ZipFile, name: str, file_bytes: int) -> NDArray[Any]:
     info = archive.getinfo(f"{name}.npy")
+    if info.compress_size > file_bytes:
+        raise ValueError("more than the file")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"compression {info.compress_type}")
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
@@ -96,12 +110,22 @@ def _read(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
                 f"hold {name} of shape {list(shape)} and {dtype}, which are {num_bytes:,} bytes, but "
                 f"{info.file_size - begin:,} bytes are there"
             )
-        data = member.read()  # to the end, where the CRC is checked
-    if len(data) != num_bytes:
-        raise EOFError
+        data = _read_bytes(member, num_bytes)
     if dtype.kind == "U":
         _check_text(np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder)))
     return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+def _read_bytes(member: IO[bytes], num_bytes: int) -> NDArray[np.uint8]:
+    """The rest of a member, which is so long, to its end, where the CRC is checked. Nothing of it is held twice."""
+    data = np.empty(num_bytes, np.uint8)
+    done = 0
+    while some := member.read(_READ_BYTES):
+        data[done : done + len(some)] = np.frombuffer(some, np.uint8)
+        done += len(some)
+    if done != num_bytes:
+        raise EOFError
+    return data
 
 
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], bool]:

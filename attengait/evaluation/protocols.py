@@ -1,75 +1,338 @@
-"""The evaluation protocols, by name."""
+"""The evaluation protocols, by name: from embeddings to a result."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError
-from attengait.evaluation.casia_b import CASIA_B, evaluate_casia_b
-from attengait.evaluation.cross_view import CROSS_VIEW, evaluate_cross_view
-from attengait.evaluation.distances import DISTANCES
+from attengait.errors import require
+from attengait.evaluation.blocks import DistanceRows, Int64, Rows, same_embeddings
+from attengait.evaluation.coverage import coverage, some_names
+from attengait.evaluation.distances import DISTANCES, Float64
 from attengait.evaluation.embeddings import Embeddings
+from attengait.evaluation.fusion import FARTHEST, FusedRows, matched, same_pairs
+from attengait.evaluation.measure import Cells, Means, compare
 from attengait.evaluation.names import Names, one_name_for_each_view
-from attengait.evaluation.result import EvaluationResult
-from attengait.evaluation.roles import Roles
+from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
+from attengait.evaluation.ranking import as_numpy
+from attengait.evaluation.rerank import RerankedRows
+from attengait.evaluation.resampling import LEVEL, bootstrap, interval
+from attengait.evaluation.result import EvaluationResult, Figures
+from attengait.evaluation.rule import Rule, rules
+from attengait.evaluation.sides import Labels, Sides, sides_of, subjects_to_test
+from attengait.evaluation.verification import FALSE_ACCEPT_RATES, Scores
 from attengait.sampling.selection import some_of
 from attengait.system.lookup import look_up
+from attengait.system.progress import SILENT, Progress
 
-_NUM_NAMES = 12
+if TYPE_CHECKING:
+    import torch
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """How people are to be recognised: which walks are compared with which, and what is measured."""
-
-    roles: Roles
-    evaluate: Callable[[Embeddings, str], EvaluationResult]
-    """Embeddings and the name of a distance to figures."""
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    "casia-b": Protocol(roles=CASIA_B, evaluate=evaluate_casia_b),
-    "casia-b-cross-view": Protocol(roles=CROSS_VIEW, evaluate=evaluate_cross_view),
+PLAIN = EvaluationOptions()
+_LEFT_OUT = {
+    "identical views": "identical views",
+    "own view": "one's own walks at the identical view",
+    "nothing": "",
 }
 
 
 def check_names(protocol: str, distance: str) -> None:
     """Refuse an unknown protocol or distance (ParameterError) before hours of embedding."""
-    look_up(PROTOCOLS, protocol, "protocol")
+    look_up(rules(), protocol, "protocol")
     look_up(DISTANCES, distance, "distance")
 
 
-def check_fit(protocol: str, walks: NDArray[Any], views: NDArray[Any], *, where: str) -> None:
+def check_fit(
+    protocol: str,
+    walks: NDArray[Any],
+    views: NDArray[Any],
+    *,
+    where: str,
+    subjects: NDArray[Any] | None = None,
+    extra: Mapping[str, NDArray[Any]] | None = None,
+    options: EvaluationOptions = PLAIN,
+) -> None:
     """Refuse sequences of which the named protocol can compare none (AttenGaitError), before hours of embedding.
 
-    `walks` [n] and `views` [n] are those of the sequences, `where` says in the sentence where they are. The sentence
-    names the protocols that fit.
+    `walks`, `views` and `subjects` [n] are those of the sequences, `where` says in the sentence where they are. The
+    sentence names the protocols that fit. `extra` are further columns [n], for the filters of the protocol custom.
     """
+    rule = rule_of(protocol, options)
     texts: Names = np.array([str(walk) for walk in walks.tolist()], dtype=np.str_)
-    names = one_name_for_each_view(views)
-    roles = look_up(PROTOCOLS, protocol, "protocol").roles
-    if roles.fit(texts, names):
-        return
-    fitting = [name for name, other in PROTOCOLS.items() if other.roles.fit(texts, names)]
-    found = (
-        f"the {len(texts)} sequences there have the walks {some_of(np.unique(texts).tolist(), _NUM_NAMES)} and the "
-        f"views {some_of(np.unique(names).tolist(), _NUM_NAMES)}"
-    )
-    raise AttenGaitError(
-        f"protocol {protocol} fits no sequence of {where}: it compares probes {', '.join(roles.probe_walks)} with the "
-        f"gallery {', '.join(roles.gallery)} at other views, but {found if len(texts) else 'there are no sequences'}; "
-        f"{', '.join(fitting) or 'none of ' + ', '.join(PROTOCOLS)} fits"
-    )
+    people = np.full(len(texts), "") if subjects is None else np.array([str(name) for name in subjects], np.str_)
+    labels = Labels(subjects=people, walks=texts, views=one_name_for_each_view(views, people), extra=dict(extra or {}))
+    sides_of(rule, labels, options, where=where)
 
 
-def evaluate_embeddings(embeddings: Embeddings, *, protocol: str = "casia-b", distance: str = "l2") -> EvaluationResult:
+def rule_of(protocol: str, options: EvaluationOptions) -> Rule:
+    """The rule of a protocol, with what the options change of it."""
+    rule = look_up(rules(), protocol, "protocol")
+    return replace(rule, leaves_out=LEAVE_OUT[options.leave_out]) if options.leave_out else rule  # type: ignore[arg-type]
+
+
+def evaluate_embeddings(
+    embeddings: Embeddings,
+    *,
+    protocol: str = "casia-b",
+    distance: str = "l2",
+    options: EvaluationOptions = PLAIN,
+    device: "torch.device | None" = None,
+    progress: Progress = SILENT,
+) -> EvaluationResult:
     """Evaluate by the named protocol and distance.
 
-    ParameterError for an unknown one, AttenGaitError where the protocol fits no sequence.
+    `device` is a torch device on which distances are computed; None computes them with NumPy.
+
+    ParameterError for an unknown protocol or distance, AttenGaitError where the protocol fits no sequence.
     """
     check_names(protocol, distance)
-    check_fit(protocol, embeddings.sequences, embeddings.views, where="the embeddings")
-    return replace(PROTOCOLS[protocol].evaluate(embeddings, distance), precision=embeddings.precision)
+    prepared = prepare(embeddings, protocol, options)
+    rule, sides, embeddings = prepared.rule, prepared.sides, prepared.embeddings
+    rows = _RowsOf(prepared, distance, options, device, progress)
+    scores = Scores(*rows.range_of(sides)) if options.verification else None
+    cells = compare(rule, embeddings.labels, sides, rows, listener=scores, progress=progress)
+    result = _result(prepared, distance + rows.added, cells)
+    if options.bootstrap:
+        result = replace(result, intervals=_intervals(prepared, cells, options))
+    if scores is not None:
+        found = scores.found()
+        nothing = {"equal_error_rate": None, "tar_at_far": {f"{far:g}": None for far in FALSE_ACCEPT_RATES}}
+        result = replace(result, verification=nothing if found is None else found.to_dict())
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Embeddings that a protocol compares, and how."""
+
+    rule: Rule
+    embeddings: Embeddings
+    other: Embeddings | None
+    """Those of the other model, if two are fused: the same sequences in the same order."""
+    sides: Sides
+    remarks: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(side.condition for side in self.sides.each)
+
+
+def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -> Prepared:
+    """Choose and match the sequences. Raises what `evaluate_embeddings` raises before it computes."""
+    rule = rule_of(protocol, options)
+    remarks: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    where = "the embeddings"
+    if options.partition is not None:
+        names, absent = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where=where)
+        embeddings = embeddings.select(np.isin(embeddings.subjects, names))
+        if absent:
+            missing = (f"{len(absent)} subjects of TEST_SET: {some_of(absent)}",)
+    require(
+        options.fuse is not None or not options.only_common,
+        "only_common",
+        options.only_common,
+        "left out where there is one set of embeddings",
+    )
+    other = options.fuse
+    if other is not None:
+        if options.partition is not None:
+            other = other.select(np.isin(other.subjects, np.unique(embeddings.subjects)))
+        embeddings, other, remarks = matched(embeddings, other, only_common=options.only_common)
+    sides = sides_of(rule, embeddings.labels, options, where=where)
+    return Prepared(rule=rule, embeddings=embeddings, other=other, sides=sides, remarks=remarks, missing=missing)
+
+
+class _RowsOf:
+    """Makes the rows of distances that a comparison asks for: of one model or two, re-ranked or not."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        distance: str,
+        options: EvaluationOptions,
+        device: "torch.device | None",
+        progress: Progress,
+    ) -> None:
+        self._embeddings = [prepared.embeddings, *([] if prepared.other is None else [prepared.other])]
+        self._distance, self._device, self._progress = distance, device, progress
+        self._weight = 0.5 if options.fuse_weight is None else options.fuse_weight
+        self._is_reranked = prepared.rule.rerank if options.rerank is None else options.rerank
+        same = [same_embeddings(embeddings.features) for embeddings in self._embeddings]
+        self._same = same_pairs(*same) if len(same) > 1 else same[0]
+
+    @property
+    def added(self) -> str:
+        """What is done beside the named distance, in words."""
+        fused = "" if len(self._embeddings) == 1 else f", fused with weight {self._weight:g}"
+        return fused + (", re-ranked" if self._is_reranked else "")
+
+    def __call__(self, probes: Int64, gallery: Int64) -> Rows:
+        rows = self._plain(probes, gallery)
+        if not self._is_reranked:
+            return rows
+        both = np.concatenate([probes, gallery])
+        require(len(np.unique(both)) == len(both), "rerank", True, "left out where a sequence is probe and gallery")
+        done = 0
+
+        def hear(count: int) -> None:
+            nonlocal done
+            done += count
+            self._progress.update("Finding neighbours", done, len(both), unit="sequences")
+
+        return RerankedRows(
+            self._plain(both, both), rows, lambda first, second: self._between(both[first], both[second]), progress=hear
+        )
+
+    def range_of(self, sides: Sides) -> tuple[float, float]:
+        """The shortest and the longest distance that there can be."""
+        if self._is_reranked:
+            return 0.0, 1.0
+        if len(self._embeddings) > 1:
+            return -FARTHEST, FARTHEST
+        if self._distance == "part-cosine":
+            return 0.0, 2.0
+        found = self._plain(np.flatnonzero(sides.probes), np.flatnonzero(sides.gallery))
+        assert isinstance(found, DistanceRows)
+        return 0.0, found.farthest
+
+    def _plain(self, probes: Int64, gallery: Int64) -> DistanceRows | FusedRows:
+        first, *others = (
+            DistanceRows(embeddings.features, self._same, probes, gallery, self._distance, device=self._device)
+            for embeddings in self._embeddings
+        )
+        return FusedRows(first, others[0], self._weight) if others else first
+
+    def _between(self, first: Int64, second: Int64) -> Float64:
+        """Distances [p] between items [p] and items [p], of which the first are all the same one."""
+        item, others = first[:1], second
+        rows = self._plain(item, others)
+        table = next(iter(rows.blocks())).table
+        values: Float64 = as_numpy(table)[0][rows.column]
+        return values
+
+
+def _result(prepared: Prepared, distance: str, cells: Cells) -> EvaluationResult:
+    rule, embeddings, sides = prepared.rule, prepared.embeddings, prepared.sides
+    covered = coverage(embeddings, rule, sides)
+    means = Means(cells, prepared.conditions, rule.headline)
+    by_view = means.by_view(*cells.sums())
+    by_condition = means.by_condition(by_view)
+    columns = rule.columns
+    in_gallery, in_probes = sides.gallery, sides.probes
+    views = _views(rule, sides, embeddings)
+    of_view: dict[str, Figures] = {
+        condition: {view: _named(cells.names, by_view.get((condition, view))) for view in views}
+        for condition in prepared.conditions
+        if any(cell.view is not None for cell in cells.each)
+    }
+    is_of_views = rule.table == "views"
+    return EvaluationResult(
+        protocol=rule.name,
+        distance=distance,
+        leaves_out=_LEFT_OUT[rule.leaves_out],
+        rank1=_figure(of_view, "rank1") if is_of_views or rule.compares == "views" else {},
+        mean_average_precision=_figure(of_view, "mAP") if is_of_views and "mAP" in columns else None,
+        conditions={
+            condition: _named(cells.names, figures)
+            for condition, figures in zip(prepared.conditions, by_condition, strict=True)
+        },
+        by_view=of_view,
+        metrics=_named(cells.names, means.overall(by_condition)),
+        headline=rule.headline or ("mean over conditions" if len(prepared.conditions) > 1 or is_of_views else "all"),
+        columns=() if is_of_views else columns,
+        num_subjects=len(np.unique(embeddings.subjects[in_gallery | in_probes])),
+        num_gallery_subjects=len(np.unique(embeddings.subjects[in_gallery])),
+        num_probes=int(in_probes.sum()),
+        num_gallery=int(in_gallery.sum()),
+        num_tied=int(cells.is_tied.sum()),
+        num_unmatched=int(((cells.num_compared > 0) & (cells.num_matched == 0)).sum()),
+        num_missing=covered.num_missing,
+        num_repeated=covered.num_repeated,
+        num_unused=covered.num_unused,
+        missing=(*prepared.missing, *covered.missing, *_alone(rule, sides, embeddings)),
+        precision=embeddings.precision,
+        remarks=(*prepared.remarks, *_unmatched(prepared, cells), *covered.remarks),
+    )
+
+
+def _views(rule: Rule, sides: Sides, embeddings: Embeddings) -> list[str]:
+    used = rule.views(embeddings.views)[sides.gallery | sides.probes]
+    return [str(view) for view in np.unique(used)]
+
+
+def _named(names: tuple[str, ...], figures: Float64 | None) -> dict[str, float | None]:
+    values = [None] * len(names) if figures is None else [None if isnan(value) else value for value in figures.tolist()]
+    return dict(zip(names, values, strict=True))
+
+
+def _figure(by_view: Mapping[str, Figures], name: str) -> Figures:
+    return {condition: {view: figures[name] for view, figures in views.items()} for condition, views in by_view.items()}
+
+
+def _alone(rule: Rule, sides: Sides, embeddings: Embeddings) -> list[str]:
+    """With a gallery at one view, that view's probes have none."""
+    views = np.unique(rule.views(embeddings.views)[sides.gallery])
+    if rule.compares == "views" and len(views) == 1:
+        return [f"no gallery at another view for probes of view {views[0]}"]
+    return []
+
+
+def _unmatched(prepared: Prepared, cells: Cells) -> list[str]:
+    """Which probes have no gallery item of their subject, and how they count."""
+    rule, embeddings = prepared.rule, prepared.embeddings
+    is_unmatched = (cells.num_compared > 0) & (cells.num_matched == 0) & ~cells.is_alone
+    partly = (cells.num_matched > 0) & (cells.num_matched < cells.num_compared)
+    remarks = []
+    if rule.compares == "views":
+        for mask, where in ((is_unmatched, "any of the"), (partly, "some of the")):
+            if mask.any():
+                remarks.append(
+                    f"{mask.sum()} probes whose subject has no gallery item at {where} other views count as wrong "
+                    f"there: {some_names(embeddings.names(mask))}"
+                )
+        return remarks
+    at = " at another view" if rule.leaves_out == "own view" else ""
+    result = "are left out" if rule.unmatched == "left out" else "count as wrong for rank-1 and are left out of mAP"
+    for side in prepared.sides.each:
+        mask = is_unmatched & side.probes
+        if mask.any():
+            named = side.condition if rule.probes else "of the"
+            remarks.append(
+                f"{mask.sum()} {named} probes have no gallery item of their subject{at}, so they {result}: "
+                f"{some_names(embeddings.names(mask))}"
+            )
+    if cells.is_alone.any():
+        remarks.append(
+            f"{cells.is_alone.sum()} probes have nothing to be compared with, so they are left out: "
+            f"{some_names(embeddings.names(cells.is_alone))}"
+        )
+    return remarks
+
+
+def _intervals(prepared: Prepared, cells: Cells, options: EvaluationOptions) -> dict[str, Any]:
+    subjects: Int64 = np.unique(prepared.embeddings.subjects, return_inverse=True)[1]
+    means = Means(cells, prepared.conditions, prepared.rule.headline)
+    by_condition, overall = bootstrap(cells, means, subjects, options.bootstrap, options.seed)
+    return {
+        "level": LEVEL,
+        "resamples": options.bootstrap,
+        "seed": options.seed,
+        "subjects": len(np.unique(subjects[prepared.sides.probes])),
+        "metrics": _ends(cells.names, overall),
+        "conditions": {
+            condition: _ends(cells.names, by_condition[:, i]) for i, condition in enumerate(prepared.conditions)
+        },
+    }
+
+
+def _ends(names: tuple[str, ...], samples: Float64) -> dict[str, list[float | None]]:
+    low, high = interval(samples)
+    return {
+        name: [None if isnan(end) else float(end) for end in ends] for name, *ends in zip(names, low, high, strict=True)
+    }

@@ -1,16 +1,20 @@
-"""What an evaluation found: rank-1 per condition and probe view, its means, and the table of them as text.
+"""What an evaluation found: figures by condition and probe view, their means, and the table of them as text.
 
 A figure is a fraction of 1, or None where there was nothing to measure; means are over the figures present.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 _ABSENT = "–"
+_HEADINGS = {
+    "rank1_all_views": "view pairs, rank-1",
+    "rank1_other_views": "other views, rank-1",
+}
 
 Figures = dict[str, dict[str, float | None]]
-"""By condition ("nm") and probe view ("090")."""
+"""By condition ("nm") and probe view ("090"), or by condition and figure ("rank1")."""
 
 
 def mean_of_present(figures: Iterable[float | None]) -> float | None:
@@ -32,8 +36,19 @@ class EvaluationResult:
     leaves_out: str
     """What the protocol keeps from being compared, like "identical views"."""
     rank1: Figures
+    """By condition and probe view; empty where the protocol compares all views together."""
     mean_average_precision: Figures | None = None
-    """Only where the protocol defines it."""
+    """By condition and probe view, too, only where the protocol defines it."""
+    conditions: Figures = field(default_factory=dict)
+    """By condition and figure: rank1, rank5, ..., mAP, mINP; means over the probe views."""
+    by_view: Mapping[str, Figures] = field(default_factory=dict)
+    """By condition, probe view and figure."""
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    """The headline figures: means over the conditions, or those of the condition that is the protocol's headline."""
+    headline: str = "mean over conditions"
+    """What `metrics` is of."""
+    columns: tuple[str, ...] = ()
+    """The figures across the table, where its rows are conditions. Empty: its rows are probe views."""
     num_subjects: int
     """Subjects with a probe or a gallery item."""
     num_gallery_subjects: int
@@ -49,13 +64,17 @@ class EvaluationResult:
     num_repeated: int
     """Rows whose subject, walk and view an earlier row has, too. Each row counts."""
     num_unused: int
-    """Sequences of walks that the protocol does not use."""
+    """Sequences that are neither probe nor gallery."""
     missing: tuple[str, ...]
     """What is not there, one phrase each."""
     precision: str | None = None
     """What the embeddings were computed in, such as fp32; None where they do not say it."""
     remarks: tuple[str, ...] = ()
     """How what is unmatched, repeated or unused was counted, one phrase each."""
+    intervals: Mapping[str, Any] | None = None
+    """Of a bootstrap over subjects: level, resamples, seed, and the ends by figure and by condition and figure."""
+    verification: Mapping[str, Any] | None = None
+    """Equal error rate, TAR at some FAR, and the curves, where that was asked for."""
 
     @property
     def chance(self) -> float | None:
@@ -64,33 +83,55 @@ class EvaluationResult:
 
     @property
     def mean(self) -> float | None:
-        """The headline figure: the mean over conditions of the mean rank-1 over probe views."""
+        """The headline figure: the mean over conditions of the mean rank-1 over probe views, or of all probes."""
+        if self.metrics:
+            return self.metrics["rank1"]
         return mean_of_present(mean_of_present(views.values()) for views in self.rank1.values())
 
     @property
     def title(self) -> str:
         """What the table shows."""
-        return f"{self.protocol}: rank-1 in %, excluding {self.leaves_out}, distance {self.distance}"
+        left_out = f", excluding {self.leaves_out}" if self.leaves_out else ""
+        figures = "figures" if self.columns else "rank-1"
+        return f"{self.protocol}: {figures} in %{left_out}, distance {self.distance}"
 
     @property
     def headings(self) -> list[str]:
-        """Of the table's columns: probe view, the conditions and, where there is one, each condition's mAP."""
-        return ["probe view", *self._columns]
+        """Of the table's columns: probe view and the conditions, or condition and the figures."""
+        if self.columns:
+            return ["condition", *(_HEADINGS.get(name, name.replace("rank", "rank-")) for name in self.columns)]
+        return ["probe view", *self._views]
 
     @property
     def rows(self) -> list[list[str]]:
-        """The table's rows: one for each probe view, and the means. Figures are in percent."""
-        columns = self._columns
+        """The table's rows: one for each probe view or condition, and the headline. Figures are in percent."""
+        if self.columns:
+            rows = [
+                [condition, *(percent(figures[name]) for name in self.columns)]
+                for condition, figures in self.conditions.items()
+            ]
+            if self.headline in self.conditions or len(self.conditions) < 2:
+                return rows
+            return [*rows, ["mean", *(percent(self.metrics[name]) for name in self.columns)]]
+        columns = self._views
         names = dict.fromkeys(view for views in columns.values() for view in views)
-        rows = [[name, *(_percent(views[name]) for views in columns.values())] for name in names]
-        return [*rows, ["mean", *(_percent(mean_of_present(views.values())) for views in columns.values())]]
+        rows = [[name, *(percent(views.get(name)) for views in columns.values())] for name in names]
+        return [*rows, ["mean", *(percent(mean_of_present(views.values())) for views in columns.values())]]
+
+    @property
+    def has_means(self) -> bool:
+        """Whether the last row of the table is a mean of the others."""
+        return self.rows[-1][0] == "mean"
 
     @property
     def notes(self) -> list[str]:
         """What belongs below the table: the headline figure, chance, how many were compared, what is missing."""
         ties = f"{self.num_tied} probes with a match and another person at the same distance"
+        figure = "" if not self.columns else " rank-1"
         return [
-            f"mean over conditions {_percent(self.mean)}, chance level {_percent(self.chance)}",
+            f"{self.headline}{figure} {percent(self.mean)}, chance level {percent(self.chance)}",
+            *self._interval_notes,
+            *self._verification_notes,
             f"{self.num_subjects} subjects, {self.num_probes} probes, {self.num_gallery} gallery items",
             f"{ties}: the mean over all orders" if self.num_tied else ties,
             *self.missing,
@@ -99,10 +140,7 @@ class EvaluationResult:
 
     def __str__(self) -> str:
         """The table as plain text, as the columns of a terminal or a notebook show it."""
-        lines = [self.headings, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.headings))]
-        table = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
-        return "\n".join([self.title, "", *table, "", *self.notes])
+        return "\n".join([self.title, "", *plain_table(self.headings, self.rows), "", *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary for `json.dumps`: figures by condition (views, mean), mean, counts, missing, remarks."""
@@ -110,11 +148,20 @@ class EvaluationResult:
             "protocol": self.protocol,
             "distance": self.distance,
             "precision": self.precision,
-            "rank1": _with_means(self.rank1),
+            "metrics": dict(self.metrics),
+            "conditions": {
+                condition: dict(figures) | ({"views": self.by_view[condition]} if condition in self.by_view else {})
+                for condition, figures in self.conditions.items()
+            },
         }
+        if self.rank1:
+            result["rank1"] = _with_means(self.rank1)
         if self.mean_average_precision is not None:
             result["mean_average_precision"] = _with_means(self.mean_average_precision)
         result["mean"] = self.mean
+        for name in ("intervals", "verification"):
+            if getattr(self, name) is not None:
+                result[name] = dict(getattr(self, name))
         result["counts"] = {
             "subjects": self.num_subjects,
             "gallery_subjects": self.num_gallery_subjects,
@@ -131,10 +178,42 @@ class EvaluationResult:
         return result
 
     @property
-    def _columns(self) -> Figures:
+    def _views(self) -> Figures:
         """By heading and probe view."""
         precision = self.mean_average_precision or {}
         return self.rank1 | {f"{condition} mAP": views for condition, views in precision.items()}
+
+    @property
+    def _interval_notes(self) -> list[str]:
+        if self.intervals is None:
+            return []
+        shown = self.columns or ("rank1",)
+        ends = self.intervals["metrics"]
+        texts = [
+            f"{name.replace('rank', 'rank-')} {percent(ends[name][0])} to {percent(ends[name][1])}"
+            for name in shown
+            if ends[name][0] is not None
+        ]
+        level = f"{100 * self.intervals['level']:.0f} % intervals over {self.intervals['subjects']} subjects"
+        return [f"{level}, {self.intervals['resamples']} resamples: {', '.join(texts) or 'nothing to measure'}"]
+
+    @property
+    def _verification_notes(self) -> list[str]:
+        if self.verification is None:
+            return []
+        if self.verification["equal_error_rate"] is None:
+            return ["verification: there are no pairs of one person, or none of two"]
+        found = self.verification
+        rates = ", ".join(f"TAR {percent(tar)} at FAR {far}" for far, tar in found["tar_at_far"].items())
+        pairs = f"{found['genuine_pairs']:,} pairs of one person and {found['impostor_pairs']:,} of two"
+        return [f"verification: equal error rate {percent(found['equal_error_rate'])}, {rates}; {pairs}"]
+
+
+def plain_table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table, the first column to the left and the others to the right."""
+    lines = [headings, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
 
 
 def _with_means(figures: Figures) -> dict[str, Any]:
@@ -144,5 +223,6 @@ def _with_means(figures: Figures) -> dict[str, Any]:
     }
 
 
-def _percent(figure: float | None) -> str:
+def percent(figure: float | None) -> str:
+    """As tables show it; a dash where there is nothing to measure."""
     return _ABSENT if figure is None else f"{100 * figure:.1f}"

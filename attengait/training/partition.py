@@ -25,6 +25,8 @@ class Partition:
     """TRAIN_SET: names of subjects."""
     test: tuple[str, ...]
     """TEST_SET: names of subjects."""
+    probes: tuple[str, ...] = ()
+    """PROBE_SET: sequences, as subject-type-view."""
 
 
 def read_partition(path: str | Path) -> Partition:
@@ -35,7 +37,12 @@ def read_partition(path: str | Path) -> Partition:
     """
     path = Path(path)
     sets = _sets(path)
-    partition = Partition(path=path, train=tuple(sets["TRAIN_SET"]), test=tuple(sets["TEST_SET"]))
+    partition = Partition(
+        path=path,
+        train=tuple(sets["TRAIN_SET"]),
+        test=tuple(sets["TEST_SET"]),
+        probes=tuple(sets.get("PROBE_SET", ())),
+    )
     train = set(partition.train)
     if both := [name for name in partition.test if name in train]:
         raise AttenGaitError(

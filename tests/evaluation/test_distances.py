@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
-from attengait.evaluation import DISTANCES, distance, distances
+from attengait.evaluation import DISTANCES, blocks, distance, distances
 
 
 def slow_distance(probe: NDArray[np.float32], item: NDArray[np.float32], name: str) -> float:
@@ -35,7 +35,9 @@ def random_features(count: int, offset: float = 0.0, seed: int = 0) -> NDArray[n
 def test_every_distance_equals_the_loop_over_pairs_whatever_the_blocks(
     name: str, rows_per_block: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(distances, "BLOCK_BYTES", rows_per_block * 5 * 3 * 8)
+    monkeypatch.setattr(blocks, "PROBE_TILE", rows_per_block)
+    monkeypatch.setattr(blocks, "GALLERY_TILE", rows_per_block)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 0)
     monkeypatch.setattr(distances, "_L1_ROWS", 2)
     probes, gallery = random_features(9), random_features(11, seed=1)
     slow = [[slow_distance(probe, item, name) for item in gallery] for probe in probes]

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attengait.errors import AttenGaitError
-from attengait.evaluation import DISTANCES, PROTOCOLS, Embeddings, check_fit, evaluate_embeddings
+from attengait.evaluation import DISTANCES, Embeddings, check_fit, evaluate_embeddings
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=40)
 WALKS = ("nm-01", "nm-02", "nm-05", "bg-01", "bg-02", "cl-01", "cl-02")
 VIEWS = ("000", "090")
+PROTOCOLS = ("casia-b", "casia-b-cross-view")
 SUBJECTS = ("001", "002", "003", "004")
 NAMES = [(subject, walk, view) for subject in SUBJECTS for walk in WALKS for view in VIEWS]
 
@@ -54,12 +55,15 @@ def test_no_order_of_rows_changes_a_table_with_ties(data: st.DataObject, protoco
 
 def test_a_protocol_that_fits_no_sequence_is_refused_and_those_that_fit_are_named():
     with pytest.raises(AttenGaitError) as caught:
-        check_fit("casia-b", np.array(["00", "01"] * 2), np.array(["0", "0", "270", "270"]), where="oumvlp.npz")
+        check_fit("casia-b", np.array(["w1", "01"] * 2), np.array(["0", "0", "270", "270"]), where="oumvlp.npz")
     assert str(caught.value) == (
         "protocol casia-b fits no sequence of oumvlp.npz: it compares probes nm-05, nm-06, bg-01, bg-02, cl-01, cl-02 "
-        "with the gallery nm-01, nm-02, nm-03, nm-04 at other views, but the 4 sequences there have the walks 00, 01 "
-        "and the views 000, 270; none of casia-b, casia-b-cross-view fits"
+        "with the gallery nm-01, nm-02, nm-03, nm-04 at other views, but the 4 sequences there have the walks 01, w1 "
+        "and the views 000, 270; none of casia-b, casia-b-cross-view, casia-e, ccpg, grew, oumvlp, oumvlp-cross-view, "
+        "sustech1k fits"
     )
+    with pytest.raises(AttenGaitError, match=r"; oumvlp, oumvlp-cross-view fit$"):
+        check_fit("casia-b", np.array(["00", "01"]), np.array(["000", "090"]), where="x")
     with pytest.raises(AttenGaitError, match=r"; casia-b-cross-view fits$"):
         check_fit("casia-b", np.array(["cl-01", "cl-02"]), np.array(["000", "090"]), where="x")
     with pytest.raises(AttenGaitError, match=r"but there are no sequences; none of "):
@@ -79,7 +83,9 @@ def test_repeated_rows_and_unused_walks_are_counted_and_named(protocol: str):
     assert written["counts"]["repeated_rows"] == 2
     assert "2 repeated rows of sequences that are there already, each row counts: 001/nm-01/000" in written["remarks"]
     unused = next(remark for remark in written["remarks"] if "that the protocol does not use" in remark)
-    assert unused.startswith(f"{written['counts']['unused_sequences']} sequences of walks ")
+    assert unused.startswith(
+        f"{written['counts']['unused_sequences']} sequences that the protocol does not use, of the walks "
+    )
     assert unused.endswith("xx-01")
     assert "subjects whose names are the same number count as different people: 001, 1" in written["remarks"]
     assert all(remark in str(result) for remark in written["remarks"])

@@ -1,0 +1,65 @@
+"""What is asked of an evaluation beside the protocol and the distance."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attengait.errors import require
+
+if TYPE_CHECKING:
+    from attengait.evaluation.embeddings import Embeddings
+
+LEAVE_OUT = {"nothing": "nothing", "same-view": "own view"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What an evaluation does beside comparing by a protocol. ParameterError for a value outside what is accepted.
+
+    >>> options = attengait.EvaluationOptions(gallery=["walk=nm-01"], probes=["walk=nm-05", "view!=090"])
+    >>> attengait.evaluate(embeddings, protocol="custom", options=options).num_probes
+    2
+    """
+
+    partition: str | Path | None = None
+    """A JSON file of OpenGait: its TEST_SET chooses the subjects, and its PROBE_SET the probes where the protocol has
+    them from there."""
+    gallery: tuple[str, ...] | list[str] = ()
+    """For the protocol custom: filters, such as walk=nm-01,nm-02 and view!=090. All must hold."""
+    probes: tuple[str, ...] | list[str] = ()
+    """For the protocol custom, too."""
+    leave_out: str | None = None
+    """For the protocol custom: nothing, or same-view: items of the probe's subject at the probe's view."""
+    rerank: bool | None = None
+    """Whether distances are re-ranked by k-reciprocal neighbours; None: as the protocol says."""
+    fuse: "Embeddings | None" = None
+    """Embeddings of the same sequences by another model, whose distances are added."""
+    fuse_weight: float | None = None
+    """Of the other model's distances, between 0 and 1; None is 0.5."""
+    only_common: bool = False
+    """Whether sequences that one of two sets of embeddings lacks are left out, instead of being refused."""
+    bootstrap: int = 0
+    """Resamples for intervals; 0 computes none."""
+    seed: int = 0
+    """Of the resamples."""
+    verification: bool = False
+    """Whether pairs are also accepted or rejected by their distance: ROC, equal error rate, TAR at FAR."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.leave_out is None or self.leave_out in LEAVE_OUT,
+            "leave_out",
+            self.leave_out,
+            f"one of {', '.join(LEAVE_OUT)}",
+        )
+        weight = self.fuse_weight
+        require(weight is None or 0 < weight < 1, "fuse_weight", weight, "between 0 and 1, without these two")
+        require(weight is None or self.fuse is not None, "fuse_weight", weight, "left out where nothing is fused")
+        require(_is_count(self.bootstrap, 0), "bootstrap", self.bootstrap, "a number of resamples, 0 for none")
+        require(_is_count(self.seed, 0), "seed", self.seed, "a whole number from 0 on")
+        for name in ("gallery", "probes"):
+            require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a list of filters")
+
+
+def _is_count(value: Any, lowest: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
