@@ -17,7 +17,9 @@ __all__ = [
     "ClipBatch",
     "ClipRules",
     "ClipStream",
+    "Comparison",
     "Embeddings",
+    "EvaluationOptions",
     "EvaluationResult",
     "FlowRecipe",
     "ParameterError",
@@ -27,6 +29,7 @@ __all__ = [
     "SilhouetteRecipe",
     "Store",
     "TrainingResult",
+    "compare",
     "decode_uv",
     "embed",
     "evaluate",
@@ -38,13 +41,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from attengait.errors import AttenGaitError, ParameterError
+    from attengait.evaluation.comparison import Comparison
     from attengait.evaluation.embeddings import Embeddings
+    from attengait.evaluation.options import EvaluationOptions
     from attengait.evaluation.result import EvaluationResult
     from attengait.kernels.pictures.encode import decode_uv
     from attengait.model.loading import load_model
     from attengait.model.net import AttenGait
     from attengait.pipelines.embed import embed
-    from attengait.pipelines.evaluate import evaluate
+    from attengait.pipelines.evaluate import compare, evaluate
     from attengait.pipelines.preprocess.run import preprocess
     from attengait.pipelines.stream import ClipStream
     from attengait.pipelines.train import train
@@ -63,7 +68,9 @@ _HOMES = {
     "ClipBatch": "attengait.sampling.plan",
     "ClipRules": "attengait.sampling.rules",
     "ClipStream": "attengait.pipelines.stream",
+    "Comparison": "attengait.evaluation.comparison",
     "Embeddings": "attengait.evaluation.embeddings",
+    "EvaluationOptions": "attengait.evaluation.options",
     "EvaluationResult": "attengait.evaluation.result",
     "FlowRecipe": "attengait.preprocessing.flow",
     "ParameterError": "attengait.errors",
@@ -73,6 +80,7 @@ _HOMES = {
     "SilhouetteRecipe": "attengait.preprocessing.silhouette",
     "Store": "attengait.store",
     "TrainingResult": "attengait.training.trainer",
+    "compare": "attengait.pipelines.evaluate",
     "decode_uv": "attengait.kernels.pictures.encode",
     "embed": "attengait.pipelines.embed",
     "evaluate": "attengait.pipelines.evaluate",

@@ -1,4 +1,4 @@
-"""The `evaluate` and `embed` commands."""
+"""The `evaluate`, `compare` and `embed` commands."""
 
 import json
 from pathlib import Path
@@ -46,6 +46,40 @@ def embed(
     say(f"{out}: features {list(embeddings.features.shape)}")
 
 
+ProtocolOption = Annotated[
+    str,
+    typer.Option(
+        help="casia-b, casia-b-cross-view, casia-e, ccpg, gait3d, grew, hid, oumvlp, oumvlp-cross-view, retrieval, "
+        "sustech1k, or custom (with --gallery and --probes)."
+    ),
+]
+DistanceOption = Annotated[
+    str, typer.Option(help="l2 (the paper's), l1 (what the published program computes), part-l2 or part-cosine.")
+]
+PartitionOption = Annotated[
+    Path | None,
+    typer.Option(help="JSON file of OpenGait: its TEST_SET chooses the subjects, its PROBE_SET the probes of gait3d."),
+]
+GalleryOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="For custom: COLUMN=VALUES or COLUMN!=VALUES, such as walk=nm-01,nm-02 or view!=090. All of them hold."
+    ),
+]
+ProbesOption = Annotated[list[str] | None, typer.Option(help="For custom: as --gallery.")]
+LeaveOutOption = Annotated[
+    Literal["nothing", "same-view"] | None,
+    typer.Option(help="For custom: same-view leaves out items of the probe's subject at the probe's view."),
+]
+RerankOption = Annotated[
+    bool | None, typer.Option("--rerank/--no-rerank", help="k-reciprocal re-ranking; by default only hid does it.")
+]
+OnlyCommonOption = Annotated[
+    bool, typer.Option("--only-common", help="Leave out sequences that one of two sets of embeddings lacks.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
+
+
 def evaluate(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder or a file of weights.")] = None,
     store: Annotated[
@@ -61,49 +95,156 @@ def evaluate(
             "does not say it."
         ),
     ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="casia-b, or casia-b-cross-view (one gallery of all views).")
-    ] = "casia-b",
-    distance: Annotated[
-        str, typer.Option(help="l2 (the paper's), l1 (what the published program computes), part-l2 or part-cosine.")
-    ] = "l2",
+    protocol: ProtocolOption = "casia-b",
+    distance: DistanceOption = "l2",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
     subjects: SubjectsOption = None,
+    partition: PartitionOption = None,
+    gallery: GalleryOption = None,
+    probes: ProbesOption = None,
+    leave_out: LeaveOutOption = None,
+    rerank: RerankOption = None,
+    fuse: Annotated[
+        Path | None, typer.Option(help="NPZ file of another model's embeddings, whose distances are added.")
+    ] = None,
+    fuse_weight: Annotated[
+        float | None, typer.Option(help="Weight of the other model's distances, between 0 and 1.", show_default="0.5")
+    ] = None,
+    only_common: OnlyCommonOption = False,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the subjects for 95 % intervals; 0 is none.")] = 0,
+    seed: SeedOption = 0,
+    verification: Annotated[
+        bool, typer.Option("--verification", help="Also ROC, equal error rate and TAR at FAR 0.001.")
+    ] = False,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="Write only the file of the challenge (grew, hid) for probes without labels: .csv or .zip."),
+    ] = None,
+    check_submission: Annotated[
+        Path | None, typer.Option(help="Only check the form of such a file, for the challenge of --protocol.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
     precision: Annotated[Precision | None, typer.Option(help=PRECISION_HELP, show_default="fp32")] = None,
 ) -> None:
-    """Recognise people, and print the table of rank-1 by view and condition."""
-    from attengait.evaluation import check_fit, check_names, load_embeddings
+    """Recognise people, and print the table of figures by view and condition."""
+    from attengait.evaluation import EvaluationOptions, check_names, load_embeddings
+    from attengait.evaluation.submission import check_submission as check_form
     from attengait.pipelines.evaluate import evaluate as evaluate_found
+    from attengait.pipelines.evaluate import submit
     from attengait.system.files import check_target, write_atomically
 
     check_names(protocol, distance)
-    if json_file is not None:
-        check_target(json_file)
+    for target in (json_file, submission):
+        if target is not None:
+            check_target(target)
+    if check_submission is not None:
+        say(f"{check_submission}: {check_form(check_submission, protocol)} rows, in the form that {protocol} takes")
+        return
     if embeddings is not None:
-        if run is not None or device is not None or precision is not None:
-            raise ParameterError(
-                f"--embeddings is {embeddings}, but must be given without RUN, STORE, --device and --precision"
-            )
-        found = load_embeddings(embeddings, feature_order=feature_order)
-        check_fit(protocol, found.sequences, found.views, where=str(embeddings))
-        result = evaluate_found(found, protocol=protocol, distance=distance, subjects=subjects)
+        if run is not None or precision is not None:
+            raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --precision")
     elif run is None or store is None:
         raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
     elif feature_order is not None:
         raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings only")
-    else:
-        with ProgressLine() as line:
-            result = evaluate_found(
-                run,
+    if submission is not None and json_file is not None:
+        raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
+    options = EvaluationOptions(
+        partition=partition,
+        gallery=tuple(gallery or ()),
+        probes=tuple(probes or ()),
+        leave_out=leave_out,
+        rerank=rerank,
+        fuse=None if fuse is None else load_embeddings(fuse),
+        fuse_weight=fuse_weight,
+        only_common=only_common,
+        bootstrap=bootstrap,
+        seed=seed,
+        verification=verification,
+    )
+    what = run if embeddings is None else load_embeddings(embeddings, feature_order=feature_order)
+    assert what is not None
+    with ProgressLine() as line:
+        if submission is not None:
+            written = submit(
+                submission,
+                what,
                 store,
                 protocol=protocol,
                 distance=distance,
                 subjects=subjects,
+                options=options,
                 device=device or "auto",
                 precision=precision,
                 progress=line,
             )
+        else:
+            result = evaluate_found(
+                what,
+                store,
+                protocol=protocol,
+                distance=distance,
+                subjects=subjects,
+                options=options,
+                device=device or "auto",
+                precision=precision,
+                progress=line,
+            )
+    if submission is not None:
+        say(written)
+        return
     Console().print(evaluation_table(result))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="NPZ file of embeddings, or with --store a run.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same of the other model.")],
+    store: Annotated[str | None, typer.Option(help="The store that runs embed: a folder or a URL.")] = None,
+    protocol: ProtocolOption = "casia-b",
+    distance: DistanceOption = "l2",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
+    subjects: SubjectsOption = None,
+    partition: PartitionOption = None,
+    gallery: GalleryOption = None,
+    probes: ProbesOption = None,
+    leave_out: LeaveOutOption = None,
+    rerank: RerankOption = None,
+    only_common: OnlyCommonOption = False,
+    bootstrap: Annotated[int, typer.Option(help="Resamples of the subjects, and exchanges for the p-value.")] = 2000,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+) -> None:
+    """Compare two models on the same sequences: differences, their intervals, and p-values over subjects."""
+    from attengait.evaluation import EvaluationOptions
+    from attengait.pipelines.evaluate import compare as compare_models
+    from attengait.system.files import check_target, write_atomically
+
+    if json_file is not None:
+        check_target(json_file)
+    options = EvaluationOptions(
+        partition=partition,
+        gallery=tuple(gallery or ()),
+        probes=tuple(probes or ()),
+        leave_out=leave_out,
+        rerank=rerank,
+        only_common=only_common,
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    with ProgressLine() as line:
+        comparison = compare_models(
+            first,
+            second,
+            store,
+            protocol=protocol,
+            distance=distance,
+            subjects=subjects,
+            options=options,
+            device=device,
+            progress=line,
+        )
+    Console().print(evaluation_table(comparison))
+    if json_file is not None:
+        write_atomically(json_file, (json.dumps(comparison.to_dict(), indent=2) + "\n").encode())

@@ -1,6 +1,7 @@
 """A model, a store and a protocol put together: how well people are recognised, as with `attengait evaluate`."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,18 +10,32 @@ import numpy as np
 from attengait.errors import ParameterError, require
 from attengait.evaluation import (
     Embeddings,
+    EvaluationOptions,
     EvaluationResult,
     check_fit,
     check_names,
     evaluate_embeddings,
     load_embeddings,
+    rules,
 )
+from attengait.evaluation.comparison import Comparison, compare_embeddings
+from attengait.evaluation.pairs import RowsOf, is_reranked
+from attengait.evaluation.protocols import PLAIN
+from attengait.evaluation.sides import Labels, subjects_to_test
+from attengait.evaluation.submission import Written, check_target_name, choose, submission_of, write_submission
 from attengait.sampling.selection import Spec, parse_subjects
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from attengait.pipelines.embed import Model
     from attengait.store.opening import AnyStore
+
+_GPU_FROM_PRODUCTS = 10**13
+"""Multiplications from which `auto` takes a GPU for distances: some minutes of a processor."""
+
+Check = Callable[[Labels, str], None]
 
 
 def evaluate(
@@ -30,6 +45,7 @@ def evaluate(
     protocol: str = "casia-b",
     distance: str = "l2",
     subjects: Spec | None = None,
+    options: EvaluationOptions = PLAIN,
     device: str = "auto",
     precision: str | None = None,
     progress: Progress = SILENT,
@@ -39,20 +55,22 @@ def evaluate(
     Args:
         what: embeddings or an .npz file of them; or, with a store, a model as `attengait.embed` takes it.
         store: the store in which people are recognised; None with embeddings.
-        protocol: casia-b, or casia-b-cross-view.
+        protocol: casia-b, oumvlp, grew or another; an unknown name is refused with all that there are.
         distance: l2, l1, part-l2 or part-cosine.
         subjects: names, numbers and ranges, such as "075-124"; None means all embeddings, or what `attengait.embed`
             chooses.
-        device: auto, cpu, cuda or cuda:N, for a model.
+        options: what is done beside that, such as a partition, filters, intervals, verification.
+        device: auto, cpu, cuda or cuda:N, for a model and for the distances. With auto, only many distances are
+            computed on a GPU.
         precision: what a model computes in, as for `attengait.embed`; None is fp32.
-        progress: hears how many sequences are embedded.
+        progress: hears how many sequences are embedded, and how many probes are compared.
 
     Returns:
-        Rank-1 for each condition and probe view, and what was missing; `print` shows it as a table.
+        Figures by condition and probe view, and what was missing; `print` shows the table.
 
     Raises:
-        ParameterError: an unknown protocol, distance or subject, embeddings with a store or a precision, or a model
-            without a store.
+        ParameterError: an unknown protocol, distance or subject, embeddings with a store or a precision, a model
+            without a store, or options that do not fit the protocol.
         AttenGaitError: a protocol that fits no sequence (said before anything is embedded), what `attengait.embed`
             raises, and a file that cannot be read.
 
@@ -61,24 +79,192 @@ def evaluate(
     True
     """
     check_names(protocol, distance)
+
+    def check(labels: Labels, where: str) -> None:
+        check_fit(
+            protocol,
+            labels.walks,
+            labels.views,
+            subjects=labels.subjects,
+            extra=labels.extra,
+            options=options,
+            where=where,
+        )
+
+    embeddings = _embeddings(what, store, subjects, options, device, precision, check, progress)
+    return evaluate_embeddings(
+        embeddings,
+        protocol=protocol,
+        distance=distance,
+        options=options,
+        device=_device(device, embeddings),
+        progress=progress,
+    )
+
+
+def compare(
+    first: "Embeddings | Model",
+    second: "Embeddings | Model",
+    store: "AnyStore | None" = None,
+    *,
+    protocol: str = "casia-b",
+    distance: str = "l2",
+    subjects: Spec | None = None,
+    options: EvaluationOptions | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Compare two models on the same sequences. The same as `attengait compare`.
+
+    Args:
+        first: embeddings or an .npz file of them, or, with a store, a model.
+        second: the same of the other.
+        store: the store that models embed; None if both are embeddings.
+        protocol: as for `attengait.evaluate`.
+        distance: l2, l1, part-l2 or part-cosine.
+        subjects: those to recognise; None means all embeddings, or what `attengait.embed` chooses.
+        options: bootstrap is the number of resamples, here 2000 where nothing is said.
+        device: auto, cpu, cuda or cuda:N.
+        progress: hears how many sequences are embedded, and how many probes are compared.
+
+    Returns:
+        The difference of each headline figure, its interval and its p-value; `print` shows the table.
+
+    Raises:
+        ParameterError: what `attengait.evaluate` refuses, and options that make no sense for two models.
+        AttenGaitError: sequences that only one of the two has, and what `attengait.evaluate` raises.
+
+    >>> attengait.compare(embeddings, embeddings).rows[0][3:]
+    ['+0.0', '+0.0 to +0.0', '1.0000']
+    """
+    check_names(protocol, distance)
+    both = [
+        _embeddings(
+            what,
+            None if _is_embeddings(what) else store,
+            subjects,
+            options or PLAIN,
+            device,
+            None,
+            lambda labels, where: None,
+            progress,
+        )
+        for what in (first, second)
+    ]
+    names = [str(what) if isinstance(what, (str, os.PathLike)) else "" for what in (first, second)]
+    return compare_embeddings(
+        both[0],
+        both[1],
+        protocol=protocol,
+        distance=distance,
+        options=options,
+        names=(names[0] or "the first", names[1] or "the second"),
+        device=_device(device, both[0]),
+        progress=progress,
+    )
+
+
+def submit(
+    path: str | Path,
+    what: "Embeddings | Model",
+    store: "AnyStore | None" = None,
+    *,
+    protocol: str,
+    distance: str = "l2",
+    subjects: Spec | None = None,
+    options: EvaluationOptions = PLAIN,
+    device: str = "auto",
+    precision: str | None = None,
+    progress: Progress = SILENT,
+) -> Written:
+    """Write the file that a challenge takes for its probes without labels. As `attengait evaluate --submission`.
+
+    Raises ParameterError for a protocol without such a file, and what `evaluate` raises.
+    """
+    check_names(protocol, distance)
+    submission_of(protocol)
+    check_target_name(Path(path))
+    require(not options.bootstrap, "bootstrap", options.bootstrap, "0 where there are no labels")
+    require(not options.verification, "verification", True, "left out where there are no labels")
+    rule = rules()[protocol]
+    embeddings = _embeddings(what, store, subjects, options, device, precision, lambda labels, where: None, progress)
+    if options.partition is not None:
+        names, _ = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")
+        embeddings = embeddings.select(np.isin(embeddings.subjects, names))
+    other = options.fuse
+    if other is not None:
+        from attengait.evaluation.fusion import matched
+
+        embeddings, other, _ = matched(embeddings, other, only_common=options.only_common)
+    probes, gallery, num_left_out = choose(embeddings, rule)
+    rows = RowsOf(
+        embeddings,
+        other,
+        distance,
+        options,
+        is_reranked=is_reranked(rule, options),
+        device=_device(device, embeddings),
+        progress=progress,
+    )
+    return write_submission(
+        Path(path), embeddings, rule, rows(probes, gallery), probes, gallery, num_left_out=num_left_out
+    )
+
+
+def _embeddings(
+    what: "Embeddings | Model",
+    store: "AnyStore | None",
+    subjects: Spec | None,
+    options: EvaluationOptions,
+    device: str,
+    precision: str | None,
+    check: Check,
+    progress: Progress,
+) -> Embeddings:
+    """Those that are given or read, or those that a model makes. `check` may refuse the sequences before that."""
+    require(
+        subjects is None or options.partition is None,
+        "subjects",
+        subjects,
+        "left out where there is a partition, whose TEST_SET chooses them",
+    )
     if store is not None:
         if isinstance(what, Embeddings):
             raise ParameterError(f"store is {store}, but must be left out where there are embeddings")
         from attengait.pipelines.embed import prepare
+        from attengait.pipelines.runs import subjects_of
+        from attengait.store import open_store
 
-        prepared = prepare(what, store, subjects=subjects, device=device, precision=precision or "fp32")
-        sequences, rows = prepared.store.sequences, prepared.indices
-        check_fit(protocol, sequences.walk[rows], sequences.view[rows], where=str(prepared.store.location))
-        return evaluate_embeddings(prepared.embed(progress), protocol=protocol, distance=distance)
+        opened = open_store(store)
+        if options.partition is not None:
+            subjects, _ = subjects_to_test(options, subjects_of(opened), where=str(opened.location))
+        prepared = prepare(what, opened, subjects=subjects, device=device, precision=precision or "fp32")
+        check(Labels.of_columns(prepared.store.sequences.columns, prepared.indices), str(prepared.store.location))
+        return prepared.embed(progress)
     require(precision is None, "precision", precision, "left out where there are embeddings")
     if isinstance(what, Embeddings):
         embeddings, where = what, "the embeddings"
-    elif isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".npz":
-        embeddings, where = load_embeddings(Path(what)), str(what)
+    elif _is_embeddings(what):
+        embeddings, where = load_embeddings(Path(str(what))), str(what)
     else:
         raise ParameterError("store is None, but must be given with a model (embeddings are an .npz file)")
     if subjects is not None:
         names = parse_subjects(subjects, sorted(set(embeddings.subjects.tolist())))
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
-    check_fit(protocol, embeddings.sequences, embeddings.views, where=where)
-    return evaluate_embeddings(embeddings, protocol=protocol, distance=distance)
+    check(embeddings.labels, where)
+    return embeddings
+
+
+def _is_embeddings(what: "Embeddings | Model") -> bool:
+    return isinstance(what, Embeddings) or (isinstance(what, (str, os.PathLike)) and Path(what).suffix == ".npz")
+
+
+def _device(device: str, embeddings: Embeddings) -> "torch.device | None":
+    """What computes the distances: None is NumPy. Raises ParameterError for a device that is not there."""
+    products = len(embeddings) ** 2 * embeddings.features[:1].size
+    if device == "cpu" or (device == "auto" and products < _GPU_FROM_PRODUCTS):
+        return None
+    from attengait.model.precision import resolve_device
+
+    resolved, _ = resolve_device(device, "fp32")
+    return None if resolved.type == "cpu" else resolved

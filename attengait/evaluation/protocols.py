@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import require
-from attengait.evaluation.blocks import DistanceRows, Int64, Rows, same_embeddings
+from attengait.evaluation.blocks import Int64
 from attengait.evaluation.coverage import coverage, some_names
 from attengait.evaluation.distances import DISTANCES, Float64
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.fusion import FARTHEST, FusedRows, matched, same_pairs
+from attengait.evaluation.fusion import matched
 from attengait.evaluation.measure import Cells, Means, compare
 from attengait.evaluation.names import Names, one_name_for_each_view
 from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
-from attengait.evaluation.ranking import as_numpy
-from attengait.evaluation.rerank import RerankedRows
+from attengait.evaluation.pairs import RowsOf, is_reranked
 from attengait.evaluation.resampling import LEVEL, bootstrap, interval
 from attengait.evaluation.result import EvaluationResult, Figures
 from attengait.evaluation.rule import Rule, rules
@@ -91,7 +90,15 @@ def evaluate_embeddings(
     check_names(protocol, distance)
     prepared = prepare(embeddings, protocol, options)
     rule, sides, embeddings = prepared.rule, prepared.sides, prepared.embeddings
-    rows = _RowsOf(prepared, distance, options, device, progress)
+    rows = RowsOf(
+        embeddings,
+        prepared.other,
+        distance,
+        options,
+        is_reranked=is_reranked(rule, options),
+        device=device,
+        progress=progress,
+    )
     scores = Scores(*rows.range_of(sides)) if options.verification else None
     cells = compare(rule, embeddings.labels, sides, rows, listener=scores, progress=progress)
     result = _result(prepared, distance + rows.added, cells)
@@ -146,75 +153,6 @@ def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -
         embeddings, other, remarks = matched(embeddings, other, only_common=options.only_common)
     sides = sides_of(rule, embeddings.labels, options, where=where)
     return Prepared(rule=rule, embeddings=embeddings, other=other, sides=sides, remarks=remarks, missing=missing)
-
-
-class _RowsOf:
-    """Makes the rows of distances that a comparison asks for: of one model or two, re-ranked or not."""
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        distance: str,
-        options: EvaluationOptions,
-        device: "torch.device | None",
-        progress: Progress,
-    ) -> None:
-        self._embeddings = [prepared.embeddings, *([] if prepared.other is None else [prepared.other])]
-        self._distance, self._device, self._progress = distance, device, progress
-        self._weight = 0.5 if options.fuse_weight is None else options.fuse_weight
-        self._is_reranked = prepared.rule.rerank if options.rerank is None else options.rerank
-        same = [same_embeddings(embeddings.features) for embeddings in self._embeddings]
-        self._same = same_pairs(*same) if len(same) > 1 else same[0]
-
-    @property
-    def added(self) -> str:
-        """What is done beside the named distance, in words."""
-        fused = "" if len(self._embeddings) == 1 else f", fused with weight {self._weight:g}"
-        return fused + (", re-ranked" if self._is_reranked else "")
-
-    def __call__(self, probes: Int64, gallery: Int64) -> Rows:
-        rows = self._plain(probes, gallery)
-        if not self._is_reranked:
-            return rows
-        both = np.concatenate([probes, gallery])
-        require(len(np.unique(both)) == len(both), "rerank", True, "left out where a sequence is probe and gallery")
-        done = 0
-
-        def hear(count: int) -> None:
-            nonlocal done
-            done += count
-            self._progress.update("Finding neighbours", done, len(both), unit="sequences")
-
-        return RerankedRows(
-            self._plain(both, both), rows, lambda first, second: self._between(both[first], both[second]), progress=hear
-        )
-
-    def range_of(self, sides: Sides) -> tuple[float, float]:
-        """The shortest and the longest distance that there can be."""
-        if self._is_reranked:
-            return 0.0, 1.0
-        if len(self._embeddings) > 1:
-            return -FARTHEST, FARTHEST
-        if self._distance == "part-cosine":
-            return 0.0, 2.0
-        found = self._plain(np.flatnonzero(sides.probes), np.flatnonzero(sides.gallery))
-        assert isinstance(found, DistanceRows)
-        return 0.0, found.farthest
-
-    def _plain(self, probes: Int64, gallery: Int64) -> DistanceRows | FusedRows:
-        first, *others = (
-            DistanceRows(embeddings.features, self._same, probes, gallery, self._distance, device=self._device)
-            for embeddings in self._embeddings
-        )
-        return FusedRows(first, others[0], self._weight) if others else first
-
-    def _between(self, first: Int64, second: Int64) -> Float64:
-        """Distances [p] between items [p] and items [p], of which the first are all the same one."""
-        item, others = first[:1], second
-        rows = self._plain(item, others)
-        table = next(iter(rows.blocks())).table
-        values: Float64 = as_numpy(table)[0][rows.column]
-        return values
 
 
 def _result(prepared: Prepared, distance: str, cells: Cells) -> EvaluationResult:

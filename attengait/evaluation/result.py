@@ -119,11 +119,6 @@ class EvaluationResult:
         return [*rows, ["mean", *(percent(mean_of_present(views.values())) for views in columns.values())]]
 
     @property
-    def has_means(self) -> bool:
-        """Whether the last row of the table is a mean of the others."""
-        return self.rows[-1][0] == "mean"
-
-    @property
     def notes(self) -> list[str]:
         """What belongs below the table: the headline figure, chance, how many were compared, what is missing."""
         ties = f"{self.num_tied} probes with a match and another person at the same distance"

@@ -1,0 +1,200 @@
+"""Two models on the same probes: is one of them better, or may the difference be chance?"""
+
+from dataclasses import dataclass, replace
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from attengait.errors import require
+from attengait.evaluation.blocks import Int64
+from attengait.evaluation.embeddings import Embeddings
+from attengait.evaluation.fusion import matched
+from attengait.evaluation.measure import Cells, Means, compare
+from attengait.evaluation.options import EvaluationOptions
+from attengait.evaluation.pairs import RowsOf, is_reranked
+from attengait.evaluation.protocols import check_names, prepare
+from attengait.evaluation.resampling import LEVEL, interval, paired_test
+from attengait.evaluation.result import percent, plain_table
+from attengait.system.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    import torch
+
+DEFAULT_RESAMPLES = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One figure of two models; fractions of 1, None where there is nothing to measure."""
+
+    figure: str
+    """rank1, mAP or another."""
+    first: float | None
+    second: float | None
+    difference: float | None
+    """The second minus the first."""
+    interval: tuple[float | None, float | None]
+    """Of the difference, from resamples of the subjects."""
+    p_value: float | None
+    """Two-sided, of a permutation test that exchanges the two models' results of whole subjects."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What comparing two models found. `print` shows the table.
+
+    >>> comparison = attengait.compare(embeddings, embeddings)
+    >>> comparison.figures[0].figure, comparison.figures[0].difference, comparison.figures[0].p_value
+    ('rank1', 0.0, 1.0)
+    """
+
+    protocol: str
+    distance: str
+    names: tuple[str, str]
+    """Of the two models, as the table shows them."""
+    figures: tuple[Difference, ...]
+    num_subjects: int
+    """Subjects with a probe, which are resampled."""
+    num_probes: int
+    num_gallery: int
+    resamples: int
+    seed: int
+    remarks: tuple[str, ...]
+    """What was left out, one phrase each."""
+
+    @property
+    def title(self) -> str:
+        """What the table shows."""
+        return f"{self.protocol}: A is {self.names[0]}, B is {self.names[1]}; distance {self.distance}, in %"
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the table's columns."""
+        return ["figure", "A", "B", "B - A", f"{100 * LEVEL:.0f} % interval", "p"]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """One for each figure."""
+        return [
+            [
+                each.figure.replace("rank", "rank-"),
+                percent(each.first),
+                percent(each.second),
+                _signed(each.difference),
+                f"{_signed(each.interval[0])} to {_signed(each.interval[1])}",
+                "–" if each.p_value is None else f"{each.p_value:.4f}",
+            ]
+            for each in self.figures
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What belongs below the table."""
+        return [
+            f"{self.num_subjects} subjects with probes, {self.num_probes} probes, {self.num_gallery} gallery items",
+            f"interval: {self.resamples} resamples of the subjects; p: {self.resamples} random exchanges of whole "
+            f"subjects between A and B; seed {self.seed}",
+            *self.remarks,
+        ]
+
+    def __str__(self) -> str:
+        """The table as plain text."""
+        return "\n".join([self.title, "", *plain_table(self.headings, self.rows), "", *self.notes])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary for `json.dumps`."""
+        return {
+            "protocol": self.protocol,
+            "distance": self.distance,
+            "names": list(self.names),
+            "level": LEVEL,
+            "resamples": self.resamples,
+            "seed": self.seed,
+            "figures": {
+                each.figure: {
+                    "first": each.first,
+                    "second": each.second,
+                    "difference": each.difference,
+                    "interval": list(each.interval),
+                    "p_value": each.p_value,
+                }
+                for each in self.figures
+            },
+            "counts": {"subjects": self.num_subjects, "probes": self.num_probes, "gallery": self.num_gallery},
+            "remarks": list(self.remarks),
+        }
+
+
+def compare_embeddings(
+    first: Embeddings,
+    second: Embeddings,
+    *,
+    protocol: str = "casia-b",
+    distance: str = "l2",
+    options: EvaluationOptions | None = None,
+    names: tuple[str, str] = ("the first", "the second"),
+    device: "torch.device | None" = None,
+    progress: Progress = SILENT,
+) -> Comparison:
+    """Compare two models by the headline figures of a protocol on the same sequences.
+
+    Raises ParameterError for an unknown protocol or distance, and for options that make no sense for two models.
+    Raises AttenGaitError where one of them lacks sequences of the other (unless `options.only_common`), or where the
+    protocol fits no sequence.
+    """
+    check_names(protocol, distance)
+    options = options or EvaluationOptions(bootstrap=DEFAULT_RESAMPLES)
+    require(options.fuse is None, "fuse", "embeddings", "left out where two models are compared")
+    require(not options.verification, "verification", True, "left out where two models are compared")
+    require(options.bootstrap > 0, "bootstrap", options.bootstrap, "at least 1 where two models are compared")
+    first, second, remarks = matched(first, second, only_common=options.only_common)
+    plain = replace(options, only_common=False)  # those in common are chosen already
+    found: list[Cells] = []
+    for embeddings in (first, second):
+        prepared = prepare(embeddings, protocol, plain)
+        rows = RowsOf(
+            prepared.embeddings,
+            None,
+            distance,
+            options,
+            is_reranked=is_reranked(prepared.rule, options),
+            device=device,
+            progress=progress,
+        )
+        found.append(compare(prepared.rule, prepared.embeddings.labels, prepared.sides, rows, progress=progress))
+    means = Means(found[0], prepared.conditions, prepared.rule.headline)
+    subjects: Int64 = np.unique(prepared.embeddings.subjects, return_inverse=True)[1]
+    one, other = (means.overall(means.by_condition(means.by_view(*cells.sums()))) for cells in found)
+    _, samples, p_values = paired_test((found[0], found[1]), means, subjects, options.bootstrap, options.seed)
+    low, high = interval(samples)
+    return Comparison(
+        protocol=protocol,
+        distance=distance + rows.added,
+        names=names,
+        figures=tuple(
+            Difference(
+                figure=name,
+                first=_number(one[k]),
+                second=_number(other[k]),
+                difference=_number(other[k] - one[k]),
+                interval=(_number(low[k]), _number(high[k])),
+                p_value=_number(p_values[k]),
+            )
+            for k, name in enumerate(found[0].names)
+        ),
+        num_subjects=len(np.unique(subjects[prepared.sides.probes])),
+        num_probes=int(prepared.sides.probes.sum()),
+        num_gallery=int(prepared.sides.gallery.sum()),
+        resamples=options.bootstrap,
+        seed=options.seed,
+        remarks=(*remarks, *prepared.missing),
+    )
+
+
+def _number(value: np.floating) -> float | None:
+    return None if isnan(value) else float(value)
+
+
+def _signed(figure: float | None) -> str:
+    return "–" if figure is None else f"{100 * figure:+.1f}"
