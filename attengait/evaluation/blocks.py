@@ -41,7 +41,7 @@ class Block:
     row: Int64
     """[p]: the row of the table that each probe has. Probes with the same embedding share one."""
     table: Tile
-    """Float64 [b, u]: distances to the different items."""
+    """Float64 [b, u]: distances to the different items. The next block has the same memory."""
 
 
 class Rows(Protocol):
@@ -115,23 +115,25 @@ class DistanceRows:
         order = np.argsort(self._row_of_probe, kind="stable")
         rows_sorted = self._row_of_probe[order]
         size = max(PROBE_TILE, self._block_bytes() // (8 * len(self._items)) // PROBE_TILE * PROBE_TILE)
+        memory: Tile = np.empty((min(size, len(self._probes)), len(self._items)))
+        if self._device is not None:
+            memory = self._on_device(memory)
         for start in range(0, len(self._probes), size):
             stop = min(start + size, len(self._probes))
             begin, end = np.searchsorted(rows_sorted, [start, stop])
-            yield Block(probes=order[begin:end], row=rows_sorted[begin:end] - start, table=self._table(start, stop))
+            table = memory[: stop - start]
+            self._fill(table, start)
+            yield Block(probes=order[begin:end], row=rows_sorted[begin:end] - start, table=table)
 
-    def _table(self, start: int, stop: int) -> Tile:
-        """[stop - start, u]."""
-        table: Tile = np.empty((stop - start, len(self._items)))
-        if self._device is not None:
-            table = self._on_device(table)
+    def _fill(self, table: Tile, start: int) -> None:
+        """Compute the distances [b, u] of the probes from `start` on."""
+        stop = start + len(table)
         tiles = [self._tile(self._probes, i, min(i + PROBE_TILE, stop)) for i in range(start, stop, PROBE_TILE)]
         for j in range(0, len(self._items), GALLERY_TILE):
             items = self._item_tile(j)
             for k, tile in enumerate(tiles):
                 i = k * PROBE_TILE
                 table[i : i + len(tile), j : j + len(items)] = self._between(tile, items)
-        return table
 
     def _tile(self, rows: Int64, start: int, stop: int | None = None) -> Tile:
         """Float64 [rows, P, D] without the centre."""

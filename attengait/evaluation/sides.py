@@ -12,7 +12,7 @@ from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.evaluation.names import UNLABELLED, Names, one_name_for_each_view
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.rule import FROM_FILTERS, FROM_PARTITION, Rule, matching, rules
-from attengait.sampling.selection import parse_views, some_of, subjects_among
+from attengait.sampling.selection import parse_views, some_of
 
 if TYPE_CHECKING:
     from attengait.training.partition import Partition
@@ -251,7 +251,8 @@ def subjects_to_test(
 ) -> tuple[list[str], list[str]]:
     """The subjects of TEST_SET that are there, and those that are not. Raises AttenGaitError where none is there."""
     test = partition_of(options.partition).test
-    found = sorted(subjects_among(list(test), available)) if test else []
+    wanted = set(test)
+    found = [name for name in available if name in wanted]
     if not found:
         raise AttenGaitError(
             f"{where} has none of the {len(test)} subjects in TEST_SET of {options.partition} (such as "

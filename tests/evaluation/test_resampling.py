@@ -1,0 +1,195 @@
+"""Intervals and the comparison of two models: against loops over resamples, and what is matched with what."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import attengait
+from attengait.cli.main import app
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.evaluation import Embeddings, EvaluationOptions, evaluate_embeddings, save_embeddings
+from attengait.evaluation.comparison import compare_embeddings
+
+VIEWS = ("000", "090", "180")
+NAMES = [(f"{s:03d}", walk, view) for s in range(12) for walk in ("00", "01") for view in VIEWS]
+
+
+def made(noise: float, seed: int = 0, shift: int = 0) -> Embeddings:
+    """Twelve subjects; the noise makes them harder to tell apart."""
+    subjects, sequences, views = (np.array(column) for column in zip(*NAMES, strict=True))
+    identity = {name: np.random.default_rng(int(name)).normal(size=(3, 4)) for name in np.unique(subjects).tolist()}
+    random = np.random.default_rng(seed + 1000)
+    features = np.stack([identity[name] + noise * random.normal(size=(3, 4)) + shift for name in subjects.tolist()])
+    return Embeddings(features=features.astype(np.float32), subjects=subjects, sequences=sequences, views=views)
+
+
+def rank1_of_subjects(embeddings: Embeddings, subjects: list[str]) -> float:
+    """The mean of means when the probes of these subjects count, each as often as it is named."""
+    of_views = []
+    for view in VIEWS:
+        cells = []
+        for other in VIEWS:
+            right = []
+            for subject in subjects if view != other else ():
+                probe = np.flatnonzero(
+                    (embeddings.subjects == subject) & (embeddings.views == view) & (embeddings.sequences == "00")
+                )[0]
+                gallery = np.flatnonzero((embeddings.views == other) & (embeddings.sequences == "01"))
+                gaps = np.square(embeddings.features[gallery] - embeddings.features[probe]).sum(axis=(1, 2))
+                right.append(float(embeddings.subjects[gallery[gaps.argmin()]] == subject))
+            if right:
+                cells.append(sum(right) / len(right))
+        of_views.append(sum(cells) / len(cells))
+    return sum(of_views) / len(of_views)
+
+
+def test_an_interval_is_that_of_resampled_subjects() -> None:
+    embeddings = made(1.2)
+    options = EvaluationOptions(bootstrap=150, seed=3)
+    result = evaluate_embeddings(embeddings, protocol="oumvlp", options=options)
+    random = np.random.default_rng([3, 0])
+    people = np.unique(embeddings.subjects)
+    drawn = np.concatenate([random.integers(0, 12, (size, 12)) for size in (100, 50)])
+    samples = [rank1_of_subjects(embeddings, people[row].tolist()) for row in drawn]
+    assert result.intervals is not None
+    expected = np.quantile(samples, [0.025, 0.975])
+    np.testing.assert_allclose(result.intervals["metrics"]["rank1"], expected, rtol=1e-12)
+    np.testing.assert_allclose(result.intervals["conditions"]["nm"]["rank1"], expected, rtol=1e-12)
+    assert expected[0] < (result.mean or 0) < expected[1]
+    assert result.intervals["subjects"] == 12
+    assert "95 % intervals over 12 subjects, 150 resamples: rank-1" in str(result)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["intervals"]["seed"] == 3
+    again = evaluate_embeddings(embeddings, protocol="oumvlp", options=options)
+    other = evaluate_embeddings(embeddings, protocol="oumvlp", options=EvaluationOptions(bootstrap=150, seed=4))
+    assert again == result
+    assert other.intervals is not None
+    assert other.intervals["metrics"] != result.intervals["metrics"]
+    # No order of the rows changes it.
+    order = np.random.default_rng(0).permutation(len(embeddings))
+    shuffled = evaluate_embeddings(embeddings.select(order), protocol="oumvlp", options=options)
+    assert shuffled.intervals is not None
+    np.testing.assert_allclose(shuffled.intervals["metrics"]["mAP"], result.intervals["metrics"]["mAP"], rtol=1e-12)
+
+
+def test_a_better_model_is_found_better_and_the_same_is_not() -> None:
+    good, bad = made(0.6), made(3.0, seed=1)
+    found = compare_embeddings(bad, good, protocol="oumvlp")
+    rank1 = found.figures[0]
+    assert rank1.figure == "rank1"
+    assert rank1.first == evaluate_embeddings(bad, protocol="oumvlp").mean
+    assert rank1.second == evaluate_embeddings(good, protocol="oumvlp").mean
+    assert rank1.difference is not None
+    assert rank1.interval[0] is not None
+    assert rank1.difference > rank1.interval[0] > 0
+    assert rank1.p_value is not None
+    assert rank1.p_value < 0.01
+    same = compare_embeddings(good, good, protocol="oumvlp")
+    assert [(each.difference, each.interval, each.p_value) for each in same.figures] == [(0, (0, 0), 1)] * 5
+
+
+def test_the_p_value_is_the_share_of_exchanges_of_whole_subjects() -> None:
+    one, other = made(1.6), made(1.3, seed=7)
+    options = EvaluationOptions(bootstrap=60, seed=5)
+    found = compare_embeddings(one, other, protocol="oumvlp", options=options).figures[0]
+    assert found.difference is not None
+    people = np.unique(one.subjects)
+    by_subject = np.array([[rank1_of_subjects(e, [name]) for name in people.tolist()] for e in (one, other)])
+    stays = np.random.default_rng([5, 1]).integers(0, 2, (60, 12)).astype(bool)
+    as_large = 0
+    for row in stays:
+        gaps = np.where(row, by_subject[1] - by_subject[0], by_subject[0] - by_subject[1])
+        as_large += abs(gaps.mean()) >= abs(found.difference) - 1e-12
+    assert found.p_value == pytest.approx((as_large + 1) / 61)
+
+
+def test_the_command_compares_files_and_refuses_those_that_do_not_match(tmp_path: Path) -> None:
+    good, bad = made(0.6), made(3.0, seed=1)
+    save_embeddings(tmp_path / "a.npz", bad)
+    save_embeddings(tmp_path / "b.npz", good.select(np.arange(len(good))[::-1]))
+    words = ["compare", str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--protocol", "oumvlp"]
+    done = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "c.json"), "--bootstrap", "100"])
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "c.json").read_text())
+    assert written["resamples"] == 100
+    assert written["figures"]["rank1"]["difference"] > 0
+    assert "12 subjects with probes, 36 probes, 36 gallery items" in " ".join(done.output.split())
+    lacking = good.select(~((good.subjects == "003") & (good.sequences == "00")))
+    save_embeddings(tmp_path / "b.npz", lacking)
+    refused = CliRunner().invoke(app, words)
+    assert str(refused.exception) == (
+        "the second embeddings lack 3 sequences of the other, such as 003/00/000; --only-common leaves out what one of "
+        "them lacks (in Python: only_common=True)"
+    )
+    done = CliRunner().invoke(app, [*words, "--only-common"])
+    assert done.exit_code == 0
+    assert "3 sequences that the second embeddings lack are left out: 003/00/000" in " ".join(done.output.split())
+
+
+def test_what_makes_no_sense_for_two_models_is_refused() -> None:
+    embeddings = made(1.0)
+    with pytest.raises(ParameterError, match="verification is True, but must be left out where two models are c"):
+        attengait.compare(embeddings, embeddings, options=EvaluationOptions(verification=True, bootstrap=5))
+    with pytest.raises(ParameterError, match="bootstrap is 0, but must be at least 1 where two models are compared"):
+        attengait.compare(embeddings, embeddings, options=EvaluationOptions())
+    twice = embeddings.select(np.array([0, 0, 1]))
+    with pytest.raises(AttenGaitError, match="the first embeddings have 1 rows of sequences that are there already"):
+        attengait.compare(twice, embeddings)
+    with pytest.raises(ParameterError, match="store is None, but must be given with a model"):
+        attengait.compare("run", embeddings)
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        ({"bootstrap": -1}, "bootstrap is -1, but must be a number of resamples"),
+        ({"seed": 1.5}, "seed is 1.5, but must be a whole number from 0 on"),
+        ({"leave_out": "x"}, "leave_out is 'x', but must be one of nothing, same-view"),
+        ({"fuse_weight": 0.5}, "fuse_weight is 0.5, but must be left out where nothing is fused"),
+        ({"fuse": made(1.0), "fuse_weight": 1.0}, "fuse_weight is 1.0, but must be between 0 and 1"),
+        ({"gallery": "walk=x"}, "gallery is 'walk=x', but must be a list of filters"),
+    ],
+)
+def test_options_outside_what_is_accepted_are_refused(values: dict[str, object], what: str) -> None:
+    with pytest.raises(ParameterError, match=what):
+        EvaluationOptions(**values)  # type: ignore[arg-type]
+
+
+def test_fused_distances_are_the_weighted_sum_of_standardised_ones() -> None:
+    one, other = made(1.6), made(1.3, seed=7, shift=5)
+    order = np.random.default_rng(1).permutation(len(other))
+    options = EvaluationOptions(fuse=other.select(order), fuse_weight=0.3)
+    result = evaluate_embeddings(
+        one,
+        protocol="custom",
+        options=EvaluationOptions(gallery=["walk=01"], probes=["walk=00"], fuse=options.fuse, fuse_weight=0.3),
+    )
+    gallery, probes = one.sequences == "01", one.sequences == "00"
+    right = []
+    for probe in np.flatnonzero(probes):
+        total = np.zeros(gallery.sum())
+        for embeddings, weight in ((one, 0.7), (other, 0.3)):
+            gaps = np.sqrt(np.square(embeddings.features[gallery] - embeddings.features[probe]).sum(axis=(1, 2)))
+            total += weight * (gaps - gaps.mean()) / gaps.std()
+        right.append(one.subjects[gallery][total.argmin()] == one.subjects[probe])
+    assert result.metrics["rank1"] == pytest.approx(np.mean(right), abs=1e-12)
+    assert result.distance == "l2, fused with weight 0.3"
+    views = evaluate_embeddings(one, protocol="oumvlp", options=options)
+    assert views.mean != evaluate_embeddings(one, protocol="oumvlp").mean
+    itself = evaluate_embeddings(one, protocol="oumvlp", options=EvaluationOptions(fuse=one))
+    assert itself.mean == evaluate_embeddings(one, protocol="oumvlp").mean
+
+
+def test_fusion_refuses_what_has_no_partner_or_counts_it() -> None:
+    one = made(1.6)
+    other = one.select(one.subjects != "003")
+    with pytest.raises(AttenGaitError, match="the second embeddings lack 6 sequences of the other, such as 003/00/000"):
+        evaluate_embeddings(one, protocol="oumvlp", options=EvaluationOptions(fuse=other))
+    options = EvaluationOptions(fuse=other, only_common=True)
+    result = evaluate_embeddings(one, protocol="oumvlp", options=options)
+    assert result.num_subjects == 11
+    assert result.remarks[0].startswith("6 sequences that the second embeddings lack are left out: 003/00/000, ")
+    with pytest.raises(ParameterError, match="only_common is True, but must be left out where there is one set of"):
+        evaluate_embeddings(one, protocol="oumvlp", options=EvaluationOptions(only_common=True))

@@ -1,0 +1,200 @@
+"""The files of challenges: equal to OpenGait's, and each fault of their form is found."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from attengait.cli.main import app
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.evaluation import Embeddings, distance, save_embeddings
+from attengait.evaluation.submission import check_submission
+from attengait.pipelines.evaluate import submit
+
+
+@pytest.fixture(scope="module")
+def reference(data: Path) -> dict[str, np.ndarray]:
+    with np.load(data / "evaluation_protocols.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def grew(reference: dict[str, np.ndarray]) -> Embeddings:
+    return Embeddings(
+        features=reference["grew_submission_features"],
+        subjects=reference["grew_submission_subjects"],
+        sequences=reference["grew_submission_walks"],
+        views=reference["grew_submission_views"],
+        feature_order="parts-first",
+    )
+
+
+def test_the_csv_of_grew_equals_opengait_s(grew: Embeddings, reference: dict[str, np.ndarray], tmp_path: Path) -> None:
+    written = submit(tmp_path / "s.csv", grew, protocol="grew", distance="part-l2")
+    assert (tmp_path / "s.csv").read_text().splitlines() == reference["grew_submission_csv"].tolist()
+    assert written.sha256 == hashlib.sha256((tmp_path / "s.csv").read_bytes()).hexdigest()
+    assert (written.num_probes, written.num_gallery, written.num_tied, written.num_left_out) == (10, 60, 0, 0)
+
+
+def test_the_zip_holds_the_csv_and_is_the_same_whenever_and_in_whatever_order_it_is_made(
+    grew: Embeddings, reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    save_embeddings(tmp_path / "e.npz", grew)
+    words = ["evaluate", "--embeddings", str(tmp_path / "e.npz"), "--protocol", "grew", "--distance", "part-l2"]
+    done = CliRunner().invoke(app, [*words, "--submission", str(tmp_path / "s.zip")])
+    assert done.exit_code == 0, done.output
+    assert "s.zip: 10 probes, 60 gallery items; sha256 " in done.output
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.namelist() == ["s.csv"]
+        lines = archive.read("s.csv").decode().splitlines()
+    assert sorted(lines) == sorted(reference["grew_submission_csv"].tolist())
+    other = tmp_path / "other"
+    other.mkdir()
+    submit(other / "s.zip", grew, protocol="grew", distance="part-l2")
+    assert (other / "s.zip").read_bytes() == (tmp_path / "s.zip").read_bytes()
+    checked = CliRunner().invoke(app, ["evaluate", "--protocol", "grew", "--check-submission", str(tmp_path / "s.zip")])
+    assert checked.output == f"{tmp_path / 's.zip'}: 10 rows, in the form that grew takes\n"
+
+
+def test_ties_are_decided_by_the_names_and_counted(grew: Embeddings, tmp_path: Path) -> None:
+    same = Embeddings(
+        features=np.ones_like(grew.features),
+        subjects=grew.subjects,
+        sequences=grew.sequences,
+        views=grew.views,
+        feature_order="parts-first",
+    )
+    written = submit(tmp_path / "s.csv", same, protocol="grew")
+    assert written.num_tied == 10
+    row = (tmp_path / "s.csv").read_text().splitlines()[1]
+    assert row.startswith("vid000,1,1,10,10,11,11,12,12,")
+    order = np.random.default_rng(0).permutation(len(same))
+    submit(tmp_path / "t.csv", same.select(order), protocol="grew")
+    assert sorted((tmp_path / "t.csv").read_text().splitlines()) == sorted(
+        (tmp_path / "s.csv").read_text().splitlines()
+    )
+
+
+def test_hid_takes_the_re_ranked_nearest_of_all_others_and_keeps_the_names_of_videos(
+    reference: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    features, num_probes = reference["rerank_features"], int(reference["rerank_num_probes"])
+    num = len(features)
+    subjects = np.array(["probe"] * num_probes + [f"{i:05d}" for i in range(num - num_probes)])
+    videos = np.array([f"{i:04d}" for i in range(num_probes)] + ["000"] * (num - num_probes))
+    embeddings = Embeddings(
+        features=features, subjects=subjects, sequences=np.full(num, "w"), views=videos, feature_order="parts-first"
+    )
+    submit(tmp_path / "h.csv", embeddings, protocol="hid", distance="part-l2")
+    lines = (tmp_path / "h.csv").read_text().splitlines()
+    nearest = reference["rerank_distances"].argmin(axis=1)
+    assert lines == ["videoID,label", *(f"{i:04d},{item:05d}" for i, item in enumerate(nearest))]
+    from attengait.evaluation import EvaluationOptions
+
+    plain = EvaluationOptions(rerank=False)
+    submit(tmp_path / "p.csv", embeddings, protocol="hid", distance="part-l2", options=plain)
+    nearest = distance(features[:num_probes], features[num_probes:], "part-l2").argmin(axis=1)
+    assert (tmp_path / "p.csv").read_text().splitlines()[1:] == [
+        f"{i:04d},{item:05d}" for i, item in enumerate(nearest)
+    ]
+
+
+def test_a_file_of_embeddings_keeps_the_names_of_videos(tmp_path: Path) -> None:
+    names = {"subjects": np.array(["probe", "001"]), "views": np.array(["00012", "0"])}
+    embeddings = Embeddings(features=np.ones((2, 1, 3), np.float32), sequences=np.array(["03", "01"]), **names)
+    save_embeddings(tmp_path / "e.npz", embeddings)
+    from attengait.evaluation import load_embeddings
+
+    assert load_embeddings(tmp_path / "e.npz").views.tolist() == ["00012", "000"]
+
+
+def test_people_whose_names_are_no_numbers_are_left_out_of_grew_and_counted(grew: Embeddings, tmp_path: Path) -> None:
+    subjects = np.where(grew.subjects == "7", "7train", grew.subjects)
+    some = Embeddings(
+        features=grew.features,
+        subjects=subjects,
+        sequences=grew.sequences,
+        views=grew.views,
+        feature_order="parts-first",
+    )
+    written = submit(tmp_path / "s.csv", some, protocol="grew")
+    assert (written.num_gallery, written.num_left_out) == (58, 2)
+    assert "2 gallery items are left out, whose subject is not a number" in str(written)
+
+
+def test_what_cannot_be_handed_in_is_refused(grew: Embeddings, tmp_path: Path) -> None:
+    labelled = grew.select(grew.subjects != "probe")
+    with pytest.raises(AttenGaitError, match="no sequence has the subject probe, but the subjects 1, 10, 11"):
+        submit(tmp_path / "s.csv", labelled, protocol="grew")
+    few = grew.select((grew.subjects == "probe") | (grew.subjects == "7"))
+    with pytest.raises(
+        AttenGaitError, match=r"the gallery of grew has 2 sequences \(walks 01, 02\), but must have at "
+    ):
+        submit(tmp_path / "s.csv", few, protocol="grew")
+    twice = grew.select(np.concatenate([np.arange(len(grew)), np.flatnonzero(grew.subjects == "probe")[:1]]))
+    with pytest.raises(AttenGaitError, match="1 unlabelled probes have the name of another one, such as vid000"):
+        submit(tmp_path / "s.csv", twice, protocol="grew")
+    with pytest.raises(ParameterError, match="protocol is 'oumvlp', but must be one with a file to hand in: grew, hid"):
+        submit(tmp_path / "s.csv", grew, protocol="oumvlp")
+    with pytest.raises(ParameterError, match=r"submission is '.*s\.txt', but must be a file that ends with \.csv"):
+        submit(tmp_path / "s.txt", grew, protocol="grew")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda lines: ["x", *lines[1:]], "does not begin with the header videoId,rank1"),
+        (lambda lines: [*lines, lines[1]], "line 12: the video is 'vid000', but must be a name that no other row has"),
+        (lambda lines: [*lines[:2], lines[2][:-3], *lines[3:]], "line 3: there are 19 subjects, but must be 20"),
+        (lambda lines: [*lines[:2], "v,a" + ",1" * 19], "line 3: the subject is 'a', but must be a number"),
+        (lambda lines: [*lines[:2], "", *lines[2:]], "line 3: the video is '', but must be a name"),
+        (lambda lines: lines[:1], "has no row"),
+        (lambda lines: [], "does not begin with the header"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".zip"])
+def test_each_fault_of_the_form_is_found(
+    reference: dict[str, np.ndarray], tmp_path: Path, change: Any, fault: str, suffix: str
+) -> None:
+    path = tmp_path / f"s{suffix}"
+    text = "\n".join(change(reference["grew_submission_csv"].tolist()))
+    if suffix == ".csv":
+        path.write_text(text)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("s.csv", text)
+    with pytest.raises(AttenGaitError, match=fault):
+        check_submission(path, "grew")
+
+
+def test_a_zip_with_other_files_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.writestr("a.csv", "x")
+        archive.writestr("b.csv", "x")
+    with pytest.raises(AttenGaitError, match=r"holds 2 files, but must hold one \.csv"):
+        check_submission(tmp_path / "s.zip", "grew")
+    (tmp_path / "s.zip").write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(AttenGaitError, match="is damaged, or not a text or zip"):
+        check_submission(tmp_path / "s.zip", "grew")
+    (tmp_path / "s.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(AttenGaitError, match="is damaged, or not a text or zip"):
+        check_submission(tmp_path / "s.csv", "grew")
+
+
+def test_a_table_and_a_file_to_hand_in_are_asked_for_one_at_a_time(grew: Embeddings, tmp_path: Path) -> None:
+    save_embeddings(tmp_path / "e.npz", grew)
+    words = ["evaluate", "--embeddings", str(tmp_path / "e.npz"), "--protocol", "grew"]
+    done = CliRunner().invoke(
+        app, [*words, "--submission", str(tmp_path / "s.csv"), "--json", str(tmp_path / "t.json")]
+    )
+    assert "but must be left out with --submission, which makes no table" in str(done.exception)
+    done = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "t.json")])
+    assert done.exit_code == 0
+    counts = json.loads((tmp_path / "t.json").read_text())["counts"]
+    assert (counts["probes"], counts["gallery"], counts["unused_sequences"]) == (30, 30, 10)

@@ -1,0 +1,140 @@
+"""ROC, equal error rate and TAR at FAR against sorting all pairs; and re-ranking against the published program."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attengait.evaluation import Embeddings, EvaluationOptions, distance, evaluate_embeddings
+from attengait.evaluation.blocks import DistanceRows, same_embeddings
+from attengait.evaluation.rerank import RerankedRows
+
+NAMES = [(f"{s:02d}", walk, view) for s in range(60) for walk in ("01", "02") for view in ("000", "090")]
+
+
+def made(noise: float = 1.0) -> Embeddings:
+    subjects, sequences, views = (np.array(column) for column in zip(*NAMES, strict=True))
+    random = np.random.default_rng(0)
+    identity = random.normal(size=(60, 3, 4))
+    features = identity[subjects.astype(int)] + noise * random.normal(size=(len(NAMES), 3, 4))
+    return Embeddings(features=features.astype(np.float32), subjects=subjects, sequences=sequences, views=views)
+
+
+def slow_rates(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """TAR and FAR of each threshold that is a distance of a pair, and of none accepted."""
+    thresholds = np.unique(np.concatenate([genuine, impostor]))
+    tar = [0.0, *((genuine <= t).mean() for t in thresholds)]
+    far = [0.0, *((impostor <= t).mean() for t in thresholds)]
+    return np.array(tar), np.array(far)
+
+
+@pytest.mark.parametrize("name", ["l2", "l1", "part-l2", "part-cosine"])
+def test_verification_equals_sorting_all_pairs(name: str) -> None:
+    embeddings = made()
+    options = EvaluationOptions(verification=True)
+    result = evaluate_embeddings(embeddings, protocol="grew", distance=name, options=options)
+    gallery, probes = embeddings.sequences == "01", embeddings.sequences == "02"
+    table = distance(embeddings.features[probes], embeddings.features[gallery], name)
+    is_same = embeddings.subjects[probes][:, None] == embeddings.subjects[gallery]
+    tar, far = slow_rates(table[is_same], table[~is_same])
+    found = result.verification
+    assert found is not None
+    assert (found["genuine_pairs"], found["impostor_pairs"]) == (is_same.sum(), (~is_same).sum())
+    for rate, value in found["tar_at_far"].items():
+        assert value == tar[far <= float(rate)].max()  # 14,160 pairs of two people
+    after = int(np.argmax(far >= 1 - tar))
+    assert min(far[after - 1], 1 - tar[after]) <= found["equal_error_rate"] <= max(far[after], 1 - tar[after - 1])
+    curve = found["roc"]
+    for rate, value in zip(curve["far"], curve["tar"], strict=True):
+        assert value == tar[far <= rate * (1 + 1e-12)].max()
+    np.testing.assert_allclose(np.add(found["det"]["frr"], curve["tar"]), 1)
+    assert "verification: equal error rate" in str(result)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["verification"]["roc"] == curve
+
+
+def test_an_equal_error_rate_of_half_the_pairs_is_that_of_guessing_and_of_none_that_of_knowing() -> None:
+    options = EvaluationOptions(verification=True)
+    perfect = evaluate_embeddings(made(noise=0), protocol="grew", options=options).verification
+    assert perfect is not None
+    assert perfect["equal_error_rate"] == 0
+    assert set(perfect["tar_at_far"].values()) == {1.0}
+    same = made()
+    same = Embeddings(
+        features=np.ones_like(same.features), subjects=same.subjects, sequences=same.sequences, views=same.views
+    )
+    guessing = evaluate_embeddings(same, protocol="grew", options=options).verification
+    assert guessing is not None
+    assert guessing["equal_error_rate"] == 0.5
+    assert guessing["tar_at_far"]["0.01"] == 0
+
+
+def test_too_few_pairs_for_a_rate_give_none_and_views_are_put_together() -> None:
+    embeddings = made().select(np.arange(80))  # 20 people
+    options = EvaluationOptions(verification=True)
+    found = evaluate_embeddings(embeddings, protocol="grew", options=options).verification
+    assert found is not None
+    rates = found["tar_at_far"]
+    assert found["impostor_pairs"] == 40 * 38
+    assert rates["0.0001"] is None
+    assert rates["0.001"] is not None
+    assert 0 < rates["0.001"] <= rates["0.01"] <= 1
+    names = np.where(made().sequences == "01", "01", "00")
+    both = made()
+    oumvlp = Embeddings(features=both.features, subjects=both.subjects, sequences=names, views=both.views)
+    found = evaluate_embeddings(oumvlp, protocol="oumvlp", options=options).verification
+    assert found is not None
+    assert found["genuine_pairs"] == 120  # of each of 120 probes with the gallery of the one other view
+    assert found["impostor_pairs"] == 120 * 59
+
+
+def test_nothing_to_verify_is_said() -> None:
+    one = made().select(np.arange(4))  # one person
+    result = evaluate_embeddings(one, protocol="grew", options=EvaluationOptions(verification=True))
+    assert result.to_dict()["verification"]["equal_error_rate"] is None
+    assert "verification: there are no pairs of one person, or none of two" in str(result)
+
+
+def test_re_ranked_distances_equal_the_published_program(data: Path) -> None:
+    with np.load(data / "evaluation_protocols.npz") as file:
+        features, expected = file["rerank_features"], file["rerank_distances"]
+        num_probes = int(file["rerank_num_probes"])
+    same, rows = same_embeddings(features), np.arange(len(features))
+    table = distance(features, features, "part-l2")
+    reranked = RerankedRows(
+        DistanceRows(features, same, rows, rows, "part-l2"),
+        DistanceRows(features, same, rows[:num_probes], rows[num_probes:], "part-l2"),
+        lambda first, second: table[first, second],
+    )
+    found = np.empty_like(expected)
+    for block in reranked.blocks():
+        found[block.probes] = block.table
+    # The published program keeps its weights in float16.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+def test_hid_re_ranks_and_no_rerank_does_not(data: Path, tmp_path: Path) -> None:
+    with np.load(data / "evaluation_protocols.npz") as file:
+        features, expected = file["rerank_features"], file["rerank_distances"]
+        num_probes = int(file["rerank_num_probes"])
+    num = len(features)
+    subjects = np.array([f"{i % 15:03d}" for i in range(num)])
+    walks = np.array([f"w{i:02d}" for i in range(num)])
+    embeddings = Embeddings(
+        features=features, subjects=subjects, sequences=walks, views=np.full(num, "000"), feature_order="parts-first"
+    )
+    probes = [f"{s}-{w}-000" for s, w in zip(subjects[:num_probes], walks[:num_probes], strict=True)]
+    sets = {"TRAIN_SET": [], "TEST_SET": sorted(set(subjects.tolist())), "PROBE_SET": probes}
+    (tmp_path / "p.json").write_text(json.dumps(sets))
+    figures = []
+    for rerank, table in (
+        (None, expected),
+        (False, distance(features[:num_probes], features[num_probes:], "part-l2")),
+    ):
+        options = EvaluationOptions(partition=tmp_path / "p.json", rerank=rerank)
+        result = evaluate_embeddings(embeddings, protocol="hid", distance="part-l2", options=options)
+        nearest = subjects[num_probes:][table.argmin(axis=1)]
+        assert result.metrics["rank1"] == pytest.approx((nearest == subjects[:num_probes]).mean())
+        assert result.distance == ("part-l2" if rerank is False else "part-l2, re-ranked")
+        figures.append(result.metrics["mAP"])
+    assert figures[0] != figures[1]
