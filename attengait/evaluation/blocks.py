@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.evaluation.distances import CENTRED, DISTANCES, Float64, Tile, centre_of
+from attengait.evaluation.distances import DISTANCES, Float64, Tile, centre_of
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,8 @@ Int64 = NDArray[np.int64]
 
 BLOCK_BYTES = 2**30
 """Of the distances that are held at once; always at least those of one tile of probes."""
-PROBE_TILE = 256
-GALLERY_TILE = 1024
+PROBE_TILE = 512
+GALLERY_TILE = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +85,13 @@ class DistanceRows:
     ) -> None:
         """`same` [N] numbers the different embeddings, `probes` [n] and `gallery` [m] are rows of the features."""
         self._features = features
-        self._between = DISTANCES[name]
+        self._distance = DISTANCES[name]
         _, first, self.column = np.unique(same[gallery], return_index=True, return_inverse=True)
         self._items: Int64 = gallery[first]
         _, first, self._row_of_probe = np.unique(same[probes], return_index=True, return_inverse=True)
         self._probes: Int64 = probes[first]
         self._device = device
-        self._centre = self._middle() if name in CENTRED else np.zeros(features.shape[1:])
+        self._centre = self._middle() if self._distance.is_centred else np.zeros(features.shape[1:])
         self._kept: Any = None
         """The gallery on the device, if it fits."""
 
@@ -103,9 +103,10 @@ class DistanceRows:
     @property
     def farthest(self) -> float:
         """No distance is longer, where the distance has no bound of its own: all lie within this of one another."""
-        middle = self._on_device(self._centre[None] - self._centre)
+        prepare, between = self._distance.prepare, self._distance.between
+        middle = prepare(self._on_device(np.zeros((1, *self._features.shape[1:]))))
         return 2 * max(
-            float(self._between(middle, self._tile(rows, start)).max())
+            float(between(middle, prepare(self._tile(rows, start, start + GALLERY_TILE))).max())
             for rows in (self._probes, self._items)
             for start in range(0, len(rows), GALLERY_TILE)
         )
@@ -128,27 +129,29 @@ class DistanceRows:
     def _fill(self, table: Tile, start: int) -> None:
         """Compute the distances [b, u] of the probes from `start` on."""
         stop = start + len(table)
-        tiles = [self._tile(self._probes, i, min(i + PROBE_TILE, stop)) for i in range(start, stop, PROBE_TILE)]
+        prepare, between = self._distance.prepare, self._distance.between
+        firsts = range(start, stop, PROBE_TILE)
+        tiles = [prepare(self._tile(self._probes, i, min(i + PROBE_TILE, stop))) for i in firsts]
         for j in range(0, len(self._items), GALLERY_TILE):
-            items = self._item_tile(j)
-            for k, tile in enumerate(tiles):
-                i = k * PROBE_TILE
-                table[i : i + len(tile), j : j + len(items)] = self._between(tile, items)
+            items = prepare(self._item_tile(j))
+            for i, tile in zip(firsts, tiles, strict=True):
+                distances = between(tile, items)
+                k = i - start
+                table[k : k + distances.shape[0], j : j + distances.shape[1]] = distances
 
-    def _tile(self, rows: Int64, start: int, stop: int | None = None) -> Tile:
+    def _tile(self, rows: Int64, start: int, stop: int) -> Tile:
         """Float64 [rows, P, D] without the centre."""
-        some = self._features[rows[start : start + GALLERY_TILE if stop is None else stop]]
-        return self._on_device(some.astype(np.float64) - self._centre)
+        return self._on_device(np.subtract(self._features[rows[start:stop]], self._centre, dtype=np.float64))
 
     def _item_tile(self, start: int) -> Tile:
         if self._device is None:
-            return self._tile(self._items, start)
+            return self._tile(self._items, start, start + GALLERY_TILE)
         import torch
 
         if self._kept is None:
             self._kept = self._keep()
         if self._kept is False:
-            return self._tile(self._items, start)
+            return self._tile(self._items, start, start + GALLERY_TILE)
         centre = torch.from_numpy(self._centre).to(self._device)
         return self._kept[start : start + GALLERY_TILE].to(torch.float64) - centre
 

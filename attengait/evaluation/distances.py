@@ -3,13 +3,13 @@
 They are computed in float64: in float32, |a|^2 + |b|^2 - 2ab can give a wrong nearest item when embeddings share a
 large offset. They are computed tile by tile, see `attengait.evaluation.blocks`.
 
-The functions of `DISTANCES` compute one tile: float64 [b, P, D] and [g, P, D] to [b, g]. They take NumPy arrays or
-torch tensors, and return the same.
+The functions of `DISTANCES` compute one tile. They take NumPy arrays or torch tensors, and return the same.
 
 Shapes: n probes, m gallery items, P parts (62), D features per part; in a tile, b probes and g gallery items.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,15 +67,35 @@ def centre_of(lowest: Float64, highest: Float64) -> Float64:
     return centre
 
 
-def _l2(probes: Tile, gallery: Tile) -> Tile:
-    return _euclidean(probes.reshape(len(probes), -1), gallery.reshape(len(gallery), -1))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distance:
+    """A distance between tiles of embeddings, in two steps: what concerns one tile alone is computed once."""
+
+    prepare: Callable[[Tile], Any]
+    """Float64 [b, P, D] to whatever `between` takes."""
+    between: Callable[[Any, Any], Tile]
+    """Prepared tiles of b probes and g items to their distances, float64 [b, g]."""
+    is_centred: bool
+    """Whether a common offset changes nothing, and is taken away first."""
+
+
+def _flat(features: Tile) -> Tile:
+    return features.reshape(len(features), -1)
+
+
+def _with_squares(features: Tile) -> tuple[Tile, Tile]:
+    """[b, F] and the squared lengths [b]."""
+    if isinstance(features, np.ndarray):
+        return features, np.einsum("ij,ij->i", features, features)
+    return features, (features * features).sum(dim=1)
 
 
 def _l1(probes: Tile, gallery: Tile) -> Tile:
+    """Of [b, F] and [g, F]."""
     if not isinstance(probes, np.ndarray):
         import torch
 
-        return torch.cdist(probes.reshape(len(probes), -1), gallery.reshape(len(gallery), -1), p=1)
+        return torch.cdist(probes, gallery, p=1)
     result = np.empty((len(probes), len(gallery)))
     for j in range(0, len(gallery), _L1_ROWS):
         few = gallery[j : j + _L1_ROWS]
@@ -83,47 +103,51 @@ def _l1(probes: Tile, gallery: Tile) -> Tile:
         for i, probe in enumerate(probes):
             np.subtract(few, probe, out=difference)
             np.abs(difference, out=difference)
-            result[i, j : j + _L1_ROWS] = difference.sum(axis=(1, 2))
+            result[i, j : j + _L1_ROWS] = difference.sum(axis=1)
     return result
 
 
-def _part_l2(probes: Tile, gallery: Tile) -> Tile:
-    num_parts = probes.shape[1]
-    total = _euclidean(probes[:, 0], gallery[:, 0])
-    for part in range(1, num_parts):
-        total += _euclidean(probes[:, part], gallery[:, part])
-    total /= num_parts
+def _parts_with_squares(features: Tile) -> list[tuple[Tile, Tile]]:
+    return [_with_squares(features[:, part]) for part in range(features.shape[1])]
+
+
+def _part_l2(probes: list[tuple[Tile, Tile]], gallery: list[tuple[Tile, Tile]]) -> Tile:
+    total = _euclidean(probes[0], gallery[0])
+    for some, others in zip(probes[1:], gallery[1:], strict=True):
+        total += _euclidean(some, others)
+    total /= len(probes)
     return total
 
 
-def _part_cosine(probes: Tile, gallery: Tile) -> Tile:
+def _unit(features: Tile) -> tuple[Tile, int]:
+    """Each part scaled to length 1, flattened [b, F], and the number of parts."""
+    lengths = (features * features).sum(axis=2) ** 0.5
+    return _flat(features / lengths.clip(min=_SMALLEST_NORM)[:, :, None]), features.shape[1]
+
+
+def _part_cosine(probes: tuple[Tile, int], gallery: tuple[Tile, int]) -> Tile:
     # The mean over parts of the cosines is one product of the flattened unit vectors.
-    cosines = _unit(probes).reshape(len(probes), -1) @ _unit(gallery).reshape(len(gallery), -1).T
-    cosines /= -probes.shape[1]
+    cosines = probes[0] @ gallery[0].T
+    cosines /= -probes[1]
     cosines += 1
     return cosines
 
 
-def _euclidean(probes: Tile, gallery: Tile) -> Tile:
-    """[b, F] and [g, F] to [b, g]; rounding may leave a tiny negative square where two vectors are equal."""
-    squares = probes @ gallery.T
+def _euclidean(probes: tuple[Tile, Tile], gallery: tuple[Tile, Tile]) -> Tile:
+    """Of vectors with their squares; rounding may leave a tiny negative square where two vectors are equal."""
+    squares = probes[0] @ gallery[0].T
     squares *= -2
-    squares += (probes * probes).sum(axis=1)[:, None]
-    squares += (gallery * gallery).sum(axis=1)
-    return squares.clip(min=0) ** 0.5
+    squares += probes[1][:, None]
+    squares += gallery[1]
+    if isinstance(squares, np.ndarray):
+        np.maximum(squares, 0, out=squares)
+        return np.sqrt(squares, out=squares)
+    return squares.clamp_(min=0).sqrt_()
 
 
-def _unit(features: Tile) -> Tile:
-    """Each part [.., D] scaled to length 1."""
-    lengths = (features * features).sum(axis=2) ** 0.5
-    return features / lengths.clip(min=_SMALLEST_NORM)[:, :, None]
-
-
-DISTANCES: dict[str, Callable[[Tile, Tile], Tile]] = {
-    "l2": _l2,
-    "l1": _l1,
-    "part-l2": _part_l2,
-    "part-cosine": _part_cosine,
+DISTANCES: dict[str, Distance] = {
+    "l2": Distance(prepare=lambda tile: _with_squares(_flat(tile)), between=_euclidean, is_centred=True),
+    "l1": Distance(prepare=_flat, between=_l1, is_centred=False),
+    "part-l2": Distance(prepare=_parts_with_squares, between=_part_l2, is_centred=True),
+    "part-cosine": Distance(prepare=_unit, between=_part_cosine, is_centred=False),
 }
-CENTRED = frozenset({"l2", "part-l2"})
-"""Those that a common offset does not change, and that are computed without it."""
