@@ -46,6 +46,7 @@ def test_the_wheel_claims_one_name_and_holds_every_module_and_kernel(wheel: Path
     assert sources
     assert {f"attengait/{path.relative_to(ROOT).as_posix()}" for path in sources} <= set(names)
     assert {"attengait/py.typed", "attengait/training/presets/casia-b.toml"} <= set(names)
+    assert "attengait/evaluation/rules/grew.toml" in names
 
 
 def test_the_version_has_one_source_and_a_place_without_installation(wheel: Path) -> None:

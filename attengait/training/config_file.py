@@ -36,7 +36,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             check_setting(key, value)
         except ParameterError as error:
             table = "; settings stand in no table" if isinstance(value, dict) else ""
-            raise ParameterError(f"{path}{_line_of(key, text)}: {error}{table}") from None
+            raise type(error)(f"{path}{_line_of(key, text)}: {error}{table}") from None
     return settings
 
 

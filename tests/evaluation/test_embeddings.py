@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tracemalloc
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -291,3 +292,33 @@ def test_evaluating_a_file_loads_neither_torch_nor_a_console_library(data: Path)
         "sys.exit('torch' in sys.modules or 'rich' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_large_file_is_held_once_while_it_is_read(tmp_path: Path) -> None:
+    num = 20_000
+    embeddings = Embeddings(
+        features=np.random.default_rng(0).normal(size=(num, 16, 32)).astype(np.float32),  # 41 MB
+        subjects=np.array([f"{i % 100:03d}" for i in range(num)]),
+        views=np.full(num, "000"),
+        sequences=np.array([f"{i // 100:03d}" for i in range(num)]),
+    )
+    save_embeddings(tmp_path / "e.npz", embeddings)
+    tracemalloc.start()
+    loaded = load_embeddings(tmp_path / "e.npz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(loaded.features, embeddings.features)
+    assert peak < 1.6 * embeddings.features.nbytes
+
+
+def test_further_columns_are_kept_selected_and_must_fit(tmp_path: Path) -> None:
+    embeddings = Embeddings(**ARRAYS, extra={"camera": np.array([1, 2]), "coat": np.array(["red", "blue"])})
+    save_embeddings(tmp_path / "e.npz", embeddings)
+    loaded = load_embeddings(tmp_path / "e.npz")
+    assert {name: column.tolist() for name, column in loaded.extra.items()} == {
+        "camera": [1, 2],
+        "coat": ["red", "blue"],
+    }
+    assert loaded.select(np.array([1])).extra["coat"].tolist() == ["blue"]
+    with pytest.raises(AttenGaitError, match=r"camera is \[3\], but must be \[2\], one entry for each of the features"):
+        Embeddings(**ARRAYS, extra={"camera": np.arange(3)})

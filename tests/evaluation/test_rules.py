@@ -400,3 +400,12 @@ def test_every_rule_has_a_source_and_shows_figures_that_it_has() -> None:
         assert 1 in rule.ranks
         known = {f"rank{k}" for k in rule.ranks} | {"mAP", "mINP", "rank1_all_views", "rank1_other_views"}
         assert set(rule.columns) <= known
+
+
+def test_the_page_about_evaluation_has_a_row_for_each_protocol() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "evaluate.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    for name, rule in rules().items():
+        row = next(line for line in rows if line.startswith(f"| `{name}`"))
+        if rule.probes_are == "walks" and name not in ("casia-b", "casia-e"):  # whose walks are written in short
+            assert all(f"`{walk.strip('*')}`" in row for walk in rule.all_gallery_walks)
