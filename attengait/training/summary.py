@@ -32,7 +32,7 @@ def summarise(
     """
     data, optimiser, used = config.data, config.optimiser, plan.sequences
     num_steps = optimiser.total_epochs * plan.steps_per_epoch
-    num_clips = data.subjects_per_batch * data.clips_per_subject
+    num_clips = plan.subjects_per_batch * plan.clips_per_subject  # of all replicas
     return {
         "model": {
             "size": config.model.size,
@@ -42,8 +42,8 @@ def summarise(
         },
         "steps": {"total": num_steps, "per_epoch": plan.steps_per_epoch, "epochs": optimiser.total_epochs},
         "batch": {
-            "subjects": data.subjects_per_batch,
-            "clips_per_subject": data.clips_per_subject,
+            "subjects": plan.subjects_per_batch,
+            "clips_per_subject": plan.clips_per_subject,
             "clips": num_clips,
             "clip_frames": data.clip_frames,
         },
