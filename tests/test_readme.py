@@ -49,12 +49,12 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
 
 
 def shell_commands(page: Path) -> Iterator[list[str]]:
-    """The words after `attengait` of each command in the shell blocks of a page."""
+    """The words after `attengait` of each command in the shell blocks of a page, those of torchrun included."""
     for _, block in blocks(page, "sh"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if words[:1] == ["attengait"]:
-                yield words[1:]
+            if words[:1] in (["attengait"], ["torchrun"]):
+                yield words[words.index("attengait") + 1 :]
 
 
 def code_in_text(page: Path) -> list[str]:
