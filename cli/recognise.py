@@ -138,6 +138,11 @@ def evaluate(
         if target is not None:
             check_target(target)
     if check_submission is not None:
+        if run is not None or embeddings is not None or submission is not None:
+            raise ParameterError(
+                f"--check-submission is {check_submission}, but must be given without RUN, STORE, --embeddings and "
+                "--submission"
+            )
         say(f"{check_submission}: {check_form(check_submission, protocol)} rows, in the form that {protocol} takes")
         return
     if embeddings is not None:

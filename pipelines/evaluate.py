@@ -21,7 +21,7 @@ from attengait.evaluation import (
 from attengait.evaluation.comparison import Comparison, compare_embeddings
 from attengait.evaluation.pairs import RowsOf, is_reranked
 from attengait.evaluation.protocols import PLAIN
-from attengait.evaluation.sides import Labels, subjects_to_test
+from attengait.evaluation.sides import Labels, check_options, subjects_to_test
 from attengait.evaluation.submission import Written, check_target_name, choose, submission_of, write_submission
 from attengait.sampling.selection import Spec, parse_subjects
 from attengait.system.progress import SILENT, Progress
@@ -138,6 +138,8 @@ def compare(
     ['+0.0', '+0.0 to +0.0', '1.0000']
     """
     check_names(protocol, distance)
+    is_needed = not (_is_embeddings(first) and _is_embeddings(second))
+    require(store is None or is_needed, "store", str(store), "left out where both are embeddings")
     both = [
         _embeddings(
             what,
@@ -187,6 +189,7 @@ def submit(
     require(not options.bootstrap, "bootstrap", options.bootstrap, "0 where there are no labels")
     require(not options.verification, "verification", True, "left out where there are no labels")
     rule = rules()[protocol]
+    check_options(rule, options)
     embeddings = _embeddings(what, store, subjects, options, device, precision, lambda labels, where: None, progress)
     if options.partition is not None:
         names, _ = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")

@@ -30,7 +30,7 @@ _MOST_SHRUNK = 200
 """More than a gibibyte is not unpacked from an array that is compressed to less than a 200th: real features are not."""
 _MOST_HEADER_BYTES = 10_000
 _MOST_AXES = 8
-_READ_BYTES = 2**24
+_READ_BYTES = 2**20
 _MAGIC = b"\x93NUMPY"
 _LENGTHS = {1: "<H", 2: "<I", 3: "<I"}
 _DTYPE = re.compile(r"[<>=|]?(?:[biufU]\d{1,9}|\?)", re.ASCII)

@@ -57,6 +57,7 @@ class EvaluationOptions:
         require(weight is None or self.fuse is not None, "fuse_weight", weight, "left out where nothing is fused")
         require(_is_count(self.bootstrap, 0), "bootstrap", self.bootstrap, "a number of resamples, 0 for none")
         require(_is_count(self.seed, 0), "seed", self.seed, "a whole number from 0 on")
+        require(self.bootstrap > 0 or self.seed == 0, "seed", self.seed, "left out where bootstrap is 0")
         for name in ("gallery", "probes"):
             require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a list of filters")
 

@@ -96,7 +96,7 @@ def sides_of(rule: Rule, labels: Labels, options: EvaluationOptions, *, where: s
     Raises AttenGaitError where there is no probe or nothing to compare one with, naming what is missing, and
     ParameterError for options that do not fit the protocol. `where` says in a sentence where the sequences are.
     """
-    _check_options(rule, options)
+    check_options(rule, options)
     if rule.probes_are == FROM_FILTERS:
         return _of_filters(rule, labels, options, where)
     if rule.probes_are != "walks":
@@ -220,7 +220,8 @@ def _refuse(rule: Rule, labels: Labels, where: str) -> None:
     )
 
 
-def _check_options(rule: Rule, options: EvaluationOptions) -> None:
+def check_options(rule: Rule, options: EvaluationOptions) -> None:
+    """Refuse options that do not fit a protocol (ParameterError)."""
     for name in ("gallery", "probes", "leave_out"):
         value = getattr(options, name)
         require(

@@ -139,8 +139,8 @@ def test_a_gallery_is_never_held_twice_nor_all_distances_at_once(monkeypatch: py
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ranked.is_matched.all()
-    # The distances of one tile of 512 probes are 33 MB. Tiles of probes and gallery in float64 are 0.5 and 2 MB, and
-    # the distances between the two 8 MB.
+    # The distances of one tile of 512 probes are 33 MB. Tiles of probes and of the gallery in float64 are 0.5 and 2 MB,
+    # and the distances between the two 8 MB.
     assert peak < 60e6
 
 

@@ -146,6 +146,7 @@ def test_what_makes_no_sense_for_two_models_is_refused() -> None:
     [
         ({"bootstrap": -1}, "bootstrap is -1, but must be a number of resamples"),
         ({"seed": 1.5}, "seed is 1.5, but must be a whole number from 0 on"),
+        ({"seed": 3}, "seed is 3, but must be left out where bootstrap is 0"),
         ({"leave_out": "x"}, "leave_out is 'x', but must be one of nothing, same-view"),
         ({"fuse_weight": 0.5}, "fuse_weight is 0.5, but must be left out where nothing is fused"),
         ({"fuse": made(1.0), "fuse_weight": 1.0}, "fuse_weight is 1.0, but must be between 0 and 1"),

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from attengait.cli.main import app
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.evaluation import Embeddings, distance, save_embeddings
+from attengait.evaluation import Embeddings, EvaluationOptions, distance, load_embeddings, save_embeddings
 from attengait.evaluation.submission import check_submission
 from attengait.pipelines.evaluate import submit
 
@@ -94,8 +94,6 @@ def test_hid_takes_the_re_ranked_nearest_of_all_others_and_keeps_the_names_of_vi
     lines = (tmp_path / "h.csv").read_text().splitlines()
     nearest = reference["rerank_distances"].argmin(axis=1)
     assert lines == ["videoID,label", *(f"{i:04d},{item:05d}" for i, item in enumerate(nearest))]
-    from attengait.evaluation import EvaluationOptions
-
     plain = EvaluationOptions(rerank=False)
     submit(tmp_path / "p.csv", embeddings, protocol="hid", distance="part-l2", options=plain)
     nearest = distance(features[:num_probes], features[num_probes:], "part-l2").argmin(axis=1)
@@ -108,8 +106,6 @@ def test_a_file_of_embeddings_keeps_the_names_of_videos(tmp_path: Path) -> None:
     names = {"subjects": np.array(["probe", "001"]), "views": np.array(["00012", "0"])}
     embeddings = Embeddings(features=np.ones((2, 1, 3), np.float32), sequences=np.array(["03", "01"]), **names)
     save_embeddings(tmp_path / "e.npz", embeddings)
-    from attengait.evaluation import load_embeddings
-
     assert load_embeddings(tmp_path / "e.npz").views.tolist() == ["00012", "000"]
 
 
@@ -139,6 +135,9 @@ def test_what_cannot_be_handed_in_is_refused(grew: Embeddings, tmp_path: Path) -
     twice = grew.select(np.concatenate([np.arange(len(grew)), np.flatnonzero(grew.subjects == "probe")[:1]]))
     with pytest.raises(AttenGaitError, match="1 unlabelled probes have the name of another one, such as vid000"):
         submit(tmp_path / "s.csv", twice, protocol="grew")
+    filters = EvaluationOptions(gallery=["walk=01"])
+    with pytest.raises(ParameterError, match=r"gallery is \['walk=01'\], but must be left out for the protocol grew"):
+        submit(tmp_path / "s.csv", grew, protocol="grew", options=filters)
     with pytest.raises(ParameterError, match="protocol is 'oumvlp', but must be one with a file to hand in: grew, hid"):
         submit(tmp_path / "s.csv", grew, protocol="oumvlp")
     with pytest.raises(ParameterError, match=r"submission is '.*s\.txt', but must be a file that ends with \.csv"):
@@ -194,6 +193,8 @@ def test_a_table_and_a_file_to_hand_in_are_asked_for_one_at_a_time(grew: Embeddi
         app, [*words, "--submission", str(tmp_path / "s.csv"), "--json", str(tmp_path / "t.json")]
     )
     assert "but must be left out with --submission, which makes no table" in str(done.exception)
+    done = CliRunner().invoke(app, [*words, "--check-submission", str(tmp_path / "s.csv")])
+    assert "but must be given without RUN, STORE, --embeddings and --submission" in str(done.exception)
     done = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "t.json")])
     assert done.exit_code == 0
     counts = json.loads((tmp_path / "t.json").read_text())["counts"]

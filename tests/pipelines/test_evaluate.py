@@ -183,3 +183,43 @@ def test_the_order_of_features_can_be_said_for_a_file_that_does_not_say_it(tmp_p
     assert json.loads((tmp_path / "a.json").read_text()) == attengait.evaluate(embeddings, distance="part-l2").to_dict()
     alone = CliRunner().invoke(app, ["evaluate", "run", "store", "--feature-order", "parts-last"])
     assert "--feature-order is parts-last, but must be given with --embeddings only" in str(alone.exception)
+
+
+def test_two_models_are_compared_on_a_store_and_a_store_without_a_model_is_refused(
+    store: attengait.Store, network: attengait.AttenGait, tmp_path: Path
+) -> None:
+    other = attengait.AttenGait(ModelConfig(widths=(4, 8, 8), part_width=8, embedding_size=4))
+    for name, model in (("a", network), ("b", other)):
+        save_weights(model, tmp_path / f"{name}.safetensors")
+    words = ["compare", str(tmp_path / "a.safetensors"), str(tmp_path / "b.safetensors"), "--bootstrap", "20"]
+    done = CliRunner().invoke(app, [*words, "--store", str(store.location), "--json", str(tmp_path / "c.json")])
+    assert done.exit_code == 0, done.output
+    rank1 = json.loads((tmp_path / "c.json").read_text())["figures"]["rank1"]
+    assert rank1["first"] == attengait.evaluate(network, store).mean
+    assert rank1["second"] == attengait.evaluate(other, store).mean
+    embeddings = attengait.embed(network, store)
+    with pytest.raises(ParameterError, match=r"store is .*, but must be left out where both are embeddings"):
+        attengait.compare(embeddings, embeddings, store)
+
+
+def test_a_partition_chooses_what_is_embedded(
+    store: attengait.Store, network: attengait.AttenGait, tmp_path: Path
+) -> None:
+    one, other = sorted({str(name) for name in store.sequences.subject})
+    (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": [one], "TEST_SET": [other]}))
+    options = attengait.EvaluationOptions(partition=tmp_path / "p.json")
+    result = attengait.evaluate(network, store, options=options)
+    assert result == attengait.evaluate(network, store, subjects=[other])
+    assert result.num_subjects == 1
+    with pytest.raises(ParameterError, match=r"subjects is .*, but must be left out where there is a partition"):
+        attengait.evaluate(network, store, subjects=[other], options=options)
+
+
+def test_a_device_is_used_for_distances_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from attengait.pipelines import evaluate as pipeline
+
+    with pytest.raises(ParameterError, match="device is 'gpu', but must be auto, cpu, cuda or cuda:N"):
+        attengait.evaluate(made(ROWS), device="gpu")
+    expected = attengait.evaluate(made(ROWS))
+    monkeypatch.setattr(pipeline, "_device", lambda device, embeddings: torch.device("cpu"))
+    assert attengait.evaluate(made(ROWS)).to_dict() == expected.to_dict()
