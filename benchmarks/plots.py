@@ -1,13 +1,11 @@
 """Reports as pictures, by matplotlib (extra `report`)."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attengait.benchmarks.report import Report
-from attengait.errors import AttenGaitError, ParameterError, how_to_install
-from attengait.system.files import check_target, write_atomically
+from attengait.report.figure import check_figure, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,14 +14,8 @@ _OURS, _OTHERS = "#1b6ca8", "#9aa5b1"
 
 
 def check_plot(path: Path) -> None:
-    """Raise, before the work and not after it, when `path` could not be drawn: no PNG, no such folder, no matplotlib.
-
-    The first is a ParameterError, the others are AttenGaitErrors.
-    """
-    if path.suffix.lower() != ".png":
-        raise ParameterError(f"plot is {path}, but must be a file that ends in .png")
-    check_target(path)
-    _figure(1, 1)
+    """Raise ParameterError or AttenGaitError, before the work and not after it, when `path` could not be drawn."""
+    check_figure(path, "plot")
 
 
 def plot_rates(reports: Sequence[Report], path: Path, *, unit: str, ours: str) -> None:
@@ -32,7 +24,7 @@ def plot_rates(reports: Sequence[Report], path: Path, *, unit: str, ours: str) -
     `unit` is the key of the medians, such as clips_per_s; results whose name begins with `ours` stand out.
     """
     num_rows = [len(report["results"]) for report in reports]
-    figure = _figure(9, sum(0.9 + 0.26 * n for n in num_rows))
+    figure = new_figure(9, sum(0.9 + 0.26 * n for n in num_rows))
     panels = figure.subplots(len(reports), 1, squeeze=False, height_ratios=[3 + n for n in num_rows])[:, 0]
     for axes, report in zip(panels, reports, strict=True):
         rows = report["results"]
@@ -51,13 +43,13 @@ def plot_rates(reports: Sequence[Report], path: Path, *, unit: str, ours: str) -
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel(unit.replace("_per_", "/") + ": median, and the range of all repeats")
         _plain(axes)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_curves(report: Report, path: Path, *, x: str, curves: Sequence[tuple[str, str, float | None]]) -> None:
     """A panel for each of `curves` (key of the results, label, limit or None) over the key `x`, logarithmic."""
     rows = report["results"]
-    figure = _figure(9, 2.3 * -(-len(curves) // 2) + 0.4)
+    figure = new_figure(9, 2.3 * -(-len(curves) // 2) + 0.4)
     panels = figure.subplots(-(-len(curves) // 2), 2, squeeze=False).ravel()
     for axes, (key, label, limit) in zip(panels, curves, strict=False):
         axes.plot([row[x] for row in rows], [row[key] for row in rows], marker="o", markersize=4, color=_OURS)
@@ -71,15 +63,7 @@ def plot_curves(report: Report, path: Path, *, x: str, curves: Sequence[tuple[st
         _plain(axes)
     for axes in panels[len(curves) :]:
         axes.set_axis_off()
-    _save(figure, path)
-
-
-def _figure(width_inches: float, height_inches: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise AttenGaitError(f"a plot needs matplotlib: {how_to_install('report')}") from None
-    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+    save_figure(figure, path)
 
 
 def _title(report: Report) -> str:
@@ -93,9 +77,3 @@ def _plain(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.xaxis.label.set_fontsize(8)
-
-
-def _save(figure: Any, path: Path) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
-    write_atomically(path, picture.getvalue())

@@ -1,4 +1,4 @@
-"""The `runs` command."""
+"""The `runs` and `attention` commands: which runs there are, and what a network looks at."""
 
 import json
 from datetime import datetime
@@ -33,6 +33,24 @@ def runs(
         say(f"{folder} holds no runs")
         return
     Console().print(runs_table(found))
+
+
+def attention(
+    model: Annotated[Path, typer.Argument(metavar="RUN", help="A run, or a file of weights.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    store: Annotated[
+        str | None,
+        typer.Argument(metavar="[STORE]", help="A store, whose pictures lie below the attention.", show_default="none"),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="How many sequences of the store, evenly picked.")] = 3,
+) -> None:
+    """Draw what a network attends to: patches of the picture in each layer, and parts of the body."""
+    from attengait.pipelines.attention import show_attention
+
+    found = show_attention(model, out, store=store, rows=rows)
+    for number, layer in enumerate(found.layers, 1):
+        say(f"layer {number}: {layer}")
+    say(str(out))
 
 
 def runs_table(found: "list[RunStatus]") -> Table:

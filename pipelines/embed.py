@@ -129,7 +129,7 @@ def prepare(
     resolved, precision = resolve_device(place, precision)
     network.to(resolved)
     channels = channels_for(network.config, opened)
-    _check_pictures(network.config, run, opened)
+    check_pictures(network.config, run, opened)
     if subjects is None and run is not None and run.is_dir():
         names = unseen_subjects(run, opened)
     else:
@@ -141,7 +141,7 @@ def prepare(
     )
 
 
-def _check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:
+def check_pictures(model: ModelConfig, run: Path | None, store: Store) -> None:
     """Raise AttenGaitError if the store's images are of another kind than those that the model was trained on."""
     name = run or "the model"
     if run is not None and (run / "config.json").exists():

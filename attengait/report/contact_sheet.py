@@ -49,7 +49,7 @@ def contact_sheet(store: Store, out: str | Path, *, num_rows: int = 12, num_fram
     for name, value in (("rows", num_rows), ("frames", num_frames)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, but must be at least 1")
-    visible = _painter(channel_names(store.attributes, store.frame_shape[2]), store.attributes, str(store.location))
+    visible = painter(channel_names(store.attributes, store.frame_shape[2]), store.attributes, str(store.location))
     out = Path(out)
     rows = []
     for i in _spread(len(store.sequences), num_rows):
@@ -87,7 +87,7 @@ def draw_clips(
 
     Raises AttenGaitError for images that cannot be shown.
     """
-    visible = _painter(channels, attributes, "the batch")
+    visible = painter(channels, attributes, "the batch")
     rows, frames = _spread(len(clips), num_rows), _spread(clips.shape[1], num_frames)
     width = _row_width(len(frames), clips.shape[3], names)
     images = [_draw(visible(np.ascontiguousarray(clips[row][frames])), names[row], width) for row in rows]
@@ -104,12 +104,12 @@ def _spread(length: int, count: int) -> list[int]:
     return [int(i) for i in np.linspace(0, length - 1, min(count, length)).round()]
 
 
-def _painter(
+def painter(
     names: Sequence[str], attributes: Mapping[str, Any], where: str
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.uint8]]:
     """A function from images [n, H, W, C] with these channels to colours, uint8 [n, H, W, 3] in red, green, blue."""
     if names[0] == "silhouette" and len(names) > 1:
-        paint_flow = _painter(names[1:], attributes, where)
+        paint_flow = painter(names[1:], attributes, where)
         # The silhouette above the flow image of the same frame.
         return lambda frames: np.concatenate(
             [np.repeat(frames[..., :1], 3, axis=-1), paint_flow(np.ascontiguousarray(frames[..., 1:]))], axis=1

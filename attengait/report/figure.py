@@ -1,0 +1,35 @@
+"""Figures by matplotlib (extra `report`), drawn without a screen."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from attengait.errors import AttenGaitError, ParameterError, how_to_install
+from attengait.system.files import check_target, write_atomically
+
+
+def check_figure(path: Path, name: str) -> None:
+    """Raise, before the work and not after it, when the file `path` of the option `name` could not be drawn.
+
+    ParameterError where it is no PNG; AttenGaitError where there is no such folder, or no matplotlib.
+    """
+    if path.suffix.lower() != ".png":
+        raise ParameterError(f"{name} is {path}, but must be a file that ends in .png")
+    check_target(path)
+    new_figure(1, 1)
+
+
+def new_figure(width_inches: float, height_inches: float) -> Any:
+    """An empty matplotlib figure. Raises AttenGaitError where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise AttenGaitError(f"a plot needs matplotlib: {how_to_install('report')}") from None
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as a PNG."""
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=130)
+    write_atomically(path, picture.getvalue())
