@@ -42,9 +42,10 @@ class CacheChoice:
     reason: str
 
 
-def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> CacheChoice:
+def choose_cache(cache: str, stores: Sequence[Store], device: torch.device, *, processes: int = 1) -> CacheChoice:
     """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for training); the host
-    keeps compressed and remote stores that fit into half of its available memory.
+    keeps compressed and remote stores that fit into half of its available memory, with a copy for each of the
+    `processes` of this machine.
 
     Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one; AttenGaitError for `host`
     where memory does not suffice.
@@ -52,15 +53,16 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     check_name(CACHES, cache, "cache")
     num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
     size = f"{_gb(num_bytes)} of frames"
+    host_bytes, copies = processes * num_bytes, f", once for each of {processes} processes" if processes > 1 else ""
     if cache == "gpu" and device.type != "cuda":
         raise ParameterError(f"cache is 'gpu', but must be auto, none or host where the device is {device}")
     if cache == "none":
         return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
     if cache == "host":
         left_bytes = available_memory_bytes()
-        if left_bytes is not None and num_bytes > left_bytes:
-            raise AttenGaitError(f"memory does not suffice to keep {size}: choose --cache none")
-        return CacheChoice(cache="host", reason=f"{size} are kept in memory, as asked for")
+        if left_bytes is not None and host_bytes > left_bytes:
+            raise AttenGaitError(f"memory does not suffice to keep {size}{copies}: choose --cache none")
+        return CacheChoice(cache="host", reason=f"{size} are kept in memory{copies}, as asked for")
     if cache == "gpu":
         return CacheChoice(cache="gpu", reason=f"{size} are kept on the GPU, as asked for")
     if device.type == "cuda":
@@ -72,10 +74,9 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device) -> C
     if all(store.codec == "none" and not store.location.is_remote for store in stores):
         return CacheChoice(cache="none", reason=f"{size} are read from the page cache or the disk, uncompressed")
     available = available_memory_bytes() or 0
-    if num_bytes <= available // 2:
-        return CacheChoice(
-            cache="host", reason=f"{size} are kept in memory: they fit into half of the available {_gb(available)}"
-        )
+    if host_bytes <= available // 2:
+        kept = f"{size} are kept in memory{copies}"
+        return CacheChoice(cache="host", reason=f"{kept}: they fit into half of the available {_gb(available)}")
     return CacheChoice(
         cache="none", reason=f"{size} are read from the store: they exceed half of the available {_gb(available)}"
     )

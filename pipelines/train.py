@@ -216,7 +216,8 @@ def _train_run(
         with store.reader(check_frames=config.run.check_frames) as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
-                choice = choose_cache(config.run.cache, parts, device)
+                with ranks.all_or_none():  # all choose before any of them takes memory
+                    choice = choose_cache(config.run.cache, parts, device, processes=ranks.local_world_size)
                 _log.info("%s", choice.reason)
                 clips = open_clips(
                     choice.cache,

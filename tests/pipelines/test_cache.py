@@ -126,6 +126,16 @@ def test_auto_decides_by_size_and_says_so(tmp_path: Path, monkeypatch: pytest.Mo
         assert choose_cache("auto", [raw], torch.device("cuda:0")).cache == cache
 
 
+def test_each_process_of_a_machine_needs_memory_for_its_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = make_store(tmp_path / "packed.zarr", "lz4")
+    num_bytes = packed.layout.num_frames * packed.layout.frame_bytes
+    monkeypatch.setattr(resident, "available_memory_bytes", lambda: 4 * num_bytes)
+    assert [choose_cache("auto", [packed], CPU, processes=number).cache for number in (2, 3)] == ["host", "none"]
+    assert "once for each of 4 processes" in choose_cache("host", [packed], CPU, processes=4).reason
+    with pytest.raises(AttenGaitError, match="of frames, once for each of 5 processes: choose --cache none"):
+        choose_cache("host", [packed], CPU, processes=5)
+
+
 def test_what_was_asked_for_is_done_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = make_store(tmp_path / "raw.zarr")
     assert choose_cache("host", [raw], CPU).cache == "host"
