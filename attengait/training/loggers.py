@@ -4,7 +4,7 @@ A package adds a logger by an entry point in the group `attengait.loggers`: a na
 arguments and has the methods of `RunLogger`. `--set loggers=tensorboard,NAME` then uses it. The loggers of AttenGait
 itself have the same interface.
 
-Names of values are paths, such as train/total or validation/rank1. docs/watching_a_run.md lists them.
+Names of values are paths, such as train/total or validation/rank1. docs/watching-a-run.md lists them.
 """
 
 import logging
