@@ -111,11 +111,16 @@ class DistanceRows:
             for start in range(0, len(rows), GALLERY_TILE)
         )
 
-    def blocks(self) -> Iterator[Block]:
+    @property
+    def block_probes(self) -> int:
+        """How many different probes a block has, by the memory that is free now."""
+        return max(PROBE_TILE, self._block_bytes() // (8 * len(self._items)) // PROBE_TILE * PROBE_TILE)
+
+    def blocks(self, block_probes: int | None = None) -> Iterator[Block]:
         """Each probe is in one block, the probes in the order of their embeddings."""
         order = np.argsort(self._row_of_probe, kind="stable")
         rows_sorted = self._row_of_probe[order]
-        size = max(PROBE_TILE, self._block_bytes() // (8 * len(self._items)) // PROBE_TILE * PROBE_TILE)
+        size = self.block_probes if block_probes is None else block_probes
         memory: Tile = np.empty((min(size, len(self._probes)), len(self._items)))
         if self._device is not None:
             memory = self._on_device(memory)

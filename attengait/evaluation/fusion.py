@@ -86,7 +86,9 @@ class FusedRows:
     def blocks(self) -> Iterator[Block]:
         """Each probe is in one block."""
         counts = np.bincount(self.column).astype(np.float64)
-        for first, second in zip(*(rows.blocks() for rows in self._rows), strict=True):
+        # One size for both: on a GPU, the first has less memory free for the second.
+        size = min(rows.block_probes for rows in self._rows)
+        for first, second in zip(*(rows.blocks(size) for rows in self._rows), strict=True):
             table = _standard(first.table, counts)
             table *= 1 - self._weight
             table += self._weight * _standard(second.table, counts)

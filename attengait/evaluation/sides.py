@@ -237,6 +237,13 @@ def check_options(rule: Rule, options: EvaluationOptions) -> None:
         rerank,
         f"left out for the protocol {rule.name}, which compares views one by one and has no gallery to re-rank",
     )
+    # Fused distances are relative to each probe's gallery: they can be negative, and mean nothing between other items.
+    require(
+        not rerank or options.fuse is None,
+        "rerank",
+        rerank,
+        "False where two models are fused (--no-rerank): re-ranking needs the distances of one model",
+    )
 
 
 def partition_of(path: str | Path | None) -> "Partition":

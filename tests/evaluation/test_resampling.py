@@ -1,6 +1,8 @@
 """Intervals and the comparison of two models: against loops over resamples, and what is matched with what."""
 
 import json
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 import attengait
 from attengait.cli.main import app
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.evaluation import Embeddings, EvaluationOptions, evaluate_embeddings, save_embeddings
+from attengait.evaluation import Embeddings, EvaluationOptions, blocks, evaluate_embeddings, save_embeddings
 from attengait.evaluation.comparison import compare_embeddings
 
 VIEWS = ("000", "090", "180")
@@ -134,9 +136,9 @@ def test_what_makes_no_sense_for_two_models_is_refused() -> None:
         attengait.compare(embeddings, embeddings, options=EvaluationOptions(verification=True, bootstrap=5))
     with pytest.raises(ParameterError, match="bootstrap is 0, but must be at least 1 where two models are compared"):
         attengait.compare(embeddings, embeddings, options=EvaluationOptions())
-    twice = embeddings.select(np.array([0, 0, 1]))
+    twice = embeddings.select(np.array([0, *range(len(embeddings))]))
     with pytest.raises(AttenGaitError, match="the first embeddings have 1 rows of sequences that are there already"):
-        attengait.compare(twice, embeddings)
+        attengait.compare(twice, embeddings, protocol="oumvlp")
     with pytest.raises(ParameterError, match="store is None, but must be given with a model"):
         attengait.compare("run", embeddings)
 
@@ -194,3 +196,45 @@ def test_fusion_refuses_what_has_no_partner_or_counts_it() -> None:
     assert result.remarks[0].startswith("6 sequences that the second embeddings lack are left out: 003/00/000, ")
     with pytest.raises(ParameterError, match="only_common is True, but must be left out where there is one set of"):
         evaluate_embeddings(one, protocol="oumvlp", options=EvaluationOptions(only_common=True))
+
+
+def test_fused_distances_are_not_re_ranked() -> None:
+    one, other = made(1.6), made(1.3, seed=7)
+    filters = {"gallery": ["walk=01"], "probes": ["walk=00"]}
+    with pytest.raises(ParameterError, match="rerank is True, but must be False where two models are fused"):
+        evaluate_embeddings(one, protocol="custom", options=EvaluationOptions(fuse=other, rerank=True, **filters))
+
+
+def test_fused_rows_have_blocks_of_one_size_where_the_first_takes_memory_from_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, options = made(1.6), EvaluationOptions(fuse=made(1.3, seed=7))
+    whole = evaluate_embeddings(one, protocol="oumvlp", options=options)
+    monkeypatch.setattr(blocks, "PROBE_TILE", 2)
+    free = count(1000, -100)
+    monkeypatch.setattr(blocks.DistanceRows, "_block_bytes", lambda self: next(free) % 1100)
+    assert evaluate_embeddings(one, protocol="oumvlp", options=options).rank1 == whole.rank1
+
+
+def test_a_comparison_says_what_is_missing_and_what_is_unmatched() -> None:
+    embeddings = made(1.0)
+    some = embeddings.select(~((embeddings.subjects == "003") & (embeddings.sequences == "01")))
+    remarks = attengait.compare(some, some, protocol="oumvlp", options=EvaluationOptions(bootstrap=5)).remarks
+    assert "no gallery of subject 003" in remarks
+    assert any(text.startswith("3 probes whose subject has no gallery item at any of the other") for text in remarks)
+
+
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_embedded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def embed(*arguments: object, **named: object) -> Embeddings:
+        raise AssertionError("embedded")
+
+    monkeypatch.setattr("attengait.pipelines.evaluate._embeddings", embed)
+    with pytest.raises(ParameterError, match="bootstrap is 0, but must be at least 1 where two models are compared"):
+        attengait.compare("a", "b", "store", options=EvaluationOptions())
+    monkeypatch.undo()
+    other = replace(made(1.0), sequences=np.full(len(NAMES), "walk"))
+    with pytest.raises(AttenGaitError, match="protocol oumvlp fits no sequence of the embeddings"):
+        # The second would be refused as a model without a store: the first is checked before it.
+        attengait.compare(other, "run", protocol="oumvlp")
