@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +19,9 @@ from attengait.evaluation import (
     load_embeddings,
     rules,
 )
-from attengait.evaluation.comparison import Comparison, compare_embeddings
+from attengait.evaluation.comparison import Comparison, check_two, compare_embeddings
 from attengait.evaluation.pairs import RowsOf, is_reranked
-from attengait.evaluation.protocols import PLAIN
+from attengait.evaluation.protocols import PLAIN, absent_subjects, check_only_common
 from attengait.evaluation.sides import Labels, check_options, subjects_to_test
 from attengait.evaluation.submission import Written, check_target_name, choose, submission_of, write_submission
 from attengait.sampling.selection import Spec, parse_subjects
@@ -80,17 +81,7 @@ def evaluate(
     """
     check_names(protocol, distance)
 
-    def check(labels: Labels, where: str) -> None:
-        check_fit(
-            protocol,
-            labels.walks,
-            labels.views,
-            subjects=labels.subjects,
-            extra=labels.extra,
-            options=options,
-            where=where,
-        )
-
+    check = partial(_check, protocol, options)
     embeddings = _embeddings(what, store, subjects, options, device, precision, check, progress)
     return evaluate_embeddings(
         embeddings,
@@ -99,6 +90,18 @@ def evaluate(
         options=options,
         device=_device(device, embeddings),
         progress=progress,
+    )
+
+
+def _check(protocol: str, options: EvaluationOptions, labels: Labels, where: str) -> None:
+    check_fit(
+        protocol,
+        labels.walks,
+        labels.views,
+        subjects=labels.subjects,
+        extra=labels.extra,
+        options=options,
+        where=where,
     )
 
 
@@ -138,6 +141,8 @@ def compare(
     ['+0.0', '+0.0 to +0.0', '1.0000']
     """
     check_names(protocol, distance)
+    if options is not None:
+        check_two(options)
     is_needed = not (_is_embeddings(first) and _is_embeddings(second))
     require(store is None or is_needed, "store", str(store), "left out where both are embeddings")
     both = [
@@ -148,7 +153,7 @@ def compare(
             options or PLAIN,
             device,
             None,
-            lambda labels, where: None,
+            partial(_check, protocol, options or PLAIN),
             progress,
         )
         for what in (first, second)
@@ -190,16 +195,24 @@ def submit(
     require(not options.verification, "verification", True, "left out where there are no labels")
     rule = rules()[protocol]
     check_options(rule, options)
-    embeddings = _embeddings(what, store, subjects, options, device, precision, lambda labels, where: None, progress)
+    check_only_common(options)
+
+    def check(labels: Labels, where: str) -> None:
+        choose(labels, rule)
+
+    remarks: tuple[str, ...] = ()
+    embeddings = _embeddings(what, store, subjects, options, device, precision, check, progress)
     if options.partition is not None:
-        names, _ = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")
+        names, absent = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
+        remarks = tuple(f"missing are {phrase}" for phrase in absent_subjects(absent))
     other = options.fuse
     if other is not None:
         from attengait.evaluation.fusion import matched
 
-        embeddings, other, _ = matched(embeddings, other, only_common=options.only_common)
-    probes, gallery, num_left_out = choose(embeddings, rule)
+        embeddings, other, left_out = matched(embeddings, other, only_common=options.only_common)
+        remarks += left_out
+    probes, gallery, num_left_out = choose(embeddings.labels, rule)
     rows = RowsOf(
         embeddings,
         other,
@@ -210,7 +223,14 @@ def submit(
         progress=progress,
     )
     return write_submission(
-        Path(path), embeddings, rule, rows(probes, gallery), probes, gallery, num_left_out=num_left_out
+        Path(path),
+        embeddings,
+        rule,
+        rows(probes, gallery),
+        probes,
+        gallery,
+        num_left_out=num_left_out,
+        remarks=remarks,
     )
 
 

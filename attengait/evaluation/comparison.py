@@ -8,12 +8,13 @@ import numpy as np
 
 from attengait.errors import require
 from attengait.evaluation.blocks import Int64
+from attengait.evaluation.coverage import coverage
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.fusion import matched
 from attengait.evaluation.measure import Cells, Means, compare
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.pairs import RowsOf, is_reranked
-from attengait.evaluation.protocols import check_names, prepare
+from attengait.evaluation.protocols import check_names, prepare, unmatched
 from attengait.evaluation.resampling import LEVEL, interval, paired_test
 from attengait.evaluation.result import percent, plain_table
 from attengait.system.progress import SILENT, Progress
@@ -61,7 +62,7 @@ class Comparison:
     resamples: int
     seed: int
     remarks: tuple[str, ...]
-    """What was left out, one phrase each."""
+    """What was left out or is missing, and how it was counted, one phrase each."""
 
     @property
     def title(self) -> str:
@@ -126,6 +127,13 @@ class Comparison:
         }
 
 
+def check_two(options: EvaluationOptions) -> None:
+    """Refuse options that make no sense for two models (ParameterError)."""
+    require(options.fuse is None, "fuse", "embeddings", "left out where two models are compared")
+    require(not options.verification, "verification", True, "left out where two models are compared")
+    require(options.bootstrap > 0, "bootstrap", options.bootstrap, "at least 1 where two models are compared")
+
+
 def compare_embeddings(
     first: Embeddings,
     second: Embeddings,
@@ -145,9 +153,7 @@ def compare_embeddings(
     """
     check_names(protocol, distance)
     options = options or EvaluationOptions(bootstrap=DEFAULT_RESAMPLES)
-    require(options.fuse is None, "fuse", "embeddings", "left out where two models are compared")
-    require(not options.verification, "verification", True, "left out where two models are compared")
-    require(options.bootstrap > 0, "bootstrap", options.bootstrap, "at least 1 where two models are compared")
+    check_two(options)
     first, second, remarks = matched(first, second, only_common=options.only_common)
     plain = replace(options, only_common=False)  # those in common are chosen already
     found: list[Cells] = []
@@ -188,7 +194,12 @@ def compare_embeddings(
         num_gallery=int(prepared.sides.gallery.sum()),
         resamples=options.bootstrap,
         seed=options.seed,
-        remarks=(*remarks, *prepared.missing),
+        remarks=(
+            *remarks,
+            *prepared.missing,
+            *coverage(prepared.embeddings, prepared.rule, prepared.sides).missing,
+            *unmatched(prepared, found[0]),
+        ),
     )
 
 

@@ -208,10 +208,10 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
             "sequences": _names(arrays["sequences"], "sequences", numbers=False),
         }
         features = _numbers(arrays["features"])
-        if feature_order == "parts-last":
-            return Embeddings.from_opengait(features=features, **names)
         precision = _precision(arrays[_PRECISION]) if {_AXES, _PRECISION} <= arrays.keys() else None
         extra = {name.removeprefix(_COLUMN): arrays[name] for name in arrays if name.startswith(_COLUMN)}
+        if feature_order == "parts-last":
+            return replace(Embeddings.from_opengait(features=features, **names), extra=extra)
         return Embeddings(features=features, **names, feature_order=feature_order, precision=precision, extra=extra)
     except AttenGaitError as error:
         raise AttenGaitError(f"embeddings {path}: {error}") from error

@@ -129,6 +129,21 @@ class Prepared:
         return tuple(side.condition for side in self.sides.each)
 
 
+def check_only_common(options: EvaluationOptions) -> None:
+    """Refuse `only_common` where there is one set of embeddings (ParameterError)."""
+    require(
+        options.fuse is not None or not options.only_common,
+        "only_common",
+        options.only_common,
+        "left out where there is one set of embeddings",
+    )
+
+
+def absent_subjects(absent: list[str]) -> tuple[str, ...]:
+    """A phrase about the subjects of TEST_SET that are not there, if there are some."""
+    return (f"{len(absent)} subjects of TEST_SET: {some_of(absent)}",) if absent else ()
+
+
 def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -> Prepared:
     """Choose and match the sequences. Raises what `evaluate_embeddings` raises before it computes."""
     rule = rule_of(protocol, options)
@@ -138,14 +153,8 @@ def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -
     if options.partition is not None:
         names, absent = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where=where)
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
-        if absent:
-            missing = (f"{len(absent)} subjects of TEST_SET: {some_of(absent)}",)
-    require(
-        options.fuse is not None or not options.only_common,
-        "only_common",
-        options.only_common,
-        "left out where there is one set of embeddings",
-    )
+        missing = absent_subjects(absent)
+    check_only_common(options)
     other = options.fuse
     if other is not None:
         if options.partition is not None:
@@ -195,7 +204,7 @@ def _result(prepared: Prepared, distance: str, cells: Cells) -> EvaluationResult
         num_unused=covered.num_unused,
         missing=(*prepared.missing, *covered.missing, *_alone(rule, sides, embeddings)),
         precision=embeddings.precision,
-        remarks=(*prepared.remarks, *_unmatched(prepared, cells), *covered.remarks),
+        remarks=(*prepared.remarks, *unmatched(prepared, cells), *covered.remarks),
     )
 
 
@@ -221,7 +230,7 @@ def _alone(rule: Rule, sides: Sides, embeddings: Embeddings) -> list[str]:
     return []
 
 
-def _unmatched(prepared: Prepared, cells: Cells) -> list[str]:
+def unmatched(prepared: Prepared, cells: Cells) -> list[str]:
     """Which probes have no gallery item of their subject, and how they count."""
     rule, embeddings = prepared.rule, prepared.embeddings
     is_unmatched = (cells.num_compared > 0) & (cells.num_matched == 0) & ~cells.is_alone

@@ -23,6 +23,7 @@ from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.names import UNLABELLED, repeated
 from attengait.evaluation.ranking import nearest
 from attengait.evaluation.rule import Rule, Submission, matching, rules
+from attengait.evaluation.sides import Labels
 from attengait.sampling.selection import some_of
 from attengait.system.files import open_regular, write_atomically
 
@@ -41,6 +42,8 @@ class Written:
     """Probes among whose nearest items a tie decided. Names decided it: the first in the alphabet came first."""
     num_left_out: int
     """Gallery items whose subject is not a number, where the challenge takes numbers."""
+    remarks: tuple[str, ...]
+    """What else was left out, or was not there, one phrase each."""
     sha256: str
 
     def __str__(self) -> str:
@@ -49,6 +52,7 @@ class Written:
             notes.append(f"{self.num_tied} probes with ties, in which the names decided")
         if self.num_left_out:
             notes.append(f"{self.num_left_out} gallery items are left out, whose subject is not a number")
+        notes += self.remarks
         return f"{self.path}: {'; '.join(notes)}; sha256 {self.sha256}"
 
 
@@ -66,22 +70,22 @@ def check_target_name(path: Path) -> None:
     require(path.suffix in _SUFFIXES, "submission", str(path), f"a file that ends with {' or '.join(_SUFFIXES)}")
 
 
-def choose(embeddings: Embeddings, rule: Rule) -> tuple[Int64, Int64, int]:
+def choose(labels: Labels, rule: Rule) -> tuple[Int64, Int64, int]:
     """Rows of the probes and of the gallery, and how many gallery items are left out for their names.
 
     Raises AttenGaitError if there are no probes, no gallery, or two probes of one name.
     """
     form = submission_of(rule.name)
-    is_probe = embeddings.subjects == UNLABELLED
-    in_gallery = ~is_probe & matching(embeddings.sequences, form.gallery)
-    left_out = np.zeros(len(embeddings), bool)
+    is_probe = labels.subjects == UNLABELLED
+    in_gallery = ~is_probe & matching(labels.walks, form.gallery)
+    left_out = np.zeros(len(labels), bool)
     if form.subjects_are_numbers:
-        left_out = in_gallery & ~np.char.isdecimal(embeddings.subjects)
+        left_out = in_gallery & ~np.char.isdecimal(labels.subjects)
     in_gallery &= ~left_out
     if not is_probe.any():
         raise AttenGaitError(
             f"there is nothing to hand in for {rule.name}: no sequence has the subject {UNLABELLED}, but the subjects "
-            f"{some_of(np.unique(embeddings.subjects).tolist(), 3)}"
+            f"{some_of(np.unique(labels.subjects).tolist(), 3)}"
         )
     if in_gallery.sum() < form.places:
         raise AttenGaitError(
@@ -89,7 +93,7 @@ def choose(embeddings: Embeddings, rule: Rule) -> tuple[Int64, Int64, int]:
             f"have at least {form.places}"
         )
     probes = np.flatnonzero(is_probe)
-    if again := repeated([("", "", name) for name in embeddings.views[probes].tolist()]):
+    if again := repeated([("", "", name) for name in labels.views[probes].tolist()]):
         raise AttenGaitError(
             f"{len(again)} unlabelled probes have the name of another one, such as {again[0][2]}: the view of an "
             "unlabelled probe must be the name of its video"
@@ -98,7 +102,15 @@ def choose(embeddings: Embeddings, rule: Rule) -> tuple[Int64, Int64, int]:
 
 
 def write_submission(
-    path: Path, embeddings: Embeddings, rule: Rule, rows: Rows, probes: Int64, gallery: Int64, *, num_left_out: int = 0
+    path: Path,
+    embeddings: Embeddings,
+    rule: Rule,
+    rows: Rows,
+    probes: Int64,
+    gallery: Int64,
+    *,
+    num_left_out: int = 0,
+    remarks: tuple[str, ...] = (),
 ) -> Written:
     """Write the file, as .csv or as a .zip that holds it, and check its form.
 
@@ -131,6 +143,7 @@ def write_submission(
         num_gallery=len(gallery),
         num_tied=int(is_tied.sum()),
         num_left_out=num_left_out,
+        remarks=remarks,
         sha256=hashlib.sha256(data).hexdigest(),
     )
 
@@ -143,7 +156,10 @@ def check_submission(path: Path, protocol: str, *, names: Sequence[str] | None =
     """
     form = submission_of(protocol)
     check_target_name(path)
-    lines = list(csv.reader(_text_of(path).splitlines()))
+    try:
+        lines = list(csv.reader(_text_of(path).splitlines()))
+    except csv.Error as error:
+        raise AttenGaitError(f"{path} is no table of a challenge: {error}") from error
     if not lines or ",".join(lines[0]) != form.header:
         raise AttenGaitError(f"{path} does not begin with the header {form.header}")
     seen: set[str] = set()
@@ -188,5 +204,5 @@ def _text_of(path: Path) -> str:
         if len(data) > _MAX_BYTES:
             raise AttenGaitError(f"{path} has more than {_MAX_BYTES:,} bytes")
         return data.decode()
-    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
         raise AttenGaitError(f"{path} is damaged, or not a text or zip") from error

@@ -172,6 +172,15 @@ def test_part_distances_of_opengaits_order_become_those_of_ours():
     assert distance(theirs.features[:1], theirs.features[1:], "part-l2")[0, 0] == pytest.approx(slow, rel=1e-6)
 
 
+def test_further_columns_are_kept_in_opengaits_order_too(tmp_path: Path):
+    names = {"subjects": np.array(["1", "2"]), "views": np.array(["0", "0"]), "sequences": np.array(["a", "a"])}
+    features = np.ones((2, 8, 4), np.float32)
+    np.savez(tmp_path / "e.npz", features=features, column_camera=np.array(["c1", "c2"]), **names)
+    loaded = load_embeddings(tmp_path / "e.npz", feature_order="parts-last")
+    assert loaded.features.shape == (2, 4, 8)
+    assert loaded.extra["camera"].tolist() == ["c1", "c2"]
+
+
 def test_the_number_of_parts_is_that_of_the_network():
     network = AttenGait(ModelConfig(widths=(4, 8, 8), part_width=8, embedding_size=4))
     assert network.embed(np.zeros((16, 64, 64, 3), np.uint8)).shape[0] == ATTENGAIT_PARTS

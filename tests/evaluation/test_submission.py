@@ -123,6 +123,19 @@ def test_people_whose_names_are_no_numbers_are_left_out_of_grew_and_counted(grew
     assert "2 gallery items are left out, whose subject is not a number" in str(written)
 
 
+def test_what_fusion_and_a_partition_leave_out_of_the_file_is_said(grew: Embeddings, tmp_path: Path) -> None:
+    names = np.unique(grew.subjects).tolist()
+    (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": ["x"], "TEST_SET": [*names, "999"]}))
+    other = grew.select(grew.views != "vid000")
+    options = EvaluationOptions(fuse=other, only_common=True, partition=tmp_path / "p.json")
+    written = submit(tmp_path / "s.csv", grew, protocol="grew", options=options)
+    assert written.num_probes == 9
+    assert "missing are 1 subjects of TEST_SET: 999" in str(written)
+    assert "1 sequences that the second embeddings lack are left out: probe/03/vid000" in str(written)
+    with pytest.raises(ParameterError, match="only_common is True, but must be left out where there is one set of"):
+        submit(tmp_path / "s.csv", grew, protocol="grew", options=EvaluationOptions(only_common=True))
+
+
 def test_what_cannot_be_handed_in_is_refused(grew: Embeddings, tmp_path: Path) -> None:
     labelled = grew.select(grew.subjects != "probe")
     with pytest.raises(AttenGaitError, match="no sequence has the subject probe, but the subjects 1, 10, 11"):
@@ -181,6 +194,9 @@ def test_a_zip_with_other_files_and_a_damaged_one_are_refused(tmp_path: Path) ->
     (tmp_path / "s.zip").write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(AttenGaitError, match="is damaged, or not a text or zip"):
         check_submission(tmp_path / "s.zip", "grew")
+    (tmp_path / "s.csv").write_text("x" * 200_000)
+    with pytest.raises(AttenGaitError, match="is no table of a challenge: field larger than field limit"):
+        check_submission(tmp_path / "s.csv", "grew")
     (tmp_path / "s.csv").write_bytes(b"\xff\xfe")
     with pytest.raises(AttenGaitError, match="is damaged, or not a text or zip"):
         check_submission(tmp_path / "s.csv", "grew")
