@@ -111,6 +111,8 @@ def compare(
         else:
             which = np.flatnonzero(np.logical_or.reduce([side.probes for side in sharing]))
             gallery = np.flatnonzero(sharing[0].gallery)
+            if not len(which) or not len(gallery):
+                continue  # of these conditions nothing is measured; the coverage says what is missing
             ranked = rank(
                 rows_of(which, gallery),
                 people.some(which, gallery, by_view=rule.leaves_out == "own view"),

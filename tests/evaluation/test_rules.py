@@ -409,3 +409,12 @@ def test_the_page_about_evaluation_has_a_row_for_each_protocol() -> None:
         row = next(line for line in rows if line.startswith(f"| `{name}`"))
         if rule.probes_are == "walks" and name not in ("casia-b", "casia-e"):  # whose walks are written in short
             assert all(f"`{walk.strip('*')}`" in row for walk in rule.all_gallery_walks)
+
+
+def test_a_condition_of_ccpg_without_a_gallery_is_a_dash_and_is_named(reference: dict[str, np.ndarray]) -> None:
+    ccpg = of(reference, "ccpg")
+    whole = evaluate_embeddings(ccpg, protocol="ccpg")
+    lacking = evaluate_embeddings(ccpg.select(ccpg.sequences != "U0_D3"), protocol="ccpg")
+    assert set(lacking.conditions["up"].values()) == {None}
+    assert lacking.conditions["dn"] == whole.conditions["dn"]
+    assert "no up gallery at all (U0_D3)" in lacking.missing
