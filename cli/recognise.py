@@ -80,7 +80,19 @@ OnlyCommonOption = Annotated[
 SeedOption = Annotated[int, typer.Option(help="Seed of the resamples.")]
 
 
+def _given_beside(context: typer.Context, *names: str) -> list[str]:
+    """The arguments and options on the command line but for these, as a user writes them."""
+    return [
+        max(parameter.opts, key=len) if parameter.opts[0].startswith("-") else (parameter.name or "").upper()
+        for parameter in context.command.params
+        if parameter.name not in names
+        and (source := context.get_parameter_source(parameter.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    ]
+
+
 def evaluate(
+    context: typer.Context,
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run's folder or a file of weights.")] = None,
     store: Annotated[
         str | None, typer.Argument(metavar="[STORE]", help="The store with the people to recognise: a folder or a URL.")
@@ -114,7 +126,7 @@ def evaluate(
     bootstrap: Annotated[int, typer.Option(help="Resamples of the subjects for 95 % intervals; 0 is none.")] = 0,
     seed: SeedOption = 0,
     verification: Annotated[
-        bool, typer.Option("--verification", help="Also ROC, equal error rate and TAR at FAR 0.001.")
+        bool, typer.Option("--verification", help="Also ROC, equal error rate, and TAR at FAR 0.0001, 0.001 and 0.01.")
     ] = False,
     submission: Annotated[
         Path | None,
@@ -138,10 +150,10 @@ def evaluate(
         if target is not None:
             check_target(target)
     if check_submission is not None:
-        if run is not None or embeddings is not None or submission is not None:
+        if others := _given_beside(context, "check_submission", "protocol"):
             raise ParameterError(
-                f"--check-submission is {check_submission}, but must be given without RUN, STORE, --embeddings and "
-                "--submission"
+                f"--check-submission is {check_submission}, but must be given with --protocol alone, and without "
+                f"{', '.join(others)}"
             )
         say(f"{check_submission}: {check_form(check_submission, protocol)} rows, in the form that {protocol} takes")
         return

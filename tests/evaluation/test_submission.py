@@ -210,7 +210,11 @@ def test_a_table_and_a_file_to_hand_in_are_asked_for_one_at_a_time(grew: Embeddi
     )
     assert "but must be left out with --submission, which makes no table" in str(done.exception)
     done = CliRunner().invoke(app, [*words, "--check-submission", str(tmp_path / "s.csv")])
-    assert "but must be given without RUN, STORE, --embeddings and --submission" in str(done.exception)
+    assert "but must be given with --protocol alone, and without --embeddings" in str(done.exception)
+    words = ["evaluate", "run", "--json", str(tmp_path / "t.json"), "--verification", "--protocol", "grew"]
+    refused = CliRunner().invoke(app, [*words, "--check-submission", str(tmp_path / "s.csv")])
+    assert str(refused.exception).endswith("and without RUN, --json, --verification")
+    words = ["evaluate", "--embeddings", str(tmp_path / "e.npz"), "--protocol", "grew"]
     done = CliRunner().invoke(app, [*words, "--json", str(tmp_path / "t.json")])
     assert done.exit_code == 0
     counts = json.loads((tmp_path / "t.json").read_text())["counts"]
