@@ -7,9 +7,9 @@ Shapes: n probes, m gallery items; in a block, p probes, a table of b different 
 the subject that has most.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ from attengait.system.machine import usable_cores
 
 _THREADS_FROM_ITEMS = 20_000
 """A row with fewer items is counted sooner than it is handed to a thread."""
+_ITEMS = 2**22
+"""Items of the probes' own subjects that are looked at together. With few subjects, they are most of the gallery."""
 _SORT_FROM_MATCHES = 100
 """With more matches than this, sorting a row is quicker than counting once for each match."""
 
@@ -84,7 +86,7 @@ def rank(
     by_subject = _BySubject(people.gallery)
     figures = np.full((num_probes, len(ranks) + 2), np.nan)
     is_matched, is_tied, is_alone = np.zeros((3, num_probes), bool)
-    for block in rows.blocks():
+    for block in _parts(rows, by_subject.most):
         items = _items(block, rows.column, people, by_subject)
         before, size = _count(block, rows.column, items)
         is_there = np.arange(before.shape[1]) < items.is_match.sum(axis=1)[:, None]
@@ -97,6 +99,15 @@ def rank(
             listener(block, rows.column, items)
         progress(len(block.probes))
     return Ranked(figures=figures, is_matched=is_matched, is_tied=is_tied, is_alone=is_alone)
+
+
+def _parts(rows: Rows, most_items: int) -> Iterator[Block]:
+    """The blocks, in parts of so few probes that there are at most `_ITEMS` items of their subjects."""
+    size = max(1, _ITEMS // max(1, most_items))
+    for block in rows.blocks():
+        for start in range(0, len(block.probes), size):
+            part = slice(start, start + size)
+            yield replace(block, probes=block.probes[part], row=block.row[part])
 
 
 def nearest(rows: Rows, count: int, order: Int64) -> tuple[Int64, Mask]:
@@ -132,6 +143,8 @@ class _BySubject:
     def __init__(self, subjects: Int64) -> None:
         self._order = np.argsort(subjects, kind="stable")
         self._sorted = subjects[self._order]
+        self.most = int(np.unique(subjects, return_counts=True)[1].max(initial=0))
+        """Items of one subject."""
 
     def of(self, subjects: Int64) -> tuple[Int64, Mask]:
         """[p, M] items of these subjects [p], and which of the entries are there."""

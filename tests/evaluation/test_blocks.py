@@ -166,3 +166,34 @@ def test_a_gpu_ranks_as_the_processor_does(name: str) -> None:
     case = Case(num=3000)
     there, here = case.ranked(name, torch.device("cuda")), case.ranked(name)
     np.testing.assert_allclose(there.figures, here.figures, atol=1e-12)
+
+
+def test_with_two_subjects_the_items_of_each_are_not_held_for_all_probes_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features = np.random.default_rng(0).normal(size=(1200, 1, 4)).astype(np.float32)
+    subjects, each = np.arange(1200) % 2, np.arange(1200)
+    people = People(probes=subjects, gallery=subjects, probe_rows=each, gallery_rows=each)
+
+    def ranked() -> tuple[ranking.Ranked, int]:
+        tracemalloc.start()
+        found = rank(DistanceRows(features, same_embeddings(features), each, each, "l2"), people, RANKS)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return found, peak
+
+    whole, _ = ranked()
+    monkeypatch.setattr(ranking, "_ITEMS", 20_000)
+    parts, peak = ranked()
+    np.testing.assert_array_equal(parts.figures, whole.figures)
+    assert peak < 2.5 * 1200 * 1200 * 8  # of which the distances are one
+
+
+def test_more_matches_of_another_probe_change_no_bit() -> None:
+    random = np.random.default_rng(0)
+    before = np.sort(random.choice(500, (200, 11)), axis=1)
+    before += np.arange(11)  # no ties
+    size, is_there = np.ones_like(before), np.ones(before.shape, bool)
+    alone, _ = figures_of(before, size, is_there, RANKS)
+    longer, _ = figures_of(*(np.pad(array, ((0, 0), (0, 30))) for array in (before, size, is_there)), RANKS)
+    np.testing.assert_array_equal(longer, alone)
