@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import tempfile
+import threading
 import traceback
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def explain(error: Exception) -> None:
     complain(f"attengait: {_what(error)}" + (f"; the details are in {kept}" if kept is not None else ""))
 
 
+def explain_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    """As `explain`, for an error that ended a thread, such as TensorBoard's writer on a full disk. The command goes
+    on."""
+    error = arguments.exc_value
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        traceback.print_exception(error)
+    if isinstance(error, Exception):
+        complain(f"attengait: a thread has ended in the background: {type(error).__name__}: {_shown(error)}")
+
+
 def keep_details(error: Exception) -> Path | None:
     """Write the traceback and the versions into a new file of the temporary folder; None where that is impossible."""
     path: Path | None = None
@@ -47,8 +58,12 @@ def keep_details(error: Exception) -> Path | None:
     return path
 
 
+def _shown(error: Exception) -> str:
+    return printable(error, max_letters=_MAX_WHAT_LETTERS)
+
+
 def _what(error: Exception) -> str:
-    text = printable(error, max_letters=_MAX_WHAT_LETTERS)
+    text = _shown(error)
     if isinstance(error, MemoryError):
         return f"the memory is not enough{f': {text}' if text else ''}"
     if isinstance(error, UnicodeEncodeError):

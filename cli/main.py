@@ -5,13 +5,14 @@ Subcommands import what they use when they run, so that `attengait --help` is qu
 
 import os
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
 
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, runs, train
-from attengait.cli.last_net import explain
+from attengait.cli.last_net import explain, explain_in_thread
 from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
 from attengait.cli.progress import show_log
 from attengait.cli.signals import Signals, number_of
@@ -102,6 +103,7 @@ def run(signals: Signals) -> None:
 
 def _run() -> None:
     keep_streams_open_to_all_letters()
+    threading.excepthook = explain_in_thread
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -1,12 +1,14 @@
 """Whatever error is left becomes one sentence, with the details in a file where one can be written."""
 
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import attengait
 
+from attengait.cli.last_net import explain_in_thread
 from attengait.store import summary
 
 
@@ -86,3 +88,24 @@ def test_the_traceback_is_printed_when_asked_for(kept: Path, monkeypatch: pytest
     assert done.stderr.startswith("Traceback (most recent call last)")
     assert done.stderr.splitlines()[-1] == "attengait: unexpected error: KeyError: 'x'"
     assert not list(kept.iterdir())
+
+
+def test_a_thread_that_fails_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", explain_in_thread)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    said = "attengait: a thread has ended in the background: OSError: [Errno 28] No space left on device"
+    assert capsys.readouterr().err.splitlines() == [said]
+    monkeypatch.setenv("ATTENGAIT_DEBUG", "1")
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == said
