@@ -7,7 +7,6 @@
 """
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from attengait.model.loading import WEIGHTS_NAME, save_weights
 from attengait.model.net import AttenGait
 from attengait.model.run_folder import RECORD_NAME
 from attengait.system.documents import require_keys, shortened
+from attengait.system.files import write_atomically
 
 BEST_FOLDER = "best"
 _KEYS = ("rank1", "step", "since", "last_step")
@@ -78,6 +78,6 @@ def save_best(run: Path, model: AttenGait, record_sha256: str) -> None:
     """Write the weights of the best validation. A reader sees the old weights or the new ones."""
     folder = run / BEST_FOLDER
     folder.mkdir(exist_ok=True)
-    if (run / RECORD_NAME).exists() and not (folder / RECORD_NAME).exists():
-        shutil.copyfile(run / RECORD_NAME, folder / RECORD_NAME)
+    if (run / RECORD_NAME).exists():  # each time: it is another one after the run was made longer
+        write_atomically(folder / RECORD_NAME, (run / RECORD_NAME).read_bytes())
     save_weights(model, folder / WEIGHTS_NAME, record_sha256=record_sha256 or None)

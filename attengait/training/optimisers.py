@@ -38,6 +38,11 @@ def make_optimiser(settings: UpdateSettings, parameters: Iterable[nn.Parameter])
         optimiser = torch.optim.AdamW(parameters, lr=0.0, eps=_EPS, weight_decay=decay, fused=True)
     elif settings.optimiser == "sgd":
         optimiser = torch.optim.SGD(parameters, lr=0.0, momentum=settings.momentum, fused=True)
+        if settings.momentum:
+            # torch makes these in the first step without writing them. Where the loss scaler skips that step, they
+            # would hold whatever was in memory. From zeros, the first step is the same.
+            for parameter in optimiser.param_groups[0]["params"]:
+                optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     else:
         try:
             from pytorch_optimizer import Lamb

@@ -171,9 +171,9 @@ class Trainer:
         stopped_by, is_over = self.stop.signal, watch.is_over
         step = first_step
         # Else a finished run is resumed: nothing is opened, and nothing loaded.
-        if step < last_step and not watch.is_over:
+        if (step < last_step or watch.is_missed(step)) and not watch.is_over:
             with (
-                self.open_stream(first_step, last_step - first_step) as stream,
+                self.open_stream(first_step, last_step - first_step) if step < last_step else _no_batches() as stream,
                 watch.watching(first_step),  # later, as loading may be interrupted
                 closing(Hooked(model, device, self.ranks, num_parts=config.update.accumulate_steps)) as hooked,
                 self.stop.hearing(),
@@ -352,6 +352,11 @@ def loss_terms(
     if logits is not None:
         terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
     return {"total": torch.stack(list(terms.values())).sum(), **terms}
+
+
+def _no_batches() -> AbstractContextManager[Iterator[ClipBatch]]:
+    """The stream of a run of which only a validation is left to do."""
+    return nullcontext(iter(()))
 
 
 def step_seed(seed: int, step: int) -> int:

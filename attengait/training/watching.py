@@ -114,12 +114,16 @@ class Watch:
         every = self.settings.validate_every_steps
         return every > 0 and step > 0 and (step % every == 0 or step == self.num_steps)
 
+    def is_missed(self, step: int) -> bool:
+        """Whether a validation after so many steps is due and was not done, or was asked to stop."""
+        return self.validate is not None and self.is_due(step) and self.best.last_step < step
+
     def look(self, network: AttenGait, step: int) -> float:
         """Validate after so many steps, unless that was done; returns the seconds that it took.
 
         The weights of the best validation are written.
         """
-        if not self.is_on or self.validate is None or not self.is_due(step) or self.best.last_step >= step:
+        if not self.is_on or self.validate is None or not self.is_missed(step):
             return 0.0
         started = time.perf_counter()
         found = self.validate(network)

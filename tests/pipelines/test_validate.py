@@ -230,6 +230,39 @@ def test_a_validation_that_is_asked_to_stop_is_made_up_for(store: Path, tmp_path
     assert same(tmp_path / "parts" / "best", tmp_path / "whole" / "best")
 
 
+def test_the_last_validation_is_made_up_for_without_loading_a_clip(store: Path, tmp_path: Path) -> None:
+    stop = StopRequest()
+
+    class Asks(Heard):  # type: ignore[misc, valid-type]
+        def update(self, task: str, done: int, total: int, *, unit: str, detail: object = None) -> None:
+            super().update(task, done, total, unit=unit, detail=detail)
+            if task == "Training" and done == total:
+                stop.signal = 15
+
+    settings, run = config(validate_every_steps=8, cache="host"), tmp_path / "run"
+    result = train_run(store, run, settings, stop=stop, progress=Asks())
+    assert (result.steps, result.interrupted_by, validations(run)) == (8, 15, [])
+    heard = Heard()
+    assert train_run(store, run, settings, resume=True, progress=heard).interrupted_by is None
+    assert set(heard.tasks) == {"Validating"}
+    train_run(store, tmp_path / "whole", settings)
+    assert validations(run) == validations(tmp_path / "whole")
+    assert same(run / "best", tmp_path / "whole" / "best")
+    train_run(store, run, settings, resume=True)
+    assert len(validations(run)) == 1
+
+
+def test_the_best_weights_are_found_after_the_run_was_made_longer(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, 0.5, 0.75)
+    run = tmp_path / "run"
+    train_run(store, run, config(validate_every_steps=8))
+    train_run(store, run, config(validate_every_steps=10, epochs=4), resume=True)
+    assert validations(run) == [(8, 0.5), (10, 0.75)]
+    assert weights_of(run / "best") == weights_of(run)
+
+
 def test_each_kept_checkpoint_is_a_run_folder_to_continue_from(store: Path, tmp_path: Path) -> None:
     settings = config(checkpoint_every_steps=2, keep_checkpoints=3)
     train_run(store, tmp_path / "run", settings)

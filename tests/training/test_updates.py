@@ -197,3 +197,21 @@ def test_smoothed_targets_still_sum_to_one_and_cost_what_they_mix() -> None:
 def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ParameterError, match=said):
         make_config(settings)
+
+
+def test_a_first_step_that_the_loss_scaler_skips_leaves_sgd_without_momentum() -> None:
+    weight = torch.nn.Parameter(torch.ones(1000))
+    optimiser = make_optimiser(UpdateSettings(optimiser="sgd", momentum=0.5), [weight])
+    optimiser.param_groups[0]["lr"] = 0.1
+    scaler = torch.amp.GradScaler("cpu")
+    torch.use_deterministic_algorithms(True)  # which fills what torch does not write with NaN
+    try:
+        for gradient in (float("inf"), 2.0, 0.0):
+            weight.grad = torch.full((1000,), gradient)
+            scaler.scale(torch.ones(1))  # type: ignore[no-untyped-call]
+            weight.grad *= scaler.get_scale()
+            scaler.step(optimiser)
+            scaler.update()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert weight.detach().tolist() == pytest.approx([1 - 0.1 * 2 - 0.1 * 0.5 * 2] * 1000)
