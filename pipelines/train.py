@@ -181,7 +181,9 @@ def _train_run(
         record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
         if not resume and run.exists() and not is_begun(run):
             raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
-    ranks.check_same("what is to be trained by the store and settings", record.sha256)
+    # What decides when a process stops is not in the record: one that went on alone would wait for the others.
+    when = [config.run.stop_after_steps, config.run.validate_every_steps, config.run.early_stopping_validations]
+    ranks.check_same("what is to be trained by the store and settings", f"{record.sha256} {when}")
     data = config.data
     batch = f"{data.subjects_per_batch} x {data.clips_per_subject} clips of {data.clip_frames} frames"
     advice = f"choose smaller batches than {batch}, or a smaller size than {config.model.size}"

@@ -46,6 +46,8 @@ class Hooked:
         self.model, self.device, self._ranks = model, device, ranks
         self._num_parts = num_parts
         """Parts in which the clips of this process go through the network."""
+        if num_parts > 1:  # else torch does so when it hooks the module
+            ranks.take_first(model.parameters())
         self._module: nn.Module | None = None
         self._with_classes: bool | None = None
 

@@ -9,7 +9,7 @@ N clips of the batch of all processes, n = N / processes of one.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -126,6 +126,15 @@ class Ranks:
         with _others_may_die():
             dist.all_reduce(values)
         return values
+
+    @torch.no_grad()
+    def take_first(self, tensors: Iterable[Tensor]) -> None:
+        """Let all processes have the values that the first one has."""
+        for tensor in () if self.is_alone else tensors:
+            values = tensor.detach().contiguous()
+            with _others_may_die():
+                dist.broadcast(values, 0)
+            tensor.copy_(values)
 
     def largest(self, number: int) -> int:
         """The largest of the whole numbers of all processes."""

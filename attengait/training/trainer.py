@@ -157,6 +157,7 @@ class Trainer:
         state: Any = {"model": model, "optimiser": optimiser, "scaler": scaler, "average": average, "margins": margins}
         state |= {"record_sha256": self.record_sha256, "validation": watch.best}
         first_step = load_checkpoint(self.run, **state, earlier_sha256=self.earlier_sha256) if resume else 0
+        self.ranks.check_same("the checkpoint", str(first_step))
 
         def save(step: int) -> None:
             if self.ranks.is_first:
@@ -184,6 +185,7 @@ class Trainer:
                 while True:
                     # All end at the same step, whichever of them is asked to, or has validated.
                     stopped_by, is_over = self.ranks.any_stops(self.stop.signal, is_over=watch.is_over)
+                    watch.stopped_by = stopped_by
                     if stopped_by is not None or is_over or step == last_step:
                         break
                     waiting_since = time.perf_counter()
@@ -231,7 +233,6 @@ class Trainer:
             about=self.about,
             validate=self.validate,
             draw=self.draw,
-            stop=self.stop,
             is_on=self.ranks.is_first,
         )
 

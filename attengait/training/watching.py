@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError
 from attengait.model.net import AttenGait
 from attengait.sampling.plan import ClipBatch
-from attengait.system.stopping import StopRequest
 from attengait.training.best import Best, Validation, save_best
 from attengait.training.config import RunSettings
 from attengait.training.environment import note_end, note_start
@@ -52,9 +51,10 @@ class Watch:
     """The summary of the run."""
     validate: Validate | None = None
     draw: Draw | None = None
-    stop: StopRequest
     is_on: bool = True
     best: Best = field(default_factory=Best)
+    stopped_by: int | None = None
+    """The signal that stopped the run, whichever of its processes heard it."""
     _loggers: Loggers = field(init=False)
     _tracer: Tracer = field(init=False)
     _step: int = field(init=False, default=0)
@@ -152,8 +152,8 @@ class Watch:
             keep_checkpoint(self.run, step, self.settings.keep_checkpoints)
 
     def _how_it_ended(self) -> str:
-        if self.stop.signal is not None:
-            return f"stopped: {signal.Signals(self.stop.signal).name}"
+        if self.stopped_by is not None:
+            return f"stopped: {signal.Signals(self.stopped_by).name}"
         if self._step >= self.num_steps:
             return "finished"
         if self.is_over:

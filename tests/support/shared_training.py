@@ -126,6 +126,28 @@ def differ(value_of_rank):
         ranks.check_same("the number", value_of_rank[ranks.rank])
 
 
+def weights_at_first(num_parts):
+    """The sum of the weights with which each process begins, where each has drawn others."""
+    with joined_ranks() as ranks:
+        torch.manual_seed(ranks.rank)
+        widths = {"widths": (4, 8, 8), "part_width": 8, "embedding_size": 4, "blocks_per_stage": 1}
+        model = AttenGait(ModelConfig(num_classes=2, **widths)).train()
+        with contextlib.closing(Hooked(model, torch.device("cpu"), ranks, num_parts=num_parts)) as hooked:
+            clips = torch.zeros(2, 16, 64, 64, 3, dtype=torch.uint8)
+            hooked(clips, with_classes=True, context=with_the_same_dropout)
+        return float(sum(each.double().abs().sum() for each in model.parameters()))
+
+
+def continue_another(store, run_of_rank):
+    """Each process continues a run of its own."""
+    return train(store, run_of_rank[int(os.environ["RANK"])], {"replicas": 1}, True)
+
+
+def stop_apart(store, run, stop_of_rank):
+    """Each process is to stop at a step of its own."""
+    return train(store, run, {"stop_after_steps": stop_of_rank[int(os.environ["RANK"])]})
+
+
 def fail_before_training(failing_rank):
     """One process cannot begin."""
     with joined_ranks() as ranks, ranks.all_or_none():

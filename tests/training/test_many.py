@@ -20,6 +20,7 @@ from small_stores import make_store
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store import Store
 from attengait.training.checkpoint import read_record
+from attengait.training.environment import read_environment
 from attengait.training.ranks import ALONE, OtherProcessError, Ranks
 
 gang_module, jobs = import_module("gang"), import_module("shared_training")
@@ -172,6 +173,7 @@ def test_a_process_that_is_asked_to_stop_stops_all_at_the_same_step(gang: Any, s
         run = tmp_path / f"stopped by {rank}"
         told = gang.run(2, jobs.train, store.path, run, {}, False, (rank, 2))
         assert [each[1:] for each in told] == [(3, 15), (3, 15)]
+        assert read_environment(run)["starts"][-1]["ended"]["how"] == "stopped: SIGTERM"
         assert state_in(run / "checkpoint.pt")["step"] == 3
 
 
@@ -209,6 +211,25 @@ def test_processes_with_other_settings_or_files_are_refused(gang: Any) -> None:
     gang.run(2, jobs.differ, ["a", "a"])
     for _, error in gang.answers(3, jobs.differ, ["a", "b", "a"]):
         assert str(error).startswith("the number of process 1 is another than that of process 0")
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_all_processes_begin_with_the_weights_of_the_first(gang: Any, num_parts: int) -> None:
+    first, second = gang.run(2, jobs.weights_at_first, num_parts)
+    assert first == second
+
+
+def test_processes_that_would_stop_at_other_steps_are_refused(gang: Any, store: Store, tmp_path: Path) -> None:
+    for _, error in gang.answers(2, jobs.stop_apart, store.path, tmp_path / "run", [1, 2]):
+        assert "of process 1 is another than that of process 0" in str(error)
+
+
+def test_processes_that_find_checkpoints_of_other_steps_are_refused(gang: Any, store: Store, tmp_path: Path) -> None:
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for steps, run in enumerate(runs, 1):
+        jobs.train(store.path, run, {"stop_after_steps": steps})
+    for _, error in gang.answers(2, jobs.continue_another, store.path, runs):
+        assert str(error).startswith("the checkpoint of process 1 is another than that of process 0")
 
 
 def test_each_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
