@@ -23,8 +23,6 @@ from attengait.errors import AttenGaitError, ParameterError
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for others that live: one of them may take long to load a store or to write a checkpoint."""
-_OVER = 1024
-"""More than any signal's number."""
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun sets."""
 
@@ -146,9 +144,12 @@ class Ranks:
         return int(largest)
 
     def any_stops(self, signal_number: int | None, *, is_over: bool) -> tuple[int | None, bool]:
-        """Whether a signal came to one of the processes, and which, and whether one of them says that it is over."""
-        code = self.largest((signal_number or 0) + _OVER * is_over)
-        return code % _OVER or None, code >= _OVER
+        """Whether a signal came to one of the processes, and which, and whether one of them says that it is over.
+
+        Where one has a signal and another says that it is over, the signal is told: it is heard only once.
+        """
+        code = self.largest(2 * (signal_number or 0) + is_over)
+        return code // 2 or None, bool(code % 2)
 
     def check_same(self, what: str, value: str) -> None:
         """Raise AttenGaitError where another process has another value."""

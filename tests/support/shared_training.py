@@ -148,6 +148,12 @@ def stop_apart(store, run, stop_of_rank):
     return train(store, run, {"stop_after_steps": stop_of_rank[int(os.environ["RANK"])]})
 
 
+def stops(signal_of_rank, over_of_rank):
+    """What all hear of the signals and ends that each has."""
+    with joined_ranks() as ranks:
+        return ranks.any_stops(signal_of_rank[ranks.rank], is_over=over_of_rank[ranks.rank])
+
+
 def fail_before_training(failing_rank):
     """One process cannot begin."""
     with joined_ranks() as ranks, ranks.all_or_none():

@@ -177,6 +177,22 @@ def test_a_process_that_is_asked_to_stop_stops_all_at_the_same_step(gang: Any, s
         assert state_in(run / "checkpoint.pt")["step"] == 3
 
 
+@pytest.mark.parametrize(
+    ("signals", "overs", "heard"),
+    [
+        ([None, None], [False, False], (None, False)),
+        ([None, None], [True, False], (None, True)),
+        ([None, 15], [False, False], (15, False)),
+        ([15, None], [True, False], (15, True)),
+        ([None, 15], [True, False], (15, False)),
+    ],
+)
+def test_no_signal_is_lost_where_another_process_is_over(
+    gang: Any, signals: list[int | None], overs: list[bool], heard: tuple[int | None, bool]
+) -> None:
+    assert gang.run(2, jobs.stops, signals, overs) == [heard, heard]
+
+
 def test_nan_ends_all_processes_with_the_same_sentence_and_keeps_the_checkpoint(
     gang: Any, store: Store, tmp_path: Path
 ) -> None:

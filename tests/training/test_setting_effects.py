@@ -184,6 +184,15 @@ def test_each_setting_changes_the_weights(train: Train, changes: dict[str, Any])
     assert not equal(train("with", **changes).weights, train("without").weights)
 
 
+def test_weights_that_meant_something_else_are_said(train: Train, caplog: pytest.LogCaptureFixture) -> None:
+    first = train("first", stop_after_steps=1)
+    train("same", init=str(first.run), stop_after_steps=1)
+    assert "learned something else" not in caplog.text
+    train("other", init=str(first.run), stop_after_steps=1, attention_softmax=False, spatial_reduction="mean")
+    assert "has attention_softmax True, but False in this run" in caplog.text
+    assert "has spatial_reduction both, but mean in this run" in caplog.text
+
+
 def test_schedules(train: Train) -> None:
     assert train("constant", schedule="constant").rates == [1e-3] * 4
     cosine = train("cosine").rates
