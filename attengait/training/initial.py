@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 _CLASSIFIERS = ("classifier.",)
 _EMBEDDING = ("embedding_linear.", "embedding_attention.")
 
-_UNSEEN = ("attention_softmax", "spatial_reduction", "input_channels")
+_UNSEEN = ("attention_softmax", "spatial_reduction")
 """What a network computes and no shape of a tensor shows."""
 
 
@@ -38,11 +38,9 @@ def begin_with(model: AttenGait, path: str | Path, subjects: Sequence[str]) -> N
     config, state = read_weights(path)
     own = model.state_dict()
     for name in _UNSEEN:
-        there, here = getattr(config, name), getattr(model.config, name)
+        there, here = (str(getattr(each, name)).lower() for each in (config, model.config))
         if there != here:
-            _log.warning(
-                "%s has %s %s, but %s in this run: its weights learned something else", path, name, there, here
-            )
+            _log.warning("%s has %s=%s, this run has %s: its weights learned something else", path, name, there, here)
     others: list[tuple[str, tuple[str, ...]]] = []
     if config.embedding_size != model.config.embedding_size:
         sizes = f"the embedding has {config.embedding_size} features there, {model.config.embedding_size} here"

@@ -189,8 +189,8 @@ def test_weights_that_meant_something_else_are_said(train: Train, caplog: pytest
     train("same", init=str(first.run), stop_after_steps=1)
     assert "learned something else" not in caplog.text
     train("other", init=str(first.run), stop_after_steps=1, attention_softmax=False, spatial_reduction="mean")
-    assert "has attention_softmax True, but False in this run" in caplog.text
-    assert "has spatial_reduction both, but mean in this run" in caplog.text
+    assert "has attention_softmax=true, this run has false" in caplog.text
+    assert "has spatial_reduction=both, this run has mean" in caplog.text
 
 
 def test_schedules(train: Train) -> None:
