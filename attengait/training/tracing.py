@@ -47,7 +47,11 @@ class Tracer:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             profiler.stop()
-            profiler.export_chrome_trace(str(self._path))
+            try:
+                profiler.export_chrome_trace(str(self._path))
+            except OSError as error:  # which is no reason to end the training
+                _log.warning("there is no trace: %s cannot be written: %s", self._path, error.strerror or error)
+                return
             _log.info("%s holds a trace of %s steps", self._path.name, num_steps)
         elif self._num_steps and self._steps_seen <= WARM_UP_STEPS:
             _log.warning("there is no trace: the run ended within the %s steps of warm-up", WARM_UP_STEPS)

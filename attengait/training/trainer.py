@@ -168,7 +168,7 @@ class Trainer:
                 return watch.look(model, step)
 
         last_step = min(num_steps, config.run.stop_after_steps or num_steps)
-        meter, saved = Meter(num_steps), -1
+        saved = -1
         stopped_by, is_over = self.stop.signal, watch.is_over
         step = first_step
         # Else a finished run is resumed: nothing is opened, and nothing loaded.
@@ -180,8 +180,9 @@ class Trainer:
                 self.stop.hearing(),
             ):
                 batches, unread = iter(stream), deque[Step]()
+                meter = Meter(num_steps)  # loading is over
                 report = partial(self._report, meter, watch, num_steps, last_step)
-                look(step)  # a validation that was asked to stop is made up for
+                meter.leave_out(look(step))  # a validation that was asked to stop is made up for
                 while True:
                     # All end at the same step, whichever of them is asked to, or has validated.
                     stopped_by, is_over = self.ranks.any_stops(self.stop.signal, is_over=watch.is_over)

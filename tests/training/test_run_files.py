@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -19,7 +20,7 @@ from small_stores import make_store
 import attengait
 from attengait.errors import AttenGaitError
 from attengait.pipelines.train import train_run
-from attengait.training import watching
+from attengait.training import step_report, watching
 from attengait.training.config import make_config, settings_of
 from attengait.training.environment import command_line, git_state, note_start, read_environment
 from attengait.training.run_files import MetricsFile, TextLog, read_metrics
@@ -287,3 +288,33 @@ def test_where_to_log_may_change_when_a_run_is_continued(store: Path, tmp_path: 
     result = train_run(store, tmp_path / "run", make_config(settings_of(settings) | other), resume=True)
     assert result.steps == 8
     assert [step for step, _ in steps_and_losses(tmp_path / "run")] == [1, 2, 4, 6, 8]
+
+
+def test_a_trace_that_cannot_be_written_ends_no_training(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    train_run(store, run, config(stop_after_steps=1))
+    (run / "profile.json.gz").mkdir()
+    assert train_run(store, run, config(profile_steps=1), resume=True).steps == 8
+    assert "profile.json.gz cannot be written" in caplog.text
+    assert read_environment(run)["starts"][-1]["ended"]["how"] == "finished"
+
+
+def test_loading_is_no_part_of_the_speed(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+
+    def tick() -> float:
+        clock[0] += 1
+        return clock[0]
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        clock[0] += 1000
+        return open_clips(*arguments, **options)
+
+    module = import_module("attengait.pipelines.train")
+    open_clips = module.open_clips
+    monkeypatch.setattr(module, "open_clips", slow)
+    monkeypatch.setattr(step_report, "time", SimpleNamespace(perf_counter=tick))
+    train_run(store, tmp_path / "run", config(stop_after_steps=1))
+    assert read_metrics(tmp_path / "run")[0]["speed/clips_per_second"] == 4.0
