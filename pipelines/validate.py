@@ -4,7 +4,6 @@ Nothing of the training changes by it: the network is put back into its mode, no
 have a reader of their own.
 """
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.evaluation import Embeddings, check_fit, evaluate_embeddings, rules
+from attengait.evaluation import Embeddings, evaluate_embeddings, rules
 from attengait.evaluation.cross_walk import evaluate_cross_walk, has_probes
 from attengait.evaluation.embeddings import embed_store
 from attengait.evaluation.result import mean_of_present
+from attengait.evaluation.sides import Labels
 from attengait.model.net import AttenGait
 from attengait.model.precision import autocast
 from attengait.pipelines.channels import take_channels
@@ -140,22 +140,33 @@ def _protocol_for(store: Store | JoinedStores, indices: NDArray[np.int64], confi
     """The protocol of the data set where it has one that fits, else cross-walk."""
     stores = store.stores if isinstance(store, JoinedStores) else (store,)
     datasets = {str(one.attributes.get("dataset")) for one in stores}
-    columns = store.sequences
-    subjects, walks, views = (
-        np.array([str(value) for value in column[indices].tolist()], np.str_)
-        for column in (columns.subject, columns.walk, columns.view)
-    )
+    labels = Labels.of_columns(store.sequences.columns, indices)
     for name in datasets & rules().keys() if len(datasets) == 1 else ():
-        with contextlib.suppress(AttenGaitError):  # held-out subjects may lack what a protocol compares
-            check_fit(name, walks, views, subjects=subjects, where="the store")
+        if _is_measured_by(name, labels):
             return str(name)
-    if not has_probes(subjects, walks):
+    if not has_probes(labels.subjects, labels.walks):
         names = config.data.validation_subjects
         raise ParameterError(
             f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, so "
             "that nobody can be found again"
         )
     return CROSS_WALK
+
+
+def _is_measured_by(protocol: str, labels: Labels) -> bool:
+    """Whether a protocol finds a rank-1 for sequences with these labels. They may lack what it compares, such as a
+    second view."""
+    blank = Embeddings(
+        features=np.zeros((len(labels), 1, 1), np.float32),
+        subjects=labels.subjects,
+        sequences=labels.walks,
+        views=labels.views,
+        feature_order="parts-first",
+    )
+    try:
+        return "rank1" in _figures(protocol, blank)
+    except AttenGaitError:
+        return False
 
 
 def _figures(protocol: str, embeddings: Embeddings) -> dict[str, Any]:

@@ -28,14 +28,14 @@ caches."""
 def temporal_windows(x: Tensor, kernels: Tensor) -> Tensor:
     """The windows' sums, float32 [N, w, C], of maps [N, T, 16, 16, C] of any floating type, for kernels [341, 16, C].
 
-    While torch exports a program, torch's own operations are used, so that the program needs nothing but torch.
+    A program that torch exports has `exported_windows` instead, and needs nothing but torch.
     """
     sums: Tensor = _forward(x, kernels)
     return sums
 
 
 def plain_windows(x: Tensor, kernels: Tensor) -> Tensor:
-    """The same as `temporal_windows`, as torch's operations that autograd and exporters know."""
+    """The same as `temporal_windows`, as torch's operations that autograd knows."""
     x, sums = x.float(), []
     for b, kernel in by_bin(kernels):
         weighed = _windows(x, b) * kernel[:, None]

@@ -13,8 +13,10 @@ from small_stores import make_store
 
 import attengait
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.model.config import ModelConfig
+from attengait.model.net import AttenGait
 from attengait.pipelines.train import train_run
-from attengait.pipelines.validate import Validator
+from attengait.pipelines.validate import Validator, open_validator
 from attengait.system.stopping import StopRequest
 from attengait.training.best import Best, Validation
 from attengait.training.checkpoint import read_record
@@ -155,8 +157,16 @@ def test_what_does_not_work_is_refused_before_there_is_a_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_subjects_of_one_walk_each_cannot_be_validated(tmp_path: Path) -> None:
-    made = make_store(tmp_path / "s.zarr", lengths=(18,) * 6, sequences_per_subject=1, frame_shape=(64, 64, 3))
+@pytest.mark.parametrize("dataset", ["casia-b", "retrieval"])
+def test_subjects_of_one_walk_each_cannot_be_validated(tmp_path: Path, dataset: str) -> None:
+    attributes = {"dataset": dataset}
+    made = make_store(
+        tmp_path / "s.zarr",
+        lengths=(18,) * 6,
+        sequences_per_subject=1,
+        frame_shape=(64, 64, 3),
+        attributes=attributes,
+    )
     with pytest.raises(ParameterError, match="must be subjects of whom one has two walks"):
         train_run(made.path, tmp_path / "run", config(validate_every_steps=1))
     assert not (tmp_path / "run").exists()
@@ -305,3 +315,34 @@ def test_with_averaged_weights_those_are_validated_and_kept(tmp_path: Path) -> N
     assert validations(tmp_path / "run") == [(8, evaluated.mean)]
     train_run(path, tmp_path / "plain", config(validate_every_steps=8))
     assert weights_of(tmp_path / "plain") != weights_of(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "views", "protocol"),
+    [
+        ("casia-b", ("000", "090"), "casia-b"),
+        ("casia-b", ("090", "090"), "cross-walk"),  # no other view to compare with
+        ("oumvlp", ("000", "090"), "cross-walk"),  # other names of walks
+        ("gait3d", ("000", "090"), "cross-walk"),  # its probes are those of a partition
+        ("retrieval", ("090", "090"), "retrieval"),
+    ],
+)
+def test_the_protocol_is_that_of_the_data_set_where_it_measures_something(
+    tmp_path: Path, dataset: str, views: tuple[str, str], protocol: str
+) -> None:
+    path = walkers_of_six(tmp_path / "six.zarr", dataset=dataset)
+    columns = zarr.open_group(path / "sequences", mode="r+")
+    columns["view"][:] = np.array(views * 12, np.dtypes.StringDType())
+    validator = open_validator(
+        attengait.open_store(path),
+        config(validate_every_steps=1, validation_subjects=["005", "006"]),
+        [0, 1, 2],
+        device=torch.device("cpu"),
+        precision="fp32",
+        stop=StopRequest(),
+    )
+    assert validator is not None
+    found = validator(AttenGait(ModelConfig.of_size("tiny")))
+    assert found is not None
+    assert found.protocol == protocol
+    assert 0 <= found.rank1 <= 1
