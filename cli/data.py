@@ -1,4 +1,4 @@
-"""Commands about data: synth, preprocess, info, verify, show."""
+"""Commands about data: synth, datasets, preprocess, info, verify, show."""
 
 import json
 from dataclasses import replace
@@ -25,6 +25,7 @@ from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
+from attengait.system.plugins import PluginError
 
 if TYPE_CHECKING:
     from attengait.preprocessing.recipe import Recipe
@@ -71,12 +72,35 @@ def synth(
     say(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
+def datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the data sets that can be read: what each needs, where it is asked for, and its licence."""
+    from attengait.datasets import dataset_names, find_dataset
+
+    known: dict[str, dict[str, str]] = {}
+    for name in dataset_names():
+        try:
+            known[name] = find_dataset(name).about
+        except PluginError as error:  # another package's fault hides nothing else
+            known[name] = {"error": str(error)}
+    if as_json:
+        say_json(json.dumps(known, indent=2))
+        return
+    table = Table(show_header=False, show_lines=True)
+    for name, about in known.items():
+        lines = (f"{key}: {value}" if key != "title" else value for key, value in about.items() if value)
+        table.add_row(cell(name), cell_of_lines(lines))
+    Console().print(table)
+
+
 def preprocess(
     context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", help="The data set, which decides the folders and file names that are read: casia-b."
+            metavar="DATASET",
+            help="The data set, which decides the folders and file names that are read: see attengait datasets.",
         ),
     ],
     silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
