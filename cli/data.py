@@ -108,6 +108,25 @@ def preprocess(
     frames: Annotated[
         Path | None, typer.Option(help="Folder of the frames: videos, or pictures extracted from them. Flow needs it.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="With folders: how paths are made, such as '{subject}/{walk}/{view}/{frame}.png', or "
+            "'{subject}/{walk}_{view}.mp4' for videos. Further fields become columns of the store.",
+        ),
+    ] = None,
+    silhouette_layout: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="With folders: the same for silhouettes.", show_default="as --layout"),
+    ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="With folders: a field that the paths lack, such as view=090; may be repeated.",
+        ),
+    ] = None,
     modality: Annotated[
         Literal["flow", "silhouette", "silhouette+flow"],
         typer.Option(help="What is stored: optical flow, silhouettes alone, or both in one picture."),
@@ -229,7 +248,13 @@ def preprocess(
         )
     config = PreprocessConfig(
         dataset=dataset,
-        folders=Folders(frames=frames, silhouettes=silhouettes),
+        folders=Folders(
+            frames=frames,
+            silhouettes=silhouettes,
+            layout=layout,
+            silhouette_layout=silhouette_layout,
+            constants=tuple(constant) if constant else None,
+        ),
         out=out,
         recipe=recipe,
         executor=choose_executor(recipe, workers=workers, gpus=parse_gpus(gpus)),

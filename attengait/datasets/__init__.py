@@ -6,7 +6,7 @@ Another package adds a data set by an entry point in the group `attengait.datase
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from attengait.datasets import casia_b, opengait, published_h5
+from attengait.datasets import casia_b, folders, opengait, published_h5
 from attengait.datasets.pictures import Pictures
 from attengait.datasets.source import Folders, Part, Scan, SourceSequence
 from attengait.datasets.video import Video
@@ -56,10 +56,10 @@ class Adapter:
         names = ("title", "needs", "home", "licence", "protocol")
         return {name: getattr(self, name) for name in names}
 
-    def check(self, name: str, folders: Folders) -> None:
+    def check(self, name: str, given: Folders) -> None:
         """Raise ParameterError for a folder that the data set has no use for."""
-        for field in (field.name for field in fields(folders)):
-            value = getattr(folders, field)
+        for field in (field.name for field in fields(given)):
+            value = getattr(given, field)
             if value is not None and field not in self.takes:
                 takes = " and ".join(self.takes)
                 raise ParameterError(f"{field} is {str(value)!r}, but must be left out: {name} takes {takes} only")
@@ -76,6 +76,13 @@ DATASETS: dict[str, Adapter] = {
         home="http://www.cbsr.ia.ac.cn/english/Gait%20Databases.asp",
         licence="research only, on request; it may not be passed on",
         protocol="casia-b",
+    ),
+    "folders": Adapter(
+        scan=folders.scan,
+        takes=("frames", "silhouettes", "layout", "silhouette_layout", "constants"),
+        title="any tree of folders that --layout describes",
+        needs="silhouettes (pictures); for flow also frames: pictures or videos",
+        licence="your own",
     ),
     "pickles": Adapter(
         scan=opengait.scan,

@@ -186,6 +186,12 @@ class Folders:
     """Files of another program, one for each sequence."""
     pattern: str | None = None
     """Chooses among several `files` of a sequence by their names."""
+    layout: str | None = None
+    """Pattern of the paths, see `attengait.datasets.layout`."""
+    silhouette_layout: str | None = None
+    """That of the silhouettes, where it is another one."""
+    constants: tuple[str, ...] | None = None
+    """Values of fields that the paths lack, such as `view=090`."""
 
 
 def frame_number(name: str) -> int:

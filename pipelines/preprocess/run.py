@@ -27,6 +27,9 @@ def preprocess(
     *,
     frames: str | Path | None = None,
     silhouettes: str | Path | None = None,
+    layout: str | None = None,
+    silhouette_layout: str | None = None,
+    constants: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     executor: Executor | None = None,
     codec: str = "none",
@@ -42,6 +45,9 @@ def preprocess(
         out: the store, a folder, or an s3:// or gs:// URL.
         frames: folder of the videos, or of pictures made from them; needed for flow.
         silhouettes: folder of the silhouettes.
+        layout: for the data set folders: how paths are made, such as {subject}/{walk}/{view}/{frame}.png.
+        silhouette_layout: that of the silhouettes, where it is another one.
+        constants: values of fields that the paths lack, such as view=090.
         recipe: FlowRecipe, SilhouetteRecipe or SilhouetteFlowRecipe; by default flow images in colour, as published,
             by the flow back end that suits this machine.
         executor: what runs it; by default one process for each usable core, or the first GPU for the flow cuda.
@@ -67,6 +73,9 @@ def preprocess(
     folders = Folders(
         frames=None if frames is None else Path(frames),
         silhouettes=None if silhouettes is None else Path(silhouettes),
+        layout=layout,
+        silhouette_layout=silhouette_layout,
+        constants=tuple(constants) if constants is not None else None,
     )
     config = PreprocessConfig(
         dataset=dataset,

@@ -57,15 +57,17 @@ def test_one_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: py
     sentence = r"dataset is 'gone', but the package added, which adds it, cannot be loaded \(ModuleNotFoundError: .*\)$"
     with pytest.raises(AttenGaitError, match=sentence):
         find_dataset("gone")
-    with pytest.raises(AttenGaitError, match="dataset is 'number', .* is a int, not an attengait.datasets.Adapter"):
+    with pytest.raises(AttenGaitError, match=r"dataset is 'number', .* is a int, not an attengait.datasets.Adapter"):
         find_dataset("number")
-    with pytest.raises(ParameterError, match="dataset is 'mime', .*did you mean 'mine'"):
+    with pytest.raises(ParameterError, match=r"dataset is 'mime', .*did you mean 'mine'"):
         find_dataset("mime")
 
 
 def test_a_name_that_is_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "a", monkeypatch, "[attengait.datasets]\ncasia-b = added_dataset:MINE\n", added_dataset=ADDED)
-    with pytest.raises(AttenGaitError, match="dataset is 'casia-b', .* AttenGait itself and the package added have it"):
+    with pytest.raises(
+        AttenGaitError, match=r"dataset is 'casia-b', .* AttenGait itself and the package added have it"
+    ):
         find_dataset("casia-b")
     for name in ("one", "two"):
         entries = "[attengait.datasets]\nmine = added_dataset:MINE\n"

@@ -125,7 +125,7 @@ def test_a_name_that_two_have_is_refused_before_training(
 ) -> None:
     entries = "[attengait.loggers]\ntensorboard = added_logger:Lines\n"
     install(tmp_path / "packages", monkeypatch, entries, added_logger=ADDED)
-    with pytest.raises(AttenGaitError, match="loggers is 'tensorboard', .* AttenGait itself and the package added"):
+    with pytest.raises(AttenGaitError, match=r"loggers is 'tensorboard', .* AttenGait itself and the package added"):
         train_run(store, tmp_path / "run", make_config({**SETTINGS, "loggers": ["tensorboard"]}))
     assert not (tmp_path / "run").exists()
 
