@@ -103,8 +103,12 @@ def preprocess(
             help="The data set, which decides the folders and file names that are read: see attengait datasets.",
         ),
     ],
-    silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: OutOption,
+    silhouettes: Annotated[Path | None, typer.Option(help="Folder of the silhouettes.")] = None,
+    flow_images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of ready flow images, as grew and oumvlp have them. No flow is computed then."),
+    ] = None,
     frames: Annotated[
         Path | None, typer.Option(help="Folder of the frames: videos, or pictures extracted from them. Flow needs it.")
     ] = None,
@@ -203,6 +207,8 @@ def preprocess(
 ) -> None:
     """Turn frames and silhouettes into flow images, or silhouettes into crops, in one Zarr store.
 
+    grew and oumvlp are distributed as flow images, which are kept.
+
     It can be stopped or killed at any moment: the same command continues.
     """
     from attengait.datasets import Folders
@@ -210,6 +216,7 @@ def preprocess(
     from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
     from attengait.preprocessing.like import recipe_like
+    from attengait.preprocessing.ready import ready_recipe
     from attengait.preprocessing.run import PreprocessConfig
     from attengait.preprocessing.silhouette import SilhouetteRecipe
 
@@ -221,7 +228,12 @@ def preprocess(
                 raise ParameterError(f"--{option} is given, but must be left out {reason}")
 
     recipe: Recipe
-    if like is not None:
+    if (ready := ready_recipe(dataset, modality)) is not None:
+        why = f"for {dataset}, whose pictures are ready"
+        refuse_options(why, "like", "flow", "farneback", "gap", "encoding", "gpus")
+        refuse_options(why, "silhouette_level", "silhouette_offset")
+        recipe = ready
+    elif like is not None:
         refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
         refuse_options("with --like", "silhouette_level")
         recipe = recipe_like(like)
@@ -251,6 +263,7 @@ def preprocess(
         folders=Folders(
             frames=frames,
             silhouettes=silhouettes,
+            flow_images=flow_images,
             layout=layout,
             silhouette_layout=silhouette_layout,
             constants=tuple(constant) if constant else None,

@@ -6,7 +6,7 @@ Another package adds a data set by an entry point in the group `attengait.datase
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from attengait.datasets import casia_b, folders, opengait, published_h5
+from attengait.datasets import casia_b, folders, grew, opengait, oumvlp, published_h5
 from attengait.datasets.pictures import Pictures
 from attengait.datasets.source import Folders, Part, Scan, SourceSequence
 from attengait.datasets.video import Video
@@ -39,6 +39,11 @@ class Adapter:
     """The fields of Folders that it looks into."""
     packages: tuple[str, ...] = ()
     """Packages that have a hand in the bytes, beside those that are always recorded."""
+    ready: tuple[str, ...] = ()
+    """Modalities, flow or silhouette, whose pictures are distributed ready-made: they are kept, not computed."""
+    resize: str = "cubic"
+    """How ready flow images of another size are resized, as published: a key of
+    `attengait.preprocessing.ready_flow.INTERPOLATIONS`."""
     title: str = ""
     """What it is, in a few words. This and what follows is what `attengait datasets` prints."""
     needs: str = ""
@@ -76,6 +81,27 @@ DATASETS: dict[str, Adapter] = {
         home="http://www.cbsr.ia.ac.cn/english/Gait%20Databases.asp",
         licence="research only, on request; it may not be passed on",
         protocol="casia-b",
+    ),
+    "grew": Adapter(
+        scan=grew.scan,
+        takes=("flow_images", "silhouettes"),
+        ready=("flow", "silhouette"),
+        title="GREW: 26,345 subjects, 128,671 sequences, and distractors",
+        needs="its flow images, or its silhouettes",
+        home="https://www.grew-benchmark.org",
+        licence="on request; see its home page",
+        protocol="grew",
+    ),
+    "oumvlp": Adapter(
+        scan=oumvlp.scan,
+        takes=("flow_images",),
+        ready=("flow",),
+        resize="linear",
+        title="OUMVLP-OF: 10,307 subjects, 14 views",
+        needs="its flow images: pictures or MP4 videos",
+        home="http://www.am.sanken.osaka-u.ac.jp/BiometricDB/GaitLPOF.html",
+        licence="on request; see its home page",
+        protocol="oumvlp",
     ),
     "folders": Adapter(
         scan=folders.scan,

@@ -1,4 +1,4 @@
-"""The numbered pictures of a sequence; grey pictures from PNG, JPEG and BMP files: whole or not at all.
+"""The numbered pictures of a sequence; grey or colour pictures from PNG, JPEG and BMP files: whole or not at all.
 
 OpenCV returns the readable part of a damaged JPEG as if it were the picture, and libpng and libjpeg write to standard
 error by themselves. So a file is checked before it is decoded: a PNG by its checksums, a JPEG by what libjpeg says when
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from attengait.datasets.inputs import read_bytes
 from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
-from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
+from attengait.datasets.source import SEPARATOR, Fault, FlowImage, Frame, Gray, ReadGrays, frame_number
 from attengait.kernels.pictures import png
 from attengait.store.skipped import Reason
 
@@ -41,9 +41,10 @@ class PictureError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
-    """The numbered pictures of one sequence, ordered by their numbers (a FramePart)."""
+    """The numbered pictures of one sequence, ordered by their numbers (a FramePart and, if in colour, a FlowPart)."""
 
     kind: ClassVar[str] = "pictures"
+    is_lossy: ClassVar[bool] = False
 
     folder: str
     packed_names: str
@@ -115,6 +116,20 @@ class Pictures:
             if gray is None and number in wanted:
                 faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path, why_unreadable(path)))
             yield Frame(number, gray, path)
+
+    @property
+    def max_images(self) -> int:
+        """See FlowPart."""
+        return self.packed_names.count(SEPARATOR) + 1 if self.packed_names else 0
+
+    def read_flow(self, faults: list[Fault]) -> Iterator[FlowImage]:
+        """See FlowPart."""
+        for number, path in self.by_number.items():
+            pixels = read_colour(path)
+            if pixels is None:
+                faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path, why_unreadable(path)))
+            else:
+                yield FlowImage(number, pixels)
 
 
 def read_one_by_one(paths: Iterable[str]) -> Iterator[Gray | None]:
