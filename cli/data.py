@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +31,10 @@ from attengait.system.plugins import PluginError
 if TYPE_CHECKING:
     from attengait.preprocessing.recipe import Recipe
     from attengait.preprocessing.run import PreprocessConfig
+
+
+_MOST_LINES = 30
+"""Of one entry of `info`."""
 
 
 def synth(
@@ -354,7 +359,9 @@ def show(
 
 def _cell(value: object) -> Text:
     if isinstance(value, dict):
-        return cell_of_lines(f"{key}: {_plain(item)}" for key, item in value.items())
+        lines = [f"{key}: {_plain(item)}" for key, item in islice(value.items(), _MOST_LINES)]
+        others = len(value) - len(lines)  # each of GREW's sequences has a view of its own
+        return cell_of_lines([*lines, *([f"and {others:,} others (all with --json)"] if others else [])])
     return cell(_plain(value))
 
 

@@ -22,6 +22,7 @@ from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores, store_name
 from attengait.store.opening import AnyStore
+from attengait.store.skipped import plural
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
@@ -377,8 +378,8 @@ def _check_parts(store: Store | JoinedStores, config: TrainingConfig, subjects: 
     set_aside = subjects_set_aside(store)
     if tested := [name for name in subjects if name in set_aside]:
         raise ParameterError(
-            f"train_subjects is {','.join(config.data.train_subjects)!r}, but must leave out the {len(tested)} subjects"
-            f" that are in no training part by the column {PART} of their store, such as {some_of(tested, 3)}; use "
+            f"train_subjects is {','.join(config.data.train_subjects)!r}, but must leave out {some_of(tested, 3)}: by "
+            f"the column {PART} of the store, {plural(len(tested), 'subject')} of them belong to no training part; use "
             "--set 'train_subjects=*train'"
         )
 

@@ -58,14 +58,16 @@ class PreprocessConfig:
         adapter.check(self.dataset, self.folders)
         check_codec(self.codec)
         check_chunk_frames(self.chunk_frames)
+        modality = self.recipe.modality
         for name, (part, what) in _FOLDER_OF.items():
-            given, modality = getattr(self.folders, name), self.recipe.modality
-            if part in self.recipe.needs and given is None and name in adapter.takes:
+            if part in self.recipe.needs and name in adapter.takes and getattr(self.folders, name) is None:
                 raise ParameterError(
                     f"{name} is missing, but must be given: the modality {modality} needs the folder of the {what}"
                 )
+        for name, (part, what) in _FOLDER_OF.items():
+            given = getattr(self.folders, name)
             if part not in self.recipe.needs and given is not None:
-                takes_no = f"the modality {modality} takes no {what}" if part != FLOW else "flow is computed"
+                takes_no = f"the modality {modality} takes no {what}" if part != FLOW else "no ready flow is asked for"
                 raise ParameterError(f"{name} is {str(given)!r}, but must be left out: {takes_no}")
 
 

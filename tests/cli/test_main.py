@@ -395,6 +395,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
                 "--encoding",
                 "--farneback",
                 "--flow",
+                "--flow-images",
                 "--frames",
             ),
             *("--gap", "--gpus", "--layout", "--like", "--modality", "--out", "--silhouette-layout"),

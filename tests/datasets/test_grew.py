@@ -118,7 +118,7 @@ def test_folders_of_no_use_are_refused_in_one_sentence(root: Path, tmp_path: Pat
         scan(Folders(flow_images=tmp_path / "nowhere"))
     with pytest.raises(AttenGaitError, match=r"holds no sequence laid out as train/SUBJECT"):
         scan(Folders(flow_images=root / "flow/train"))
-    with pytest.raises(AttenGaitError, match="00001_00002_flow.png"):
+    with pytest.raises(AttenGaitError, match=r"00001_00002_flow\.png"):
         scan(Folders(flow_images=root / "silhouettes"))
     with pytest.raises(ParameterError, match="another folder than flow_images"):
         scan(Folders(flow_images=root / "flow", silhouettes=root / "flow"))
