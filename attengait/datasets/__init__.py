@@ -6,7 +6,7 @@ Another package adds a data set by an entry point in the group `attengait.datase
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from attengait.datasets import casia_b, folders, grew, opengait, oumvlp, published_h5
+from attengait.datasets import casia_b, folders, grew, opengait, opengait_sets, oumvlp, published_h5
 from attengait.datasets.pictures import Pictures
 from attengait.datasets.source import Folders, Part, Scan, SourceSequence
 from attengait.datasets.video import Video
@@ -72,6 +72,20 @@ class Adapter:
 
 _OWN = "whatever its data set asks for"
 
+
+def _of_pickles(name: str, *, title: str, home: str) -> Adapter:
+    """A data set in OpenGait's layout; its protocol has its name."""
+    return Adapter(
+        scan=opengait_sets.SCANS[name],
+        takes=("files", "pattern"),
+        title=title,
+        needs=f"OpenGait's pickles of it, read by attengait import pickles --dataset {name}",
+        home=home,
+        licence="on request; see its home page",
+        protocol=name,
+    )
+
+
 DATASETS: dict[str, Adapter] = {
     "casia-b": Adapter(
         scan=casia_b.scan,
@@ -109,6 +123,31 @@ DATASETS: dict[str, Adapter] = {
         title="any tree of folders that --layout describes",
         needs="silhouettes (pictures); for flow also frames: pictures or videos",
         licence="your own",
+    ),
+    "gait3d": _of_pickles(
+        "gait3d",
+        title="Gait3D: 4,000 subjects, 39 cameras in a supermarket",
+        home="https://gait3d.github.io",
+    ),
+    "ccpg": _of_pickles(
+        "ccpg",
+        title="CCPG: 200 subjects in changed clothes",
+        home="https://github.com/BNU-IVC/CCPG",
+    ),
+    "sustech1k": _of_pickles(
+        "sustech1k",
+        title="SUSTech1K: 1,050 subjects, 12 views, eight conditions",
+        home="https://lidargait.github.io",
+    ),
+    "casia-e": _of_pickles(
+        "casia-e",
+        title="CASIA-E: 1,014 subjects, three scenes",
+        home="https://www.scidb.cn/en/detail?dataSetId=57be0e918db743279baf44a38d013a06",
+    ),
+    "hid": _of_pickles(
+        "hid",
+        title="HID: the challenge's gallery, and probes without labels",
+        home="https://hid2023.iapr-tc4.org",
     ),
     "pickles": Adapter(
         scan=opengait.scan,
