@@ -62,7 +62,14 @@ def import_pickles(
             help="Which file to take if a sequence has several: a name, or a pattern such as '*-rgbs.pkl'.",
         ),
     ] = None,
-    dataset: DatasetOption = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="The name of the data set, for the store to record. With gait3d, ccpg, sustech1k, casia-e or hid, its "
+            "names are checked, and the file of its silhouettes is taken.",
+            show_default="imported",
+        ),
+    ] = None,
     modality: Annotated[
         str | None,
         typer.Option(
@@ -83,11 +90,12 @@ def import_pickles(
     is started again.
     """
     from attengait.datasets import Folders
+    from attengait.datasets.opengait_sets import NAMINGS
     from attengait.preprocessing.arrays import ArrayRecipe
 
     recipe = ArrayRecipe(dataset=dataset, shows=modality, encoding=encoding, pad=pad)
     _run(
-        "pickles",
+        dataset if dataset in NAMINGS else "pickles",
         Folders(files=folder, pattern=file),
         recipe,
         out,

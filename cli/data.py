@@ -1,7 +1,8 @@
-"""Commands about data: synth, preprocess, info, verify, show."""
+"""Commands about data: synth, datasets, preprocess, info, verify, show."""
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,10 +26,15 @@ from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
+from attengait.system.plugins import PluginError
 
 if TYPE_CHECKING:
     from attengait.preprocessing.recipe import Recipe
     from attengait.preprocessing.run import PreprocessConfig
+
+
+_MOST_LINES = 30
+"""Of one entry of `info`."""
 
 
 def synth(
@@ -71,18 +77,64 @@ def synth(
     say(f"{total:,} frames of {subjects} walkers: {summary.frames} and {summary.silhouettes}")
 
 
+def datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the data sets that can be read: what each needs, where it is asked for, and its licence."""
+    from attengait.datasets import dataset_names, find_dataset
+
+    known: dict[str, dict[str, str]] = {}
+    for name in dataset_names():
+        try:
+            known[name] = find_dataset(name).about
+        except PluginError as error:  # another package's fault hides nothing else
+            known[name] = {"error": str(error)}
+    if as_json:
+        say_json(json.dumps(known, indent=2))
+        return
+    table = Table(show_header=False, show_lines=True)
+    for name, about in known.items():
+        lines = (f"{key}: {value}" if key != "title" else value for key, value in about.items() if value)
+        table.add_row(cell(name), cell_of_lines(lines))
+    Console().print(table)
+
+
 def preprocess(
     context: typer.Context,
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", help="The data set, which decides the folders and file names that are read: casia-b."
+            metavar="DATASET",
+            help="The data set, which decides the folders and file names that are read: see attengait datasets.",
         ),
     ],
-    silhouettes: Annotated[Path, typer.Option(help="Folder of the silhouettes.")],
     out: OutOption,
+    silhouettes: Annotated[Path | None, typer.Option(help="Folder of the silhouettes.")] = None,
+    flow_images: Annotated[
+        Path | None,
+        typer.Option(help="Folder of ready flow images, as grew and oumvlp have them. No flow is computed then."),
+    ] = None,
     frames: Annotated[
         Path | None, typer.Option(help="Folder of the frames: videos, or pictures extracted from them. Flow needs it.")
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="With folders: how paths are made, such as '{subject}/{walk}/{view}/{frame}.png', or "
+            "'{subject}/{walk}_{view}.mp4' for videos. Further fields become columns of the store.",
+        ),
+    ] = None,
+    silhouette_layout: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="With folders: the same for silhouettes.", show_default="as --layout"),
+    ] = None,
+    constant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=VALUE",
+            help="With folders: a field that the paths lack, such as view=090; may be repeated.",
+        ),
     ] = None,
     modality: Annotated[
         Literal["flow", "silhouette", "silhouette+flow"],
@@ -160,6 +212,8 @@ def preprocess(
 ) -> None:
     """Turn frames and silhouettes into flow images, or silhouettes into crops, in one Zarr store.
 
+    grew and oumvlp are distributed as flow images, which are kept.
+
     It can be stopped or killed at any moment: the same command continues.
     """
     from attengait.datasets import Folders
@@ -167,6 +221,7 @@ def preprocess(
     from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
     from attengait.preprocessing.flow_choice import choose_flow, farneback_parameters
     from attengait.preprocessing.like import recipe_like
+    from attengait.preprocessing.ready import ready_recipe
     from attengait.preprocessing.run import PreprocessConfig
     from attengait.preprocessing.silhouette import SilhouetteRecipe
 
@@ -178,7 +233,12 @@ def preprocess(
                 raise ParameterError(f"--{option} is given, but must be left out {reason}")
 
     recipe: Recipe
-    if like is not None:
+    if (ready := ready_recipe(dataset, modality)) is not None:
+        why = f"for {dataset}, whose pictures are ready"
+        refuse_options(why, "like", "flow", "farneback", "gap", "encoding", "gpus")
+        refuse_options(why, "silhouette_level", "silhouette_offset")
+        recipe = ready
+    elif like is not None:
         refuse_options("with --like", "modality", "flow", "farneback", "gap", "encoding")
         refuse_options("with --like", "silhouette_level")
         recipe = recipe_like(like)
@@ -205,7 +265,14 @@ def preprocess(
         )
     config = PreprocessConfig(
         dataset=dataset,
-        folders=Folders(frames=frames, silhouettes=silhouettes),
+        folders=Folders(
+            frames=frames,
+            silhouettes=silhouettes,
+            flow_images=flow_images,
+            layout=layout,
+            silhouette_layout=silhouette_layout,
+            constants=tuple(constant) if constant else None,
+        ),
         out=out,
         recipe=recipe,
         executor=choose_executor(recipe, workers=workers, gpus=parse_gpus(gpus)),
@@ -292,7 +359,9 @@ def show(
 
 def _cell(value: object) -> Text:
     if isinstance(value, dict):
-        return cell_of_lines(f"{key}: {_plain(item)}" for key, item in value.items())
+        lines = [f"{key}: {_plain(item)}" for key, item in islice(value.items(), _MOST_LINES)]
+        others = len(value) - len(lines)  # each of GREW's sequences has a view of its own
+        return cell_of_lines([*lines, *([f"and {others:,} others (all with --json)"] if others else [])])
     return cell(_plain(value))
 
 

@@ -54,6 +54,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("synth")(data.synth)
+app.command("datasets")(data.datasets)
 app.command("preprocess")(data.preprocess)
 app.command("info")(data.info)
 app.command("verify")(data.verify)

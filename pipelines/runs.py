@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from attengait.errors import AttenGaitError
-from attengait.sampling.selection import distinct, subjects_among
+from attengait.sampling.selection import PART, TRAIN, distinct, subjects_among
 from attengait.store import Store
 from attengait.store.joined import JoinedStores, picture_kind, prefix_of, store_name
 from attengait.store.sequences import content_sha256
@@ -115,6 +115,16 @@ def subjects_of(store: Store | JoinedStores) -> list[str]:
     """The subjects of a store, each once, in order."""
     names: list[str] = distinct(store.sequences.subject)[0].tolist()
     return names
+
+
+def subjects_set_aside(store: Store | JoinedStores) -> set[str]:
+    """The subjects that a data set itself does not train on, by the column `part` of a store; none without one."""
+    found: set[str] = set()
+    for one in store.stores if isinstance(store, JoinedStores) else [store]:
+        if (parts := one.sequences.extra.get(PART)) is not None:
+            prefix = prefix_of(store_name(one.location)) if isinstance(store, JoinedStores) else ""
+            found.update(prefix + name for name in distinct(one.sequences.subject[parts != TRAIN])[0].tolist())
+    return found
 
 
 @contextmanager

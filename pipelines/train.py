@@ -12,16 +12,17 @@ from attengait.model.precision import resolve_device
 from attengait.pipelines.cache import choose_cache, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.run_folder import continued, is_begun, locked_folder
-from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
+from attengait.pipelines.runs import identity_of, memory_errors, subjects_of, subjects_set_aside
 from attengait.pipelines.validate import open_validator
 from attengait.report.contact_sheet import draw_clips
 from attengait.sampling.holding_out import held_out_subjects
 from attengait.sampling.plan import BatchPlan, ClipBatch
-from attengait.sampling.selection import parse_subjects, some_of, subjects_among
+from attengait.sampling.selection import PART, parse_subjects, some_of, subjects_among
 from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores, store_name
 from attengait.store.opening import AnyStore
+from attengait.store.skipped import plural
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
@@ -333,6 +334,7 @@ def choose_subjects(store: Store | JoinedStores, config: TrainingConfig) -> tupl
     excluded = _excluded(data, available)
     chosen = parse_subjects(data.train_subjects, available, what="train_subjects")
     subjects = [name for name in chosen if name not in excluded]
+    _check_parts(store, config, subjects)
     held_out = held_out_subjects(data.validation_subjects, subjects, available, excluded)
     kept_back = set(held_out)
     return [name for name in subjects if name not in kept_back], held_out
@@ -368,6 +370,17 @@ def _check_names(store: Store | JoinedStores, config: TrainingConfig, available:
             f"train_subjects is empty, which means all, but must be set: the names of some subjects of {where} say "
             f"that they are not for training, such as {some_of(sorted(others), 3)}; use --set train_subjects=... or "
             "--partition"
+        )
+
+
+def _check_parts(store: Store | JoinedStores, config: TrainingConfig, subjects: Sequence[str]) -> None:
+    """Raise ParameterError for subjects that a data set itself has set aside, as GREW's gallery."""
+    set_aside = subjects_set_aside(store)
+    if tested := [name for name in subjects if name in set_aside]:
+        raise ParameterError(
+            f"train_subjects is {','.join(config.data.train_subjects)!r}, but must leave out {some_of(tested, 3)}: by "
+            f"the column {PART} of the store, {plural(len(tested), 'subject')} of them belong to no training part; use "
+            "--set 'train_subjects=*train'"
         )
 
 

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import NoReturn
 
-from attengait.datasets.source import FRAMES, SEPARATOR, SILHOUETTES, Scan, SourceSequence, frame_number
+from attengait.datasets.source import FRAMES, SEPARATOR, SILHOUETTES, Scan, SourceSequence
 from attengait.datasets.video import Video
 from attengait.errors import ParameterError, require
 
@@ -66,18 +66,15 @@ def _shift_between(sequence: SourceSequence) -> int | None:
     sides = [sequence.parts[part] for part in (SILHOUETTES, FRAMES)]
     if any(side.kind == Video.kind for side in sides):
         return None
-    names = [side.packed_names for side in sides]
-    if len({packed.count(SEPARATOR) for packed in names}) > 1:
+    if len({side.packed_names.count(SEPARATOR) for side in sides}) > 1:
         return None
-    firsts = [frame_number(packed.partition(SEPARATOR)[0]) for packed in names]
-    lasts = [frame_number(packed.rpartition(SEPARATOR)[2]) for packed in names]
+    firsts, lasts = zip(*(side.first_and_last for side in sides), strict=True)
     return firsts[1] - firsts[0] if firsts[1] - firsts[0] == lasts[1] - lasts[0] else None
 
 
 def _first(sequence: SourceSequence, part: str) -> int:
     found = sequence.parts[part]
-    # The names are in the order of their numbers, and there are millions.
-    return 1 if found.kind == Video.kind else frame_number(found.packed_names.partition(SEPARATOR)[0])
+    return 1 if found.kind == Video.kind else int(found.first_and_last[0])
 
 
 def _range(sequence: SourceSequence, part: str) -> str:

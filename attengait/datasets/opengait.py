@@ -51,12 +51,13 @@ class PickledArray:
         return read_array(self.path)
 
 
-def scan(folders: Folders) -> Scan:
+def scan(folders: Folders, *, preferred: tuple[str, ...] | None = None) -> Scan:
     """The sequences of a folder of pickles, by subject, type and view; only the headers are read.
 
     `folders.pattern` chooses among several files of a sequence by their names, with or without `.pkl`: `*-rgbs` or
-    `1_sil.pkl`. Raises ParameterError when one is needed or chooses more than one file, AttenGaitError when there is no
-    sequence, and for a damaged attengait.json.
+    `1_sil.pkl`. `preferred` are names to try in turn where there are several; {walk} and {view} stand for those of the
+    sequence, and one that has none of them is left out. Raises ParameterError when a pattern is needed or chooses more
+    than one file, AttenGaitError when there is no sequence, and for a damaged attengait.json.
     """
     folder, pattern = check_folder(folders.files, LAYOUT), folders.pattern
     skipped: list[Skipped] = []
@@ -65,7 +66,7 @@ def scan(folders: Folders) -> Scan:
         for subject in _folders(folder, skipped)
         for walk in _folders(subject.path, skipped)
         for view in _folders(walk.path, skipped)
-        if (file := _file_of((subject.name, walk.name, view.name), view.path, pattern, skipped)) is not None
+        if (file := _file_of((subject.name, walk.name, view.name), view.path, pattern, preferred, skipped)) is not None
     ]
     if not found:
         chosen = "" if pattern is None else f", with names like {pattern!r}"
@@ -89,9 +90,17 @@ def _folders(path: str | Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]
     return [entry for entry in entries(path, skipped) if entry.is_dir()]
 
 
-def _file_of(name: tuple[str, str, str], folder: str, pattern: str | None, skipped: list[Skipped]) -> FoundFile | None:
+def _file_of(
+    name: tuple[str, str, str],
+    folder: str,
+    pattern: str | None,
+    preferred: tuple[str, ...] | None,
+    skipped: list[Skipped],
+) -> FoundFile | None:
     all_files = [entry for entry in entries(folder, skipped) if entry.name.endswith(".pkl") and not entry.is_dir()]
     chosen = [entry for entry in all_files if pattern is None or _fits(entry.name, pattern)]
+    if len(chosen) > 1 and preferred is not None:
+        chosen = _preferred(chosen, [file.format(walk=name[1], view=name[2]) for file in preferred])
     if len(chosen) > 1:
         names = ", ".join(entry.name for entry in chosen)
         raise ParameterError(
@@ -115,6 +124,12 @@ def _file_of(name: tuple[str, str, str], folder: str, pattern: str | None, skipp
         size_bytes=status.st_size,
         changed_ns=status.st_mtime_ns,
     )
+
+
+def _preferred(files: list[os.DirEntry[str]], names: list[str]) -> list[os.DirEntry[str]]:
+    """The first of the names that is there, alone; else none."""
+    by_name = {file.name: file for file in files}
+    return [by_name[name] for name in names if name in by_name][:1]
 
 
 def _fits(name: str, pattern: str) -> bool:

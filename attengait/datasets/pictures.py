@@ -1,4 +1,4 @@
-"""The numbered pictures of a sequence; grey pictures from PNG, JPEG and BMP files: whole or not at all.
+"""The numbered pictures of a sequence; grey or colour pictures from PNG, JPEG and BMP files: whole or not at all.
 
 OpenCV returns the readable part of a damaged JPEG as if it were the picture, and libpng and libjpeg write to standard
 error by themselves. So a file is checked before it is decoded: a PNG by its checksums, a JPEG by what libjpeg says when
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from attengait.datasets.inputs import read_bytes
 from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
-from attengait.datasets.source import SEPARATOR, Fault, Frame, Gray, ReadGrays, frame_number
+from attengait.datasets.source import SEPARATOR, Fault, FlowImage, Frame, Gray, ReadGrays, frame_number
 from attengait.kernels.pictures import png
 from attengait.store.skipped import Reason
 
@@ -41,19 +41,28 @@ class PictureError(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pictures:
-    """The numbered pictures of one sequence, ordered by their numbers (a FramePart)."""
+    """The numbered pictures of one sequence, ordered by their numbers (a FramePart and, if in colour, a FlowPart)."""
 
     kind: ClassVar[str] = "pictures"
+    is_lossy: ClassVar[bool] = False
 
     folder: str
     packed_names: str
     """File names with `/` between them; each ends in a number (after the last `-`) and a suffix."""
     offset: int = 0
     """What is added to the numbers of the names to get those of the frames."""
+    packed_numbers: bytes = b""
+    """Numbers of the names, int64 [N], where they stand elsewhere in them; empty where they are as above."""
 
     @classmethod
-    def of(cls, folder: str | Path, names: list[str]) -> Self:
-        """Pack the `names` of files in `folder`; they are put in the order of their numbers."""
+    def of(cls, folder: str | Path, names: list[str], numbers: list[int] | None = None) -> Self:
+        """Pack the `names` of files in `folder`; they are put in the order of their numbers.
+
+        With `numbers`, these are those of the names, and both must be in order.
+        """
+        if numbers is not None:
+            packed = np.array(numbers, np.int64).tobytes()
+            return cls(folder=str(folder), packed_names=SEPARATOR.join(names), packed_numbers=packed)
         return cls(folder=str(folder), packed_names=SEPARATOR.join(sorted(names, key=lambda n: (frame_number(n), n))))
 
     @property
@@ -62,9 +71,27 @@ class Pictures:
         return self.packed_names.split(SEPARATOR) if self.packed_names else []
 
     @property
+    def numbers(self) -> list[int]:
+        """Of the names, in order, without the offset."""
+        if self.packed_numbers:
+            found: list[int] = np.frombuffer(self.packed_numbers, np.int64).tolist()
+            return found
+        return [frame_number(name) for name in self.names]
+
+    @property
+    def first_and_last(self) -> tuple[int, int]:
+        """The lowest and the highest of the numbers; there are millions of names, so that only two are read."""
+        if self.packed_numbers:
+            lowest, highest = np.frombuffer(self.packed_numbers, np.int64)[[0, -1]].tolist()
+            return lowest, highest
+        names = self.packed_names
+        return frame_number(names.partition(SEPARATOR)[0]), frame_number(names.rpartition(SEPARATOR)[2])
+
+    @property
     def by_number(self) -> dict[int, str]:
         """Paths by frame number, in the order of the numbers."""
-        return {frame_number(name) + self.offset: f"{self.folder}{SEPARATOR}{name}" for name in self.names}
+        numbered = zip(self.numbers, self.names, strict=True)
+        return {number + self.offset: f"{self.folder}{SEPARATOR}{name}" for number, name in numbered}
 
     @property
     def files(self) -> list[str]:
@@ -78,7 +105,7 @@ class Pictures:
 
     def matching(self, numbers: Iterable[int]) -> set[int]:
         """Those of `numbers` that have a picture."""
-        return set(numbers).intersection(frame_number(name) + self.offset for name in self.names)
+        return set(numbers).intersection(number + self.offset for number in self.numbers)
 
     def read(self, wanted: Set[int], faults: list[Fault], read_grays: ReadGrays) -> Iterator[Frame]:
         """See FramePart."""
@@ -89,6 +116,20 @@ class Pictures:
             if gray is None and number in wanted:
                 faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path, why_unreadable(path)))
             yield Frame(number, gray, path)
+
+    @property
+    def max_images(self) -> int:
+        """See FlowPart."""
+        return self.packed_names.count(SEPARATOR) + 1 if self.packed_names else 0
+
+    def read_flow(self, faults: list[Fault]) -> Iterator[FlowImage]:
+        """See FlowPart."""
+        for number, path in self.by_number.items():
+            pixels = read_colour(path)
+            if pixels is None:
+                faults.append(Fault(Reason.UNREADABLE_PICTURE, number, path, why_unreadable(path)))
+            else:
+                yield FlowImage(number, pixels)
 
 
 def read_one_by_one(paths: Iterable[str]) -> Iterator[Gray | None]:

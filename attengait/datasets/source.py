@@ -7,6 +7,7 @@ CASIA-B has 13,640 sequences of 2.2 million files. So a sequence keeps two folde
 string each, not a path object for each file.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -32,6 +33,8 @@ SEPARATOR = "/"
 
 FRAMES, SILHOUETTES, FLOW, ARRAY = "frames", "silhouettes", "flow", "array"
 """Names of parts."""
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 class Part(Protocol):
@@ -93,6 +96,35 @@ class FramePart(Part, Protocol):
 
         What cannot be decoded is noted in `faults`.
         """
+        ...
+
+
+class FlowImage(NamedTuple):
+    """One ready flow image."""
+
+    number: int
+    """Of the second of its two frames."""
+    pixels: NDArray[np.uint8]
+    """Red, green and blue, [H, W, 3]."""
+    time_seconds: float | None = None
+    """As of a Frame."""
+
+
+class FlowPart(Part, Protocol):
+    """Numbered ready flow images of one sequence."""
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether the colours went through a codec that changes them."""
+        ...
+
+    @property
+    def max_images(self) -> int:
+        """How many there are at most."""
+        ...
+
+    def read_flow(self, faults: list[Fault]) -> Iterator[FlowImage]:
+        """Yield each image that can be decoded, in order; what cannot is noted in `faults`."""
         ...
 
 
@@ -182,15 +214,34 @@ class Folders:
     frames: Path | None = None
     """Pictures or videos of what was filmed."""
     silhouettes: Path | None = None
+    flow_images: Path | None = None
+    """Flow images that the data set distributes ready-made: pictures or videos."""
     files: Path | None = None
     """Files of another program, one for each sequence."""
     pattern: str | None = None
     """Chooses among several `files` of a sequence by their names."""
+    layout: str | None = None
+    """Pattern of the paths, see `attengait.datasets.layout`."""
+    silhouette_layout: str | None = None
+    """That of the silhouettes, where it is another one."""
+    constants: tuple[str, ...] | None = None
+    """Values of fields that the paths lack, such as `view=090`."""
 
 
 def frame_number(name: str) -> int:
-    """Return the number in a file name: what stands between its last `-` and its suffix."""
-    return int(name.rpartition(".")[0].rpartition("-")[2])
+    """Return the number in a file name: what stands between its last `-` and its suffix, or the last digits of that.
+
+    Raises ValueError where there are no digits.
+
+    >>> frame_number("001-nm-01-090-012.png"), frame_number("00011_00012_flow.png")
+    (12, 12)
+    """
+    last = name.rpartition(".")[0].rpartition("-")[2]
+    if last.isascii() and last.isdecimal():
+        return int(last)
+    if not (numbers := _NUMBER.findall(last)):
+        raise ValueError(f"{name} has no number")
+    return int(numbers[-1])
 
 
 def digest(lines: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The video of a sequence, and grey pictures from it: every coded frame, once, in order, by the FFmpeg within OpenCV.
+"""The video of a sequence, and pictures from it: every coded frame, once, in order, by the FFmpeg within OpenCV.
 
 FFmpeg hides damage: it invents what it cannot decode, or leaves whole frames out, so that all later ones would get
 wrong numbers. FFmpeg reports damage only on standard error. So standard error is read here (through a file in memory,
@@ -84,27 +84,32 @@ class Video:
                 yield Frame(lost, None, self.path)
 
 
-def read_video(path: str, wanted: Set[int]) -> Iterator[tuple[int, NDArray[np.uint8] | None, float]]:
-    """Yield number, grey picture (uint8 [H, W]) and time of each frame from 1 to the last wanted one, or to the end.
+def read_video(
+    path: str, wanted: Set[int], *, colour: bool = False
+) -> Iterator[tuple[int, NDArray[np.uint8] | None, float]]:
+    """Yield number, picture and time of each frame from 1 to the last wanted one, or to the end.
+
+    Pictures are grey, uint8 [H, W], or, with `colour`, red, green and blue, uint8 [H, W, 3].
 
     The picture of a frame that is not wanted is None. The time is in seconds from the video's beginning, as the
     container has it. Grey is `cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)`; `cv2.imread` of the same
     colours can differ from it by one level. Neither frame rate nor time stamps drop or double frames; rotation that the
     container asks for is done. Raises BrokenVideoError.
     """
+    wanted_as = _rgb if colour else _gray
     with open(os.memfd_create("ffmpeg"), "r+b", buffering=0) as said:
         video, complaint = _overhear(partial(_open, path), said.fileno())
         if video is None or not video.isOpened():
             raise BrokenVideoError(complaint or "no video that FFmpeg knows")
         try:
             for number in range(1, max(wanted, default=0) + 1):
-                decode = _gray if number in wanted else _pass_over
-                (is_there, gray), complaint = _overhear(partial(decode, video), said.fileno())
+                decode = wanted_as if number in wanted else _pass_over
+                (is_there, pixels), complaint = _overhear(partial(decode, video), said.fileno())
                 if complaint:
                     raise BrokenVideoError(complaint)
                 if not is_there:
                     return
-                yield number, gray, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                yield number, pixels, video.get(cv2.CAP_PROP_POS_MSEC) / 1000
         finally:
             video.release()
 
@@ -146,6 +151,11 @@ def _default_log_level() -> Iterator[None]:
 def _gray(video: cv2.VideoCapture) -> tuple[bool, NDArray[np.uint8] | None]:
     is_there, frame = video.read()
     return is_there, cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY) if is_there else None
+
+
+def _rgb(video: cv2.VideoCapture) -> tuple[bool, NDArray[np.uint8] | None]:
+    is_there, frame = video.read()
+    return is_there, np.ascontiguousarray(frame[..., ::-1]) if is_there else None
 
 
 def _pass_over(video: cv2.VideoCapture) -> tuple[bool, None]:

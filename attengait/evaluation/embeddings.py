@@ -171,7 +171,11 @@ def save_embeddings(path: Path, embeddings: Embeddings) -> None:
     arrays[_AXES] = np.array(_PARTS_FIRST)
     if embeddings.precision is not None:
         arrays[_PRECISION] = np.array(embeddings.precision)
-    arrays |= {f"{_COLUMN}{name}": column for name, column in embeddings.extra.items()}
+    # NumPy would pickle the text of a store, whose letters have no fixed number.
+    arrays |= {
+        f"{_COLUMN}{name}": np.array(column.tolist(), np.str_) if column.dtype.kind == "T" else column
+        for name, column in embeddings.extra.items()
+    }
     np.savez(content, **arrays)
     write_atomically(path, content.getvalue())
 

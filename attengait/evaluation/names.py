@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attengait.sampling.selection import DISTRACTOR, UNLABELLED
+
 Names = NDArray[np.str_]
 Name = tuple[str, str, str]
 """Subject, walk and view."""
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
-
-
-UNLABELLED = "probe"
-"""The subject of a challenge's probes, whose labels it keeps, as in OpenGait's layout. Their view is a video's name."""
 
 
 def one_name_for_each_view(views: NDArray[Any], subjects: NDArray[Any] | None = None) -> Names:
@@ -33,6 +31,12 @@ def one_name_for_each_view(views: NDArray[Any], subjects: NDArray[Any] | None = 
     if subjects is None or not (is_video := subjects == UNLABELLED).any():
         return found
     return np.array(np.where(is_video, np.array(texts, np.str_)[which], found), np.str_)
+
+
+def has_label(subjects: NDArray[Any]) -> NDArray[np.bool_]:
+    """[n]: who has a name of his or her own: neither an unlabelled probe nor a distractor."""
+    labelled: NDArray[np.bool_] = (subjects != UNLABELLED) & (subjects != DISTRACTOR)
+    return labelled
 
 
 def repeated(names: Iterable[Name]) -> list[Name]:

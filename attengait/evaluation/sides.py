@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError, require
-from attengait.evaluation.names import UNLABELLED, Names, one_name_for_each_view
+from attengait.evaluation.names import Names, has_label, one_name_for_each_view
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.rule import FROM_FILTERS, FROM_PARTITION, Rule, matching, rules
-from attengait.sampling.selection import parse_views, some_of
+from attengait.sampling.selection import UNLABELLED, parse_views, some_of
 
 if TYPE_CHECKING:
     from attengait.training.partition import Partition
@@ -108,7 +108,7 @@ def sides_of(rule: Rule, labels: Labels, options: EvaluationOptions, *, where: s
 
 
 def _of_walks(rule: Rule, labels: Labels) -> Sides:
-    used = ~np.isin(rule.views(labels.views), rule.views_left_out) & (labels.subjects != UNLABELLED)
+    used = ~np.isin(rule.views(labels.views), rule.views_left_out) & has_label(labels.subjects)
     return Sides(
         each=tuple(
             Side(
@@ -122,7 +122,7 @@ def _of_walks(rule: Rule, labels: Labels) -> Sides:
 
 
 def _of_partition(rule: Rule, labels: Labels, options: EvaluationOptions, where: str) -> Sides:
-    labelled = labels.subjects != UNLABELLED
+    labelled = has_label(labels.subjects)
     names = partition_of(options.partition).probes if options.partition is not None else ()
     if not names and rule.probes_are == FROM_PARTITION:
         have = "has none" if options.partition is not None else "is missing"
@@ -160,10 +160,8 @@ def _of_partition(rule: Rule, labels: Labels, options: EvaluationOptions, where:
 def _of_filters(rule: Rule, labels: Labels, options: EvaluationOptions, where: str) -> Sides:
     for name, filters in (("gallery", options.gallery), ("probes", options.probes)):
         require(bool(filters), name, filters, f"one or more filters for the protocol {rule.name}, such as walk=nm-01")
-    gallery, probes = (
-        _filtered(labels, filters, name) & (labels.subjects != UNLABELLED)
-        for name, filters in (("gallery", options.gallery), ("probes", options.probes))
-    )
+    gallery = _filtered(labels, options.gallery, "gallery") & (labels.subjects != UNLABELLED)  # distractors, if asked
+    probes = _filtered(labels, options.probes, "probes") & has_label(labels.subjects)
     for name, mask, filters in (("gallery", gallery, options.gallery), ("probes", probes, options.probes)):
         if not mask.any():
             raise AttenGaitError(f"no sequence of {where} is in the {name}: none fits {' and '.join(filters)}")

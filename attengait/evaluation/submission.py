@@ -20,11 +20,11 @@ import numpy as np
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.evaluation.blocks import Int64, Rows
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.names import UNLABELLED, repeated
+from attengait.evaluation.names import has_label, repeated
 from attengait.evaluation.ranking import nearest
 from attengait.evaluation.rule import Rule, Submission, matching, rules
 from attengait.evaluation.sides import Labels
-from attengait.sampling.selection import some_of
+from attengait.sampling.selection import UNLABELLED, some_of
 from attengait.system.files import open_regular, write_atomically
 
 _MAX_BYTES = 2**28
@@ -77,7 +77,7 @@ def choose(labels: Labels, rule: Rule) -> tuple[Int64, Int64, int]:
     """
     form = submission_of(rule.name)
     is_probe = labels.subjects == UNLABELLED
-    in_gallery = ~is_probe & matching(labels.walks, form.gallery)
+    in_gallery = has_label(labels.subjects) & matching(labels.walks, form.gallery)
     left_out = np.zeros(len(labels), bool)
     if form.subjects_are_numbers:
         left_out = in_gallery & ~np.char.isdecimal(labels.subjects)

@@ -29,6 +29,10 @@ def recipe_like(where: AnyStore) -> Recipe:
     """
     store = open_store(where)
     made, kind = store.attributes.get("recipe"), _RECIPES.get(store.attributes.get("modality", ""))
+    if isinstance(made, dict) and str(made.get("name")).startswith("ready-"):
+        raise AttenGaitError(
+            f"{store.location} holds pictures that were ready, which nothing was computed for: leave out --like"
+        )
     if kind is None or not isinstance(made, dict) or "crop_size" not in made:
         raise AttenGaitError(f"{store.location} was not made by preprocess, so nothing can be made like it")
     recipe = _rebuilt(kind, made)

@@ -12,6 +12,7 @@ import cv2
 
 import attengait
 from attengait.datasets import Folders, Scan, find_dataset
+from attengait.datasets.source import FLOW, FRAMES, SILHOUETTES
 from attengait.datasets.video import Video, decoder_version
 from attengait.errors import ParameterError
 from attengait.preprocessing.executors import Executor, LocalProcesses
@@ -26,6 +27,13 @@ from attengait.store.workfolder import progress_of
 from attengait.store.writer import StoreJob, check_path, write_store
 from attengait.system.packages import installed
 from attengait.system.progress import SILENT, Progress
+
+_FOLDER_OF = {
+    "frames": (FRAMES, "frames"),
+    "silhouettes": (SILHOUETTES, "silhouettes"),
+    "flow_images": (FLOW, "flow images"),
+}
+"""Fields of Folders: the part that each gives, and what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,19 +54,21 @@ class PreprocessConfig:
     """Frames in one chunk, the unit of compression; from 1 to 512."""
 
     def __post_init__(self) -> None:
-        find_dataset(self.dataset).check(self.dataset, self.folders)
+        adapter = find_dataset(self.dataset)
+        adapter.check(self.dataset, self.folders)
         check_codec(self.codec)
         check_chunk_frames(self.chunk_frames)
-        for part in ("frames", "silhouettes"):
-            given, modality = getattr(self.folders, part), self.recipe.modality
-            if part in self.recipe.needs and given is None:
+        modality = self.recipe.modality
+        for name, (part, what) in _FOLDER_OF.items():
+            if part in self.recipe.needs and name in adapter.takes and getattr(self.folders, name) is None:
                 raise ParameterError(
-                    f"{part} is missing, but must be given: the modality {modality} needs the folder of the {part}"
+                    f"{name} is missing, but must be given: the modality {modality} needs the folder of the {what}"
                 )
+        for name, (part, what) in _FOLDER_OF.items():
+            given = getattr(self.folders, name)
             if part not in self.recipe.needs and given is not None:
-                raise ParameterError(
-                    f"{part} is {str(given)!r}, but must be left out: the modality {modality} takes no {part}"
-                )
+                takes_no = f"the modality {modality} takes no {what}" if part != FLOW else "no ready flow is asked for"
+                raise ParameterError(f"{name} is {str(given)!r}, but must be left out: {takes_no}")
 
 
 def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:

@@ -22,6 +22,13 @@ Spec = str | int | Iterable[str | int]
 STORE_MARK = ":"
 """Between the name of a store and that of a subject in it."""
 
+UNLABELLED = "probe"
+"""The subject of a challenge's probes, whose labels it keeps, as in OpenGait's layout. Their view is a video's name."""
+DISTRACTOR = "distractor"
+"""The subject of all sequences that only make a gallery larger. They show many people, and none of the others."""
+PART, TRAIN = "part", "train"
+"""The column in which a data set says which part of it a sequence belongs to, and its value for what is trained on."""
+
 _RANGE = re.compile(r"(\d{1,18})-(\d{1,18})(?:/(\d{1,18}))?", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 _PATTERN = re.compile(r"[*?[]")

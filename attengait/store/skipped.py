@@ -44,6 +44,7 @@ class Reason(StrEnum):
     SILHOUETTE_INVERTED = "silhouette with too much white"
     SILHOUETTE_GREY = "grey picture instead of a silhouette"
     SILHOUETTE_ALPHA = "silhouette in the alpha channel"
+    FLOW_GREY = "grey picture instead of a flow image"
     UNREADABLE_PICTURE = "unreadable picture"
     WRONG_SIZE = "wrong size"
     BROKEN_VIDEO = "broken video"

@@ -4,6 +4,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
+from attengait.sampling.selection import PART
 from attengait.store.digest import KEY
 from attengait.store.store import Store
 
@@ -11,8 +14,9 @@ from attengait.store.store import Store
 def summarise(store: Store) -> dict[str, Any]:
     """A JSON-ready summary: counts, sizes in bytes on disk and unpacked, layout, recipe, versions.
 
-    `walks` and `views` give the number of sequences for each; `bytes` is None for a store behind a URL; `digest` is
-    None for a store without one, whose names, labels and attributes have no checksum.
+    `walks` and `views` give the number of sequences for each, and so does `parts` where the data set has parts. `bytes`
+    is None for a store behind a URL. `digest` is None for a store without one, whose names, labels and attributes have
+    no checksum.
     """
     sequences, layout, attributes = store.sequences, store.layout, store.attributes
     lengths = sequences.length.tolist()
@@ -26,8 +30,9 @@ def summarise(store: Store) -> dict[str, Any]:
         "frames": store.num_frames,
         "shortest": min(lengths, default=0),
         "longest": max(lengths, default=0),
-        "walks": dict(sorted(Counter(sequences.walk.tolist()).items())),
-        "views": dict(sorted(Counter(sequences.view.tolist()).items())),
+        "walks": _counted(sequences.walk),
+        "views": _counted(sequences.view),
+        **({"parts": _counted(sequences.extra[PART])} if PART in sequences.extra else {}),
         "frame_shape": list(store.frame_shape),
         "codec": store.codec,
         "chunk_frames": store.chunk_frames,
@@ -38,6 +43,11 @@ def summarise(store: Store) -> dict[str, Any]:
         **{key: attributes.get(key) for key in ("recipe", "versions", "source")},
         "digest": attributes.get(KEY, {}).get("sha256"),
     }
+
+
+def _counted(column: NDArray[Any]) -> dict[str, int]:
+    """How often each name is there, by name."""
+    return dict(sorted(Counter(map(str, column.tolist())).items()))
 
 
 def _bytes_of(folder: Path | None) -> int | None:

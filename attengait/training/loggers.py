@@ -10,14 +10,13 @@ Names of values are paths, such as train/total or validation/rank1. docs/watchin
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.system.lookup import look_up
+from attengait.system.plugins import PluginError, find_plugin, plugin_names
 
 GROUP = "attengait.loggers"
 
@@ -75,12 +74,13 @@ class TensorBoard:
         self._writer.close()
 
 
-def known_loggers() -> dict[str, Callable[[], Callable[[], RunLogger]]]:
-    """What the setting `loggers` accepts: for each name, how to get the class of the logger."""
-    found: dict[str, Callable[[], Callable[[], RunLogger]]] = {"tensorboard": lambda: TensorBoard}
-    for entry in metadata.entry_points(group=GROUP):
-        found.setdefault(entry.name, entry.load)
-    return found
+OWN: dict[str, Callable[[], RunLogger]] = {"tensorboard": TensorBoard}
+"""Loggers of AttenGait that the setting `loggers` can name."""
+
+
+def known_loggers() -> tuple[str, ...]:
+    """What the setting `loggers` accepts."""
+    return plugin_names(OWN, GROUP)
 
 
 def _make(load: Callable[[], Callable[[], RunLogger]]) -> RunLogger:
@@ -93,11 +93,10 @@ class Loggers:
     def __init__(self, own: Mapping[str, Callable[[], RunLogger]], names: Sequence[str]) -> None:
         """`own` are used always, `names` are those of the setting.
 
-        Raises ParameterError for an unknown name.
+        Raises ParameterError for an unknown name, PluginError for one that several packages have.
         """
-        known = known_loggers()
         self._classes = dict(own)
-        self._classes |= {name: partial(_make, look_up(known, name, "loggers")) for name in names}
+        self._classes |= {name: partial(_make, find_plugin(OWN, GROUP, name, "loggers")) for name in names}
         self._loggers: dict[str, RunLogger] = {}
         self.num_failures: dict[str, int] = {}
         """Calls that failed, by logger."""
@@ -138,5 +137,6 @@ class Loggers:
             self.num_failures[name] = self.num_failures.get(name, 0) + 1
             if self.num_failures[name] == 1:
                 what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                what = str(error) if isinstance(error, PluginError) else what
                 then = "training goes on" if name in self._loggers else "training goes on without it"
                 _log.warning("the logger %s failed (%s); %s", name, what, then)

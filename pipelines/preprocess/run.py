@@ -9,6 +9,7 @@ from attengait.pipelines.preprocess.gpus import GpuProcesses
 from attengait.preprocessing.executors import Executor, LocalProcesses
 from attengait.preprocessing.flow import FlowRecipe
 from attengait.preprocessing.flow_choice import choose_flow
+from attengait.preprocessing.ready import ready_recipe
 from attengait.preprocessing.recipe import Recipe
 from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
 from attengait.preprocessing.summary import PreprocessSummary
@@ -27,6 +28,10 @@ def preprocess(
     *,
     frames: str | Path | None = None,
     silhouettes: str | Path | None = None,
+    flow_images: str | Path | None = None,
+    layout: str | None = None,
+    silhouette_layout: str | None = None,
+    constants: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     executor: Executor | None = None,
     codec: str = "none",
@@ -38,12 +43,17 @@ def preprocess(
     Killed at any moment, the same call continues where it stopped; where the store is finished, it does nothing.
 
     Args:
-        dataset: how the folders are laid out, such as casia-b.
+        dataset: how the folders are laid out: casia-b, grew or oumvlp.
         out: the store, a folder, or an s3:// or gs:// URL.
         frames: folder of the videos, or of pictures made from them; needed for flow.
         silhouettes: folder of the silhouettes.
+        flow_images: folder of flow images that are ready, as those of grew and oumvlp.
+        layout: for the data set folders: how paths are made, such as {subject}/{walk}/{view}/{frame}.png.
+        silhouette_layout: that of the silhouettes, where it is another one.
+        constants: values of fields that the paths lack, such as view=090.
         recipe: FlowRecipe, SilhouetteRecipe or SilhouetteFlowRecipe; by default flow images in colour, as published,
-            by the flow back end that suits this machine.
+            by the flow back end that suits this machine. For grew and oumvlp the pictures are kept as they are:
+            flow images where their folder is given, else silhouettes.
         executor: what runs it; by default one process for each usable core, or the first GPU for the flow cuda.
         codec: none, lz4 or zstd.
         chunk_frames: frames in one chunk, the unit of compression.
@@ -63,10 +73,15 @@ def preprocess(
     >>> summary.written.num_sequences
     16
     """
-    chosen = recipe if recipe is not None else FlowRecipe(flow=choose_flow("auto", out))
+    chosen = recipe or ready_recipe(dataset, "silhouette" if silhouettes and not flow_images else "flow")
+    chosen = chosen or FlowRecipe(flow=choose_flow("auto", out))
     folders = Folders(
         frames=None if frames is None else Path(frames),
         silhouettes=None if silhouettes is None else Path(silhouettes),
+        flow_images=None if flow_images is None else Path(flow_images),
+        layout=layout,
+        silhouette_layout=silhouette_layout,
+        constants=tuple(constants) if constants is not None else None,
     )
     config = PreprocessConfig(
         dataset=dataset,

@@ -385,11 +385,22 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         for name, command in group.commands.items()
     }
     assert options == {
+        "datasets": ["--json"],
         "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
-            *("--chunk-frames", "--codec", "--dry-run", "--encoding", "--farneback", "--flow", "--frames", "--gap"),
-            *("--gpus", "--like", "--modality", "--out", "--silhouette-level", "--silhouette-offset", "--silhouettes"),
-            "--workers",
+            *(
+                "--chunk-frames",
+                "--codec",
+                "--constant",
+                "--dry-run",
+                "--encoding",
+                "--farneback",
+                "--flow",
+                "--flow-images",
+                "--frames",
+            ),
+            *("--gap", "--gpus", "--layout", "--like", "--modality", "--out", "--silhouette-layout"),
+            *("--silhouette-level", "--silhouette-offset", "--silhouettes", "--workers"),
         ],
         "info": ["--json"],
         "verify": [],

@@ -9,7 +9,7 @@ import pytest
 
 from attengait.datasets.inputs import InputError
 from attengait.datasets.pictures import Pictures, read_colour, read_gray, read_one_by_one, why_unreadable
-from attengait.datasets.source import Fault
+from attengait.datasets.source import Fault, frame_number
 from attengait.store.skipped import Reason
 
 
@@ -133,3 +133,10 @@ def test_the_log_level_of_the_process_is_left_as_it_was(tmp_path: Path) -> None:
     before = cv2.utils.logging.getLogLevel()
     read_gray(written(tmp_path, encoded(".bmp")[:100]))
     assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_the_number_of_a_file_is_the_last_one_of_its_name() -> None:
+    names = {"001-nm-01-090-012.png": 12, "00011_00012_flow.png": 12, "a-00001_00002.png": 2, "frame7.png": 7}
+    assert {name: frame_number(name) for name in names} == names
+    with pytest.raises(ValueError, match=r"flow\.png has no number"):
+        frame_number("flow.png")

@@ -320,6 +320,14 @@ def test_a_large_file_is_held_once_while_it_is_read(tmp_path: Path) -> None:
     assert peak < 1.6 * embeddings.features.nbytes
 
 
+def test_text_as_a_store_has_it_is_written_as_plain_text(tmp_path: Path) -> None:
+    part = np.array(["train", "probe"], np.dtypes.StringDType())
+    save_embeddings(tmp_path / "e.npz", Embeddings(**ARRAYS, extra={"part": part}))
+    with np.load(tmp_path / "e.npz") as file:  # which refuses pickles
+        assert file["column_part"].tolist() == ["train", "probe"]
+    assert load_embeddings(tmp_path / "e.npz").extra["part"].tolist() == ["train", "probe"]
+
+
 def test_further_columns_are_kept_selected_and_must_fit(tmp_path: Path) -> None:
     embeddings = Embeddings(**ARRAYS, extra={"camera": np.array([1, 2]), "coat": np.array(["red", "blue"])})
     save_embeddings(tmp_path / "e.npz", embeddings)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from attengait.cli.main import app
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation import Embeddings, EvaluationOptions, distance, load_embeddings, save_embeddings
 from attengait.evaluation.submission import check_submission
-from attengait.pipelines.evaluate import submit
+from attengait.pipelines.evaluate import evaluate, submit
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +220,31 @@ def test_a_table_and_a_file_to_hand_in_are_asked_for_one_at_a_time(grew: Embeddi
     assert done.exit_code == 0
     counts = json.loads((tmp_path / "t.json").read_text())["counts"]
     assert (counts["probes"], counts["gallery"], counts["unused_sequences"]) == (30, 30, 10)
+
+
+def test_distractors_are_neither_probes_nor_in_a_gallery_unless_a_filter_asks_for_them(grew: Embeddings) -> None:
+    extra = {"part": np.where(grew.subjects == "probe", "probe", "gallery")}
+    far = Embeddings(
+        features=np.concatenate([grew.features, grew.features[:3]]),
+        subjects=np.array([*grew.subjects.tolist(), *["distractor"] * 3]),
+        sequences=np.array([*grew.sequences.tolist(), "04", "01", "02"]),  # even by a walk of the protocol
+        views=np.array([*grew.views.tolist(), "a", "b", "c"]),
+        feature_order="parts-first",
+        extra={"part": np.array([*extra["part"].tolist(), *["distractor"] * 3])},
+    )
+    for protocol in ("grew", "retrieval"):
+        with_them, without = (evaluate(each, protocol=protocol) for each in (far, grew))
+        assert with_them.metrics == without.metrics
+        assert with_them.to_dict()["counts"]["gallery"] == without.to_dict()["counts"]["gallery"]
+    options = EvaluationOptions(gallery=("part=gallery,distractor", "walk!=02"), probes=("walk=02",))
+    counts = evaluate(far, protocol="custom", options=options).to_dict()["counts"]
+    first = int(np.count_nonzero(grew.sequences == "01"))
+    assert (counts["gallery"], counts["probes"]) == (first + 2, int(np.count_nonzero(grew.sequences == "02")))
+
+
+def test_distractors_are_not_in_the_file_of_a_challenge(grew: Embeddings, tmp_path: Path) -> None:
+    subjects = grew.subjects.copy().astype("U20")
+    rows = np.flatnonzero(grew.sequences == "01")[:4]
+    subjects[rows] = "distractor"
+    written = submit(tmp_path / "s.csv", replace(grew, subjects=subjects), protocol="grew")
+    assert (written.num_gallery, written.num_left_out) == (56, 0)

@@ -1,16 +1,19 @@
 """Whom a run has seen: a store is known by what it holds and what it was made from, not by names."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_stores import make_store
 
 from attengait.errors import AttenGaitError
-from attengait.pipelines.runs import identity_of, unseen_subjects
+from attengait.pipelines.runs import identity_of, subjects_set_aside, unseen_subjects
 from attengait.pipelines.train import train
 from attengait.store import Store
+from attengait.store.joined import join_stores
 from attengait.training.checkpoint import RunRecord, write_record
 from attengait.training.config import make_config
 
@@ -122,3 +125,15 @@ def test_what_kills_left_in_a_run_folder_is_removed_and_nothing_else(tmp_path: P
         (run / name).write_bytes(b"half")
     train(store, run, settings={"stop_after_steps": 1}, resume=True)
     assert [entry.name for entry in run.glob(".*.tmp")] == [".notes.txt.1.tmp"]
+
+
+def test_what_a_data_set_sets_aside_is_known_of_one_store_and_of_several(tmp_path: Path) -> None:
+    plain = people(tmp_path / "plain.zarr", seed=1)
+    parts = np.array(["train", "train", "gallery", "gallery", "train", "train", "probe", "distractor"])
+    other = people(tmp_path / "grew.zarr")
+    grew = replace(other, sequences=replace(other.sequences, extra={"part": parts.astype(np.dtypes.StringDType())}))
+    assert subjects_set_aside(plain) == set()
+    assert subjects_set_aside(grew) == {"002", "004"}
+    # Joined, the column is lost, as the other store has none; what it says is not.
+    assert "part" not in join_stores([plain, grew]).sequences.extra
+    assert subjects_set_aside(join_stores([plain, grew])) == {"grew:002", "grew:004"}

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from added_package import install
 from numpy.typing import NDArray
 from small_stores import make_store
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from attengait.errors import ParameterError
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.train import train_run
 from attengait.training.config import make_config
 from attengait.training.loggers import Loggers, known_loggers
@@ -90,13 +91,8 @@ class Lines:
 @pytest.fixture
 def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package with one logger, and one whose module is missing."""
-    folder = tmp_path / "packages"
-    (folder / "added-1.0.dist-info").mkdir(parents=True)
-    (folder / "added_logger.py").write_text(ADDED)
-    (folder / "added-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: added\nVersion: 1.0\n")
     entries = "[attengait.loggers]\nlines = added_logger:Lines\ngone = no_such_module:Lines\n"
-    (folder / "added-1.0.dist-info" / "entry_points.txt").write_text(entries)
-    monkeypatch.syspath_prepend(folder)
+    install(tmp_path / "packages", monkeypatch, entries, added_logger=ADDED)
 
 
 def test_a_logger_of_another_package_is_used_by_its_name(store: Path, tmp_path: Path, added: None) -> None:
@@ -124,13 +120,23 @@ def test_an_unknown_logger_is_refused_with_the_known_ones(store: Path, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_name_that_two_have_is_refused_before_training(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = "[attengait.loggers]\ntensorboard = added_logger:Lines\n"
+    install(tmp_path / "packages", monkeypatch, entries, added_logger=ADDED)
+    with pytest.raises(AttenGaitError, match=r"loggers is 'tensorboard', .* AttenGait itself and the package added"):
+        train_run(store, tmp_path / "run", make_config({**SETTINGS, "loggers": ["tensorboard"]}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_logger_that_cannot_be_loaded_is_said_and_left_out(
     store: Path, tmp_path: Path, added: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     train_run(store, tmp_path / "run", make_config({**SETTINGS, "loggers": ["gone", "tensorboard"]}))
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert warnings[0].startswith("the logger gone failed (ModuleNotFoundError: ")
+    assert "No module named 'no_such_module'" in warnings[0]
     assert warnings[0].endswith("training goes on without it")
     assert (tmp_path / "run" / "tensorboard").exists()
 
