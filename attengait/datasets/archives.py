@@ -18,9 +18,9 @@ import zipfile
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
-from typing import IO, Protocol
+from typing import Protocol
 
 from attengait.store.skipped import Reason, Skipped
 from attengait.system.files import open_regular
@@ -33,6 +33,7 @@ MAX_FILES = 1_000_000
 MAX_BYTES = 1 << 30
 """Of all files of a tar, and of one file of a zip."""
 _KEPT = 2
+_PIECE_BYTES = 1 << 20
 _ERRORS = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 """ValueError and NotImplementedError: of numbers, and of kinds of compression that the standard library refuses."""
 _PATH = re.compile(r"(.+?(?:\.tar|\.tar\.gz|\.tgz|\.zip))!/(.+)", re.IGNORECASE | re.DOTALL)
@@ -61,7 +62,7 @@ def list_archive(path: str, skipped: list[Skipped]) -> list[Member]:
     Raises ArchiveError for one that is damaged or too large, OSError for one that cannot be read.
     """
     members: dict[str, Member] = {}
-    with closing(_Zip(path) if _is_zip(path) else _Tar(path, keep=False)) as archive:
+    with closing(_Zip(path) if _is_zip(path) else _Tar(path)) as archive:
         for name, size, refused in archive.entries:
             if refused is None and (name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or not name):
                 refused = "its name leads out of the archive's folder"
@@ -137,55 +138,50 @@ class _Zip:
 
 
 class _Tar:
-    """A tar, read once from its beginning to its end."""
+    """A tar, unpacked into memory: the standard library reads its entries from there in a third of the time."""
 
-    def __init__(self, path: str, *, keep: bool) -> None:
+    def __init__(self, path: str) -> None:
         self.entries: list[tuple[str, int, str | None]] = []
-        self._content: dict[str, bytes] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        """Where each file begins and ends in the content."""
         try:
-            with open_regular(path) as file, _Bounded(_unzipped(file)) as bounded:
-                with tarfile.open(fileobj=bounded, mode="r|", bufsize=1 << 20) as tar:
-                    for info in tar:
-                        if info.isdir():
-                            continue
-                        is_plain = info.isreg() and not info.issparse()
-                        self.entries.append((info.name, info.size, None if is_plain else "it is a link or a device"))
-                        _check_number(len(self.entries))
-                        content = tar.extractfile(info) if keep and is_plain else None
-                        if content is not None:
-                            self._content[_plain(info.name)] = content.read()
-                        tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all files
-                while bounded.read(1 << 20):  # the checksum of gzip is at the end
-                    pass
+            with open_regular(path) as file:
+                self._content = _unpacked(file)
+            with tarfile.open(fileobj=io.BytesIO(self._content), mode="r:") as tar:
+                for info in tar:
+                    if info.isdir():
+                        continue
+                    is_plain = info.isreg() and not info.issparse()
+                    self.entries.append((info.name, info.size, None if is_plain else "it is a link or a device"))
+                    _check_number(len(self.entries))
+                    if is_plain:
+                        self._places[_plain(info.name)] = info.offset_data, info.offset_data + info.size
+                    tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all files
         except _ERRORS as error:
             raise _broken(error) from None
 
     def read(self, name: str) -> bytes:
         try:
-            return self._content[name]
+            begin, end = self._places[name]
         except KeyError as error:
             raise _broken(error) from None
+        return self._content[begin:end]
 
     def close(self) -> None:
-        self._content.clear()
+        self._content = b""
 
 
-class _Bounded(io.RawIOBase):
-    """What is unpacked, until it is too much."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._num_bytes = file, 0
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(min(size, 1 << 24) if size >= 0 else 1 << 24)
-        self._num_bytes += len(data)
-        if self._num_bytes > MAX_BYTES:
-            raise ArchiveError(f"it unpacks to more than {MAX_BYTES:,} bytes: unpack it to a disk")
-        return data
-
-
-def _unzipped(file: io.BufferedReader) -> IO[bytes]:
-    return gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else file  # type: ignore[return-value]
+def _unpacked(file: io.BufferedReader) -> bytes:
+    """All bytes of a file, unpacked if it is packed by gzip; its checksum is at the end. Raises ArchiveError."""
+    with gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == b"\x1f\x8b" else nullcontext(file) as unpacking:
+        parts: list[bytes] = []
+        num_bytes = 0
+        while part := unpacking.read(_PIECE_BYTES):
+            parts.append(part)
+            num_bytes += len(part)
+            if num_bytes > MAX_BYTES:
+                raise ArchiveError(f"it unpacks to more than {MAX_BYTES:,} bytes: unpack it to a disk")
+    return b"".join(parts)
 
 
 def _is_zip(path: str) -> bool:
@@ -219,7 +215,7 @@ def _opened(path: str) -> _Archive:
     if key not in _open:
         while len(_open) >= _KEPT:
             _open.popitem(last=False)[1].close()
-        _open[key] = _Zip(path) if _is_zip(path) else _Tar(path, keep=True)
+        _open[key] = _Zip(path) if _is_zip(path) else _Tar(path)
     _open.move_to_end(key)
     return _open[key]
 

@@ -228,7 +228,7 @@ def test_a_tar_is_unpacked_once_for_all_its_sequences(
     sequences = casia.find(None, root).sequences
     opened: list[str] = []
     monkeypatch.setattr(
-        archives, "_unzipped", lambda file, real=archives._unzipped: opened.append(file.name) or real(file)
+        archives, "_unpacked", lambda file, real=archives._unpacked: opened.append(file.name) or real(file)
     )
     for sequence in sequences:
         assert len(SilhouetteRecipe().make(sequence).pictures) == 7
