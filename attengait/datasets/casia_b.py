@@ -5,18 +5,22 @@ Pictures are laid out as the owners' silhouettes are, subject/walk/view/subject-
 `001-bg-01-000.avi` (or mp4, mkv, mov), anywhere below the folder of frames. Frames and silhouettes belong together
 by the frame number, which starts at 1. Unpacking sometimes nests a folder in itself (`113/113/...`); the inner
 folder is searched, too. Names with `bkgrd` show only the background and are ignored.
+
+Pictures may still be packed, as the owners distribute them (`002.tar.gz`), or in a zip. They are read in place
+(`attengait.datasets.archives`). What is unpacked already is used from there.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attengait.datasets.archives import INSIDE, ArchiveError, folders_of, is_archive, list_archive
 from attengait.datasets.files import leads_somewhere
 from attengait.datasets.inputs import pack_stamps
-from attengait.datasets.pictures import Pictures
+from attengait.datasets.pictures import PackedPictures, Pictures
 from attengait.datasets.source import FRAMES, SILHOUETTES, Folders, Scan, SourceSequence, digest, frame_number
 from attengait.datasets.video import Video
 from attengait.errors import AttenGaitError, ParameterError
@@ -33,6 +37,7 @@ VIDEO_LAYOUT = "subject-walk-view.avi, such as 001-nm-01-090.avi"
 Name = tuple[str, str, str]
 """Subject, walk and view."""
 _Videos = list[os.DirEntry[str]]
+_Archives = list[os.DirEntry[str]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,15 +106,18 @@ def _scan_side(root: Path, what: str, skipped: list[Skipped]) -> dict[Name, _Sid
             skipped.append(Skipped(reason=Reason.SEQUENCE_TWICE, where=side.source.where, detail=detail))
 
     videos: _Videos | None = [] if what == "frames" else None
-    for subject in _folders(str(root), SUBJECT, skipped, videos):
-        for walk in _folders(subject.path, WALK, skipped, videos):
-            for view in _folders(walk.path, VIEW, skipped, videos):
+    archives: _Archives = []
+    for subject in _folders(str(root), SUBJECT, skipped, videos, archives):
+        for walk in _folders(subject.path, WALK, skipped, videos, archives):
+            for view in _folders(walk.path, VIEW, skipped, videos, archives):
                 name = (subject.name, walk.name, view.name)
-                side = _scan_pictures(view.path, name, skipped, videos)
+                side = _scan_pictures(view.path, name, skipped, videos, archives)
                 if side is not None:
                     add(name, side)
     for name, side in _scan_videos(videos or [], skipped):
         add(name, side)
+    for archive in sorted(archives, key=lambda entry: entry.path):
+        _add_archive(archive, found, skipped)
     if not found:
         is_packed = any(each.reason is Reason.PACKED for each in skipped)
         packed = " (it holds packed archives: unpack them first)" if is_packed else ""
@@ -119,11 +127,14 @@ def _scan_side(root: Path, what: str, skipped: list[Skipped]) -> dict[Name, _Sid
     return found
 
 
-def _scan_pictures(folder: str, name: Name, skipped: list[Skipped], videos: _Videos | None) -> _Side | None:
+def _scan_pictures(
+    folder: str, name: Name, skipped: list[Skipped], videos: _Videos | None, archives: _Archives
+) -> _Side | None:
     """Return a sequence's pictures in one folder (or in one of the same name within it), None without any."""
-    pattern = re.compile(rf"{re.escape('-'.join(name))}-\d{{1,9}}\.(png|jpe?g|bmp)", re.ASCII | re.IGNORECASE)
+    pattern = _pattern(name)
     sizes_and_times: dict[str, tuple[int, int]] = {}
-    num_foreign, nested, archives = 0, None, []
+    num_foreign, nested = 0, None
+    met: _Archives = []
     for entry in _entries(folder, skipped):
         if pattern.fullmatch(entry.name) and entry.is_file():
             try:
@@ -139,28 +150,107 @@ def _scan_pictures(folder: str, name: Name, skipped: list[Skipped], videos: _Vid
         elif videos is not None and _is_video(entry):
             videos.append(entry)
         elif ARCHIVE.fullmatch(entry.name):
-            archives.append(entry)
+            met.append(entry)
     if num_foreign:
         detail = f"{num_foreign} pictures are not files named {'-'.join(name)}-NUMBER"
         skipped.append(Skipped(reason=Reason.FOREIGN_PICTURES, where=folder, detail=detail))
     if not sizes_and_times:
-        skipped += map(_packed, archives)
+        for entry in met:
+            _meet(entry, skipped, archives)
         if nested is None or _leads_back(nested, folder, skipped):
             return None
-        return _scan_pictures(nested.path, name, skipped, videos)
+        return _scan_pictures(nested.path, name, skipped, videos, archives)
 
-    names: dict[int, str] = {}
-    for file_name in sorted(sizes_and_times):
-        used = names.setdefault(frame_number(file_name), file_name)
-        if used != file_name:
-            where = f"{folder}/{file_name}"
-            skipped.append(Skipped(reason=Reason.FRAME_TWICE, where=where, detail=f"{used} is used"))
-    pictures = Pictures.of(folder, list(names.values()))
+    pictures = Pictures.of(folder, _one_of_each_number(sizes_and_times, folder, skipped))
     return _Side(
         source=pictures,
         content=[f"{name} {sizes_and_times[name][0]}" for name in pictures.names],
         stamps=[sizes_and_times[name] for name in pictures.names],
     )
+
+
+def _pattern(name: Name) -> re.Pattern[str]:
+    return re.compile(rf"{re.escape('-'.join(name))}-\d{{1,9}}\.(png|jpe?g|bmp)", re.ASCII | re.IGNORECASE)
+
+
+def _one_of_each_number(file_names: Iterable[str], folder: str, skipped: list[Skipped]) -> list[str]:
+    names: dict[int, str] = {}
+    for file_name in sorted(file_names):
+        used = names.setdefault(frame_number(file_name), file_name)
+        if used != file_name:
+            where = f"{folder}/{file_name}"
+            skipped.append(Skipped(reason=Reason.FRAME_TWICE, where=where, detail=f"{used} is used"))
+    return list(names.values())
+
+
+def _add_archive(archive: os.DirEntry[str], found: dict[Name, _Side], skipped: list[Skipped]) -> None:
+    """Add the sequences of an archive, except those that are there already; these are counted."""
+    try:
+        sides = list(_scan_archive(archive, skipped))
+    except (ArchiveError, OSError) as error:
+        detail = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        skipped.append(Skipped(reason=Reason.UNREADABLE_FILE, where=archive.path, detail=detail))
+        return
+    if not sides:
+        detail = f"it holds no picture laid out as {LAYOUT}"
+        skipped.append(Skipped(reason=Reason.FOREIGN_FILE, where=archive.path, detail=detail))
+    twice = [(name, found[name], side) for name, side in sides if found.setdefault(name, side) is not side]
+    if not twice:
+        return
+    fewer = ["/".join(name) for name, used, side in twice if len(used.content) < len(side.content) and _is_set(used)]
+    name, used, _ = twice[0]
+    detail = f"{len(twice)} of its {len(sides)} sequences are used from elsewhere: {'/'.join(name)} from "
+    detail += used.source.where + (f"; {len(fewer)} have fewer pictures there, such as {fewer[0]}" if fewer else "")
+    skipped.append(Skipped(reason=Reason.SEQUENCE_TWICE, where=archive.path, detail=detail))
+
+
+def _is_set(side: _Side) -> bool:
+    return side.source.kind == Pictures.kind
+
+
+def _scan_archive(archive: os.DirEntry[str], skipped: list[Skipped]) -> Iterator[tuple[Name, _Side]]:
+    status, num_foreign = archive.stat(), 0
+    for inner, files in folders_of(list_archive(archive.path, skipped)):
+        name, folder = _name_of(inner), f"{archive.path}{INSIDE}{inner}"
+        sizes: dict[str, int] = {}
+        for file_name, size in files:
+            if file_name.startswith(".") or "bkgrd" in file_name:
+                continue
+            if ARCHIVE.fullmatch(file_name):
+                detail = f"it is packed within an archive: unpack {archive.path}"
+                skipped.append(Skipped(reason=Reason.PACKED, where=f"{folder}/{file_name}", detail=detail))
+            elif name is not None and _pattern(name).fullmatch(file_name):
+                sizes[file_name] = size
+            elif file_name.lower().endswith(SUFFIXES):
+                num_foreign += 1
+        if name is None or not sizes:
+            continue
+        names = _one_of_each_number(sizes, folder, skipped)
+        pictures = PackedPictures(
+            folder=folder, packed_names=Pictures.of(folder, names).packed_names, archive=archive.path
+        )
+        yield (
+            name,
+            _Side(
+                source=pictures,
+                content=[f"{name} {sizes[name]}" for name in pictures.names],
+                stamps=[(status.st_size, status.st_mtime_ns)],
+            ),
+        )
+    if num_foreign:
+        detail = f"{num_foreign} pictures in it are not laid out as {LAYOUT}"
+        skipped.append(Skipped(reason=Reason.FOREIGN_PICTURES, where=archive.path, detail=detail))
+
+
+def _name_of(inner: str) -> Name | None:
+    """The sequence of a folder in an archive, by its last three names; a folder nested in itself counts once."""
+    parts = inner.split("/")
+    parts = [part for part, before in zip(parts, ["", *parts], strict=False) if part != before]
+    if len(parts) < 3:
+        return None
+    subject, walk, view = parts[-3:]
+    patterns = ((SUBJECT, subject), (WALK, walk), (VIEW, view))
+    return (subject, walk, view) if all(pattern.fullmatch(part) for pattern, part in patterns) else None
 
 
 def _scan_videos(videos: _Videos, skipped: list[Skipped]) -> Iterator[tuple[Name, _Side]]:
@@ -191,12 +281,12 @@ def _scan_videos(videos: _Videos, skipped: list[Skipped]) -> Iterator[tuple[Name
 
 
 def _folders(
-    path: str, pattern: re.Pattern[str], skipped: list[Skipped], videos: _Videos | None
+    path: str, pattern: re.Pattern[str], skipped: list[Skipped], videos: _Videos | None, archives: _Archives
 ) -> Iterator[os.DirEntry[str]]:
     """Yield the folders of a path whose names fit the pattern, in order, then those of a folder nested in itself.
 
-    Videos met on the way, in folders of other names too, are added to `videos`. Archives are named in `skipped`, except
-    those whose content is there.
+    Videos met on the way, in folders of other names too, are added to `videos`, and archives to `archives`.
+    Those that cannot be read are named in `skipped`, unless their content is there.
     """
     nested, own_name = None, os.path.basename(path)
     entries = _entries(path, skipped)
@@ -205,8 +295,10 @@ def _folders(
         if not entry.is_dir():
             if videos is not None and _is_video(entry):
                 videos.append(entry)
-            elif (archive := ARCHIVE.fullmatch(entry.name)) and archive.group(1) not in names:
-                skipped.append(_packed(entry))
+            elif (archive := ARCHIVE.fullmatch(entry.name)) and (
+                is_archive(entry.name) or archive.group(1) not in names
+            ):
+                _meet(entry, skipped, archives)
         elif _leads_back(entry, path, skipped):
             continue
         elif entry.name == own_name and not _is_sequence_part(entry.path, pattern):
@@ -216,7 +308,7 @@ def _folders(
         elif videos is None or not _find_videos(entry.path, skipped, videos):
             skipped.append(Skipped(reason=Reason.FOREIGN_FOLDER, where=entry.path))
     if nested:
-        yield from _folders(nested, pattern, skipped, videos)
+        yield from _folders(nested, pattern, skipped, videos, archives)
 
 
 def _is_sequence_part(path: str, pattern: re.Pattern[str]) -> bool:
@@ -251,8 +343,11 @@ def _find_videos(folder: str, skipped: list[Skipped], videos: _Videos) -> bool:
     return len(videos) > num_before
 
 
-def _packed(entry: os.DirEntry[str]) -> Skipped:
-    return Skipped(reason=Reason.PACKED, where=entry.path, detail="unpack it, or remove it")
+def _meet(entry: os.DirEntry[str], skipped: list[Skipped], archives: _Archives) -> None:
+    if is_archive(entry.name):
+        archives.append(entry)
+    else:
+        skipped.append(Skipped(reason=Reason.PACKED, where=entry.path, detail="unpack it, or remove it"))
 
 
 def _is_video(entry: os.DirEntry[str]) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from attengait.datasets.inputs import read_bytes
+from attengait.datasets.archives import ArchiveError, read_member
+from attengait.datasets.inputs import InputError, read_bytes
 from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
 from attengait.datasets.source import SEPARATOR, Fault, FlowImage, Frame, Gray, ReadGrays, frame_number
 from attengait.kernels.pictures import png
@@ -132,6 +133,19 @@ class Pictures:
                 yield FlowImage(number, pixels)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedPictures(Pictures):
+    """Pictures in an archive; their paths are those of `attengait.datasets.archives`."""
+
+    archive: str
+    """Its path."""
+
+    @property
+    def files(self) -> list[str]:
+        """See Part: one file holds them all."""
+        return [self.archive]
+
+
 def read_one_by_one(paths: Iterable[str]) -> Iterator[Gray | None]:
     """Read pictures by OpenCV, each when it is asked for."""
     return map(read_gray, paths)
@@ -168,7 +182,13 @@ def read_complete(path: str) -> bytes | None:
 
 def read_whole(path: str) -> bytes:
     """The bytes of a picture file. Raises PictureError if it is not whole, InputError when it cannot be read."""
-    data = read_bytes(path)
+    try:
+        packed = read_member(path)
+    except ArchiveError as error:
+        raise PictureError(str(error)) from None
+    except OSError as error:
+        raise InputError(f"{path} can no longer be read: {error.strerror or error}") from None
+    data = read_bytes(path) if packed is None else packed
     if problem := _problem(data):
         raise PictureError(problem)
     return data

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     NO_PICKLE = "no pickle"
     NO_SUCH_FILE = "no such file"
     REFUSED_PICKLE = "refused pickle"
+    REFUSED_MEMBER = "refused file of an archive"
     NOT_FRAMES = "array that holds no frames"
     JOINTS = "joints of a body instead of pictures"
 

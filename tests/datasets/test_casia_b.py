@@ -161,7 +161,7 @@ def test_hidden_other_and_background_files_are_passed_over_silently(folders: tup
     for path in (
         folders[0] / ".DS_Store",
         folders[0] / "readme.txt",
-        folders[0] / "001/001.tar.gz",
+        folders[0] / "001/001.rar",
         view / "._001-nm-01-090-001.png",
         view / "Thumbs.db",
         view / "001-bkgrd-090-001.png",
@@ -227,7 +227,7 @@ def test_a_missing_folder_a_file_and_a_folder_without_sequences_are_refused(
         AttenGaitError, match=r"^the folder of silhouettes .*/empty holds no sequence laid out as .*png$"
     ):
         casia.find(frames, empty)
-    (empty / "001.tar.gz").write_bytes(b"x")
+    (empty / "001.rar").write_bytes(b"x")
     with pytest.raises(AttenGaitError, match=r"unpack them first"):
         casia.find(frames, empty)
 
@@ -319,18 +319,20 @@ def test_the_walkers_are_found(shared: Path, tmp_path: Path) -> None:
     assert sum(casia.max_images(sequence) for sequence in found.sequences) == 2294
 
 
-def test_a_packed_subject_beside_unpacked_ones_is_named(folders: tuple[Path, Path]) -> None:
-    for name in ("002.tar.gz", "003.zip", "001.tar.gz"):  # the last was unpacked
+def test_an_archive_that_cannot_be_read_is_named(folders: tuple[Path, Path]) -> None:
+    for name in ("002.tar.gz", "003.zip", "001.tar.gz", "001.rar", "005.rar"):  # 001.rar was unpacked
         (folders[1] / name).write_bytes(b"x")
     (folders[1] / "001" / "nm-02.tgz").write_bytes(b"x")
     view = folders[1] / "004/nm-01/090"
     view.mkdir(parents=True)
     (view / "004-nm-01-090.tar").write_bytes(b"x")
     assert problems(folders) == [
-        ("packed archive", "silh/001/nm-02.tgz"),
-        ("packed archive", "silh/002.tar.gz"),
-        ("packed archive", "silh/003.zip"),
-        ("packed archive", "silh/004/nm-01/090/004-nm-01-090.tar"),
+        ("packed archive", "silh/005.rar"),
+        ("unreadable file", "silh/001.tar.gz"),
+        ("unreadable file", "silh/001/nm-02.tgz"),
+        ("unreadable file", "silh/002.tar.gz"),
+        ("unreadable file", "silh/003.zip"),
+        ("unreadable file", "silh/004/nm-01/090/004-nm-01-090.tar"),
     ]
 
 
