@@ -1,7 +1,7 @@
 """The ROC and the DET curve of a verification, by matplotlib (extra `report`).
 
-FAR is the share of pairs of two people that are accepted, TAR that of pairs of one person, FRR = 1 - TAR. Both are drawn
-at the points that the JSON has. The DET curve has axes of normal deviates: there, distances that are normally
+FAR is the share of pairs of two people that are accepted, TAR that of pairs of one person, FRR = 1 - TAR. Both are
+drawn at the points that the JSON has. The DET curve has axes of normal deviates: there, distances that are normally
 distributed give a straight line.
 """
 
