@@ -49,8 +49,8 @@ def embed(
 ProtocolOption = Annotated[
     str,
     typer.Option(
-        help="casia-b, casia-b-cross-view, casia-e, ccpg, gait3d, grew, hid, oumvlp, oumvlp-cross-view, retrieval, "
-        "sustech1k, or custom (with --gallery and --probes)."
+        help="casia-b, casia-b-cross-view, casia-e, ccpg, cross-walk, gait3d, grew, hid, oumvlp, oumvlp-cross-view, "
+        "retrieval, sustech1k, or custom (with --gallery and --probes)."
     ),
 ]
 DistanceOption = Annotated[
