@@ -145,6 +145,26 @@ def train(
     print(json.dumps(report))
 
 
+@app.command("evaluate")
+def evaluate(
+    gallery: Annotated[int, typer.Option(help="Items of the gallery.")] = 250_000,
+    probes: Annotated[int, typer.Option(help="Probes.")] = 24_000,
+    distances: Annotated[
+        str, typer.Option("--distance", help="l2, l1, part-l2, part-cosine: one or more, with commas.")
+    ] = "l2",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Time and memory of evaluating random embeddings, and the rate against a plain matrix product in the same run."""
+    from attengait.benchmarks.evaluate import benchmark_evaluate, format_table
+
+    with ProgressLine() as line:
+        report = benchmark_evaluate(
+            gallery=gallery, probes=probes, distances=tuple(distances.split(",")), device=device, progress=line
+        )
+    say_lines(format_table(report))
+    print(json.dumps(report))
+
+
 @app.command("preprocess")
 def preprocess(
     frames: Annotated[Path, typer.Option(help="Folder of the extracted video frames.")],

@@ -49,8 +49,8 @@ def embed(
 ProtocolOption = Annotated[
     str,
     typer.Option(
-        help="casia-b, casia-b-cross-view, casia-e, ccpg, gait3d, grew, hid, oumvlp, oumvlp-cross-view, retrieval, "
-        "sustech1k, or custom (with --gallery and --probes)."
+        help="casia-b, casia-b-cross-view, casia-e, ccpg, cross-walk, gait3d, grew, hid, oumvlp, oumvlp-cross-view, "
+        "retrieval, sustech1k, or custom (with --gallery and --probes)."
     ),
 ]
 DistanceOption = Annotated[
@@ -103,8 +103,8 @@ def evaluate(
     feature_order: Annotated[
         Literal["parts-first", "parts-last"] | None,
         typer.Option(
-            help="parts-first (n x parts x D) or parts-last (n x D x parts, as OpenGait has it), for an NPZ file that "
-            "does not say it."
+            help="parts-first (n x parts x D) or parts-last (n x D x parts, as OpenGait has it), for NPZ files "
+            "(--embeddings, --fuse) that do not say it."
         ),
     ] = None,
     protocol: ProtocolOption = "casia-b",
@@ -128,6 +128,9 @@ def evaluate(
     verification: Annotated[
         bool, typer.Option("--verification", help="Also ROC, equal error rate, and TAR at FAR 0.0001, 0.001 and 0.01.")
     ] = False,
+    curves: Annotated[
+        Path | None, typer.Option(help="With --verification: draw the ROC and the DET curve into this PNG file.")
+    ] = None,
     submission: Annotated[
         Path | None,
         typer.Option(help="Write only the file of the challenge (grew, hid) for probes without labels: .csv or .zip."),
@@ -162,8 +165,14 @@ def evaluate(
             raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --precision")
     elif run is None or store is None:
         raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
-    elif feature_order is not None:
-        raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings only")
+    elif feature_order is not None and fuse is None:
+        raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings or --fuse only")
+    if curves is not None:
+        from attengait.report.figure import check_figure
+
+        if not verification:
+            raise ParameterError(f"--curves is {curves}, but must be left out without --verification")
+        check_figure(curves, "curves")
     if submission is not None and json_file is not None:
         raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
     options = EvaluationOptions(
@@ -172,7 +181,7 @@ def evaluate(
         probes=tuple(probes or ()),
         leave_out=leave_out,
         rerank=rerank,
-        fuse=None if fuse is None else load_embeddings(fuse),
+        fuse=None if fuse is None else load_embeddings(fuse, feature_order=feature_order),
         fuse_weight=fuse_weight,
         only_common=only_common,
         bootstrap=bootstrap,
@@ -213,6 +222,10 @@ def evaluate(
     Console().print(evaluation_table(result))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+    if curves is not None:
+        from attengait.report.curves import draw_curves
+
+        draw_curves(result, curves)
 
 
 def compare(

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation import Embeddings, evaluate_embeddings, rules
-from attengait.evaluation.cross_walk import evaluate_cross_walk, has_probes
 from attengait.evaluation.embeddings import embed_store
 from attengait.evaluation.result import mean_of_present
-from attengait.evaluation.sides import Labels
+from attengait.evaluation.sides import Labels, has_two_walks
 from attengait.model.net import AttenGait
 from attengait.model.precision import autocast
 from attengait.pipelines.channels import take_channels
@@ -144,7 +143,7 @@ def _protocol_for(store: Store | JoinedStores, indices: NDArray[np.int64], confi
     for name in datasets & rules().keys() if len(datasets) == 1 else ():
         if _is_measured_by(name, labels):
             return str(name)
-    if not has_probes(labels.subjects, labels.walks):
+    if not has_two_walks(labels.subjects, labels.walks):
         names = config.data.validation_subjects
         raise ParameterError(
             f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, so "
@@ -171,10 +170,9 @@ def _is_measured_by(protocol: str, labels: Labels) -> bool:
 
 def _figures(protocol: str, embeddings: Embeddings) -> dict[str, Any]:
     """rank1 and other figures, by name."""
-    if protocol == CROSS_WALK:
-        found = evaluate_cross_walk(embeddings)
-        return {"rank1": found.rank1, "mean_average_precision": found.mean_average_precision}
     result = evaluate_embeddings(embeddings, protocol=protocol)
+    if protocol == CROSS_WALK:
+        return {"rank1": result.mean, "mean_average_precision": result.metrics["mAP"]}
     conditions = {name: mean_of_present(views.values()) for name, views in result.rank1.items()}
     figures = {"rank1": result.mean, **{f"rank1_{name}": figure for name, figure in conditions.items()}}
     return {name: figure for name, figure in figures.items() if figure is not None}

@@ -9,6 +9,7 @@ Shapes: n probes, m gallery items, P parts (62), D features per part; in a tile,
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,20 @@ from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
 from attengait.system.lookup import look_up
+from attengait.system.machine import usable_cores
 
 Float64 = NDArray[np.float64]
 Tile = Any
 """A NumPy array or a torch tensor of float64."""
 
 _L1_ROWS = 64  # gallery rows whose differences to one probe stay in the processor's cache
+_PIECE_PROBES, _MOST_ITEMS = 64, 512
+_PIECE_PRODUCTS = 2**18
+"""Multiplications of a piece and a part. The distances of a piece stay in the processor's cache until all parts are
+added. A larger product would be given to the threads of the matrix library, and with few features that takes longer
+than the product."""
+_SMALL_PART = 64
+"""Features of a part up to which a pass over the distances takes about as long as their product."""
 _SMALLEST_NORM = 1e-12
 
 
@@ -107,16 +116,56 @@ def _l1(probes: Tile, gallery: Tile) -> Tile:
     return result
 
 
-def _parts_with_squares(features: Tile) -> list[tuple[Tile, Tile]]:
-    return [_with_squares(features[:, part]) for part in range(features.shape[1])]
+def _parts_with_squares(features: Tile) -> tuple[Tile, Tile]:
+    """The parts one after the other [P, b, D], and the squared lengths [P, b]."""
+    if isinstance(features, np.ndarray):
+        parts = np.ascontiguousarray(features.transpose(1, 0, 2))
+        return parts, np.einsum("pij,pij->pi", parts, parts)
+    return features.transpose(0, 1).contiguous(), (features * features).sum(dim=2).T.contiguous()
 
 
-def _part_l2(probes: list[tuple[Tile, Tile]], gallery: list[tuple[Tile, Tile]]) -> Tile:
-    total = _euclidean(probes[0], gallery[0])
-    for some, others in zip(probes[1:], gallery[1:], strict=True):
-        total += _euclidean(some, others)
-    total /= len(probes)
+def _part_l2(probes: tuple[Tile, Tile], gallery: tuple[Tile, Tile]) -> Tile:
+    if not isinstance(probes[0], np.ndarray):
+        total = _euclidean((probes[0][0], probes[1][0]), (gallery[0][0], gallery[1][0]))
+        for part in range(1, len(probes[0])):
+            total += _euclidean((probes[0][part], probes[1][part]), (gallery[0][part], gallery[1][part]))
+        total /= len(probes[0])
+        return total
+    (few, few_squares), (many, many_squares) = probes, gallery
+    many = -2 * many  # a factor of two changes no digit
+    total = np.zeros((few.shape[1], many.shape[1]))
+    height, width = _piece(few.shape[1], many.shape[1], few.shape[2])
+
+    def add(i: int) -> None:
+        rows = slice(i, i + height)
+        for j in range(0, many.shape[1], width):
+            columns = slice(j, j + width)
+            piece = np.zeros(total[rows, columns].shape)
+            squares = np.empty_like(piece)
+            for part in range(len(few)):
+                np.matmul(few[part, rows], many[part, columns].T, out=squares)
+                squares += few_squares[part, rows, None]
+                squares += many_squares[part, columns]
+                np.maximum(squares, 0, out=squares)
+                piece += np.sqrt(squares, out=squares)
+            total[rows, columns] = piece
+
+    firsts = range(0, few.shape[1], height)
+    if len(firsts) > 1:
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            list(pool.map(add, firsts))
+    else:
+        for first in firsts:
+            add(first)
+    total /= len(few)
     return total
+
+
+def _piece(num_probes: int, num_items: int, size: int) -> tuple[int, int]:
+    """Probes and items of a piece of a tile, for parts of `size` features."""
+    if size > _SMALL_PART:
+        return num_probes, num_items
+    return _PIECE_PROBES, min(_PIECE_PRODUCTS // (_PIECE_PROBES * size), _MOST_ITEMS)
 
 
 def _unit(features: Tile) -> tuple[Tile, int]:

@@ -115,7 +115,7 @@ def compare(
                 continue  # of these conditions nothing is measured; the coverage says what is missing
             ranked = rank(
                 rows_of(which, gallery),
-                people.some(which, gallery, by_view=rule.leaves_out == "own view"),
+                people.some(which, gallery, leaves_out=rule.leaves_out),
                 rule.ranks,
                 listener=listener,
                 progress=told.more,
@@ -158,15 +158,20 @@ class _People:
         _, self.subjects = np.unique(labels.subjects, return_inverse=True)
         names, self.views = np.unique(rule.views(labels.views), return_inverse=True)
         self.view_names = [str(name) for name in names]
+        self._left_out: dict[str, Int64] = {
+            "own view": self.views,
+            "own walk": np.unique(labels.walks, return_inverse=True)[1],
+        }
 
-    def some(self, probes: Int64, gallery: Int64, *, by_view: bool) -> People:
+    def some(self, probes: Int64, gallery: Int64, *, leaves_out: str = "nothing") -> People:
+        own = self._left_out.get(leaves_out)
         return People(
             probes=self.subjects[probes],
             gallery=self.subjects[gallery],
             probe_rows=probes,
             gallery_rows=gallery,
-            probe_views=self.views[probes] if by_view else None,
-            gallery_views=self.views[gallery] if by_view else None,
+            probe_views=None if own is None else own[probes],
+            gallery_views=None if own is None else own[gallery],
         )
 
 
@@ -204,7 +209,7 @@ def _view_by_view(
         if len(which):
             found = rank(
                 rows_of(which, gallery),
-                people.some(which, gallery, by_view=False),
+                people.some(which, gallery),
                 ranks,
                 listener=listener,
                 progress=told.more,

@@ -34,6 +34,7 @@ PLAIN = EvaluationOptions()
 _LEFT_OUT = {
     "identical views": "identical views",
     "own view": "one's own walks at the identical view",
+    "own walk": "the same walk at all views",
     "nothing": "",
 }
 
@@ -244,7 +245,7 @@ def unmatched(prepared: Prepared, cells: Cells) -> list[str]:
                     f"there: {some_names(embeddings.names(mask))}"
                 )
         return remarks
-    at = " at another view" if rule.leaves_out == "own view" else ""
+    at = {"own view": " at another view", "own walk": " in another walk"}.get(rule.leaves_out, "")
     result = "are left out" if rule.unmatched == "left out" else "count as wrong for rank-1 and are left out of mAP"
     for side in prepared.sides.each:
         mask = is_unmatched & side.probes

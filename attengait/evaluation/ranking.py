@@ -40,7 +40,7 @@ class People:
     gallery_rows: Int64
     """[m]"""
     probe_views: Int64 | None = None
-    """[n]: with these, items of the same subject and view are not compared."""
+    """[n]: with these, items of the same subject and view are not compared. They may also stand for walks."""
     gallery_views: Int64 | None = None
     """[m]"""
 

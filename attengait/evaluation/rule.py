@@ -20,6 +20,7 @@ from attengait.evaluation.names import Names
 FROM_PARTITION = "those of the partition"
 FROM_PARTITION_OR_ALL = "those of the partition, or all"
 FROM_FILTERS = "those of filters"
+ALL = "all"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,9 @@ class Rule:
     about: str
     source: str
     compares: Literal["views", "gallery"]
-    leaves_out: Literal["nothing", "identical views", "own view"]
-    """`own view`: gallery items of the probe's subject at the probe's view."""
+    leaves_out: Literal["nothing", "identical views", "own view", "own walk"]
+    """`own view`: gallery items of the probe's subject at the probe's view; `own walk`: those of the probe's walk,
+    which other cameras may have seen."""
     table: Literal["views", "conditions"]
     """What the rows of the table are: probe views, with the conditions across, or conditions, with figures across."""
     columns: tuple[str, ...]

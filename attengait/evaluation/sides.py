@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.evaluation.names import Names, has_label, one_name_for_each_view
 from attengait.evaluation.options import EvaluationOptions
-from attengait.evaluation.rule import FROM_FILTERS, FROM_PARTITION, Rule, matching, rules
+from attengait.evaluation.rule import ALL, FROM_FILTERS, FROM_PARTITION, Rule, matching, rules
 from attengait.sampling.selection import UNLABELLED, parse_views, some_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def sides_of(rule: Rule, labels: Labels, options: EvaluationOptions, *, where: s
     check_options(rule, options)
     if rule.probes_are == FROM_FILTERS:
         return _of_filters(rule, labels, options, where)
+    if rule.probes_are == ALL:
+        return _of_all(rule, labels, where)
     if rule.probes_are != "walks":
         return _of_partition(rule, labels, options, where)
     sides = _of_walks(rule, labels)
@@ -119,6 +121,19 @@ def _of_walks(rule: Rule, labels: Labels) -> Sides:
             for condition, walks in rule.probes.items()
         )
     )
+
+
+def _of_all(rule: Rule, labels: Labels, where: str) -> Sides:
+    labelled = has_label(labels.subjects)
+    if not has_two_walks(labels.subjects[labelled], labels.walks[labelled]):
+        raise AttenGaitError(f"protocol {rule.name} needs a subject with two walks, but {where} has none")
+    return Sides(each=(Side(condition=_ONE_CONDITION, probes=labelled, gallery=labelled),))
+
+
+def has_two_walks(subjects: Names, walks: Names) -> bool:
+    """Whether one of the subjects [n] has sequences of two walks [n]."""
+    pairs = set(zip(subjects.tolist(), walks.tolist(), strict=True))
+    return len(pairs) > len({subject for subject, _ in pairs})
 
 
 def _of_partition(rule: Rule, labels: Labels, options: EvaluationOptions, where: str) -> Sides:

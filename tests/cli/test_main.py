@@ -426,6 +426,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
             *(
                 "--bootstrap",
                 "--check-submission",
+                "--curves",
                 "--device",
                 "--distance",
                 "--embeddings",

@@ -1,11 +1,11 @@
-"""The protocol for data sets that have none, against loops over all pairs."""
+"""The protocol cross-walk, for data sets that have none, against loops over all pairs."""
 
 import numpy as np
 import pytest
 
-from attengait.evaluation import cross_walk
-from attengait.evaluation.cross_walk import evaluate_cross_walk, has_probes
-from attengait.evaluation.embeddings import Embeddings
+from attengait.errors import AttenGaitError
+from attengait.evaluation import Embeddings, blocks, evaluate_embeddings
+from attengait.evaluation.sides import has_two_walks
 
 
 def made(rows: list[tuple[str, str, str]], seed: int = 0) -> Embeddings:
@@ -33,27 +33,29 @@ def by_loops(embeddings: Embeddings) -> tuple[float, float, int]:
     return float(np.mean(hits)), float(np.mean(precisions)), len(hits)
 
 
-@pytest.mark.parametrize("block", [1, 4, 256])
-def test_it_equals_loops_over_all_pairs(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cross_walk, "BLOCK_PROBES", block)
+@pytest.mark.parametrize("block_bytes", [0, 2**30])
+def test_it_equals_loops_over_all_pairs(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(blocks, "PROBE_TILE", 4)
     embeddings = made(ROWS)
-    found = evaluate_cross_walk(embeddings)
+    found = evaluate_embeddings(embeddings, protocol="cross-walk")
     rank1, precision, num_probes = by_loops(embeddings)
     assert 0 < rank1 < 1
-    assert found.rank1 == pytest.approx(rank1, abs=1e-12)
-    assert found.mean_average_precision == pytest.approx(precision, abs=1e-12)
-    assert found.num_probes == num_probes < len(ROWS)  # those of one walk are no probes
+    assert found.mean == pytest.approx(rank1, abs=1e-12)
+    assert found.metrics["mAP"] == pytest.approx(precision, abs=1e-12)
+    assert found.num_probes - found.num_unmatched == num_probes < len(ROWS)  # those of one walk are no probes
+    assert "probes have no gallery item of their subject in another walk, so they are left out" in str(found)
 
 
 def test_the_same_walk_at_another_view_does_not_count_as_found() -> None:
     embeddings = made([("a", "1", "000"), ("a", "1", "090"), ("a", "2", "000"), ("b", "1", "000"), ("b", "2", "000")])
     embeddings.features[:] = np.array([0, 0, 10, 1, 11])[:, None, None]  # each is nearest to the other subject
-    assert evaluate_cross_walk(embeddings).rank1 == 0
+    assert evaluate_embeddings(embeddings, protocol="cross-walk").mean == 0
 
 
 def test_where_nobody_walks_twice_there_is_nothing_to_find() -> None:
     embeddings = made([("a", "1", "000"), ("a", "1", "090"), ("b", "1", "000")])
-    assert not has_probes(embeddings.subjects, embeddings.sequences)
-    assert has_probes(np.array(["a", "a"]), np.array(["1", "2"]))
-    with pytest.raises(ValueError, match="no subject has two walks"):
-        evaluate_cross_walk(embeddings)
+    assert not has_two_walks(embeddings.subjects, embeddings.sequences)
+    assert has_two_walks(np.array(["a", "a"]), np.array(["1", "2"]))
+    with pytest.raises(AttenGaitError, match="protocol cross-walk needs a subject with two walks, but the embeddings"):
+        evaluate_embeddings(embeddings, protocol="cross-walk")

@@ -81,3 +81,20 @@ def test_an_unknown_distance_is_refused_with_the_nearest_and_the_known_names():
 def test_features_that_do_not_fit_together_are_refused_with_both_shapes():
     with pytest.raises(ParameterError, match=r"gallery is \[2, 5, 2\] and probes is \[2, 5, 3\], but must be "):
         distance(random_features(2), random_features(2)[:, :, :2], "l2")
+
+
+@pytest.mark.parametrize("size", [2, 32, 80])
+def test_parts_added_piece_by_piece_equal_whole_parts_whatever_a_piece_is(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    probes, gallery = (random.normal(size=(number, 4, size)).astype(np.float32) for number in (150, 700))
+    whole = np.zeros((150, 700))
+    for part in range(4):
+        difference = probes[:, None, part].astype(float) - gallery[None, :, part]
+        whole += np.sqrt((difference**2).sum(axis=2)) / 4
+    found = distance(probes, gallery, "part-l2")
+    np.testing.assert_allclose(found, whole, rtol=1e-12)
+    monkeypatch.setattr(distances, "_PIECE_PROBES", 16)
+    monkeypatch.setattr(distances, "_PIECE_PRODUCTS", 2**14)
+    np.testing.assert_allclose(distance(probes, gallery, "part-l2"), found, rtol=1e-14)

@@ -1,6 +1,7 @@
 """A protocol that fits nothing is refused before anything is embedded; the table says what the data lack."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -182,7 +183,25 @@ def test_the_order_of_features_can_be_said_for_a_file_that_does_not_say_it(tmp_p
     assert done.exit_code == 0
     assert json.loads((tmp_path / "a.json").read_text()) == attengait.evaluate(embeddings, distance="part-l2").to_dict()
     alone = CliRunner().invoke(app, ["evaluate", "run", "store", "--feature-order", "parts-last"])
-    assert "--feature-order is parts-last, but must be given with --embeddings only" in str(alone.exception)
+    assert "--feature-order is parts-last, but must be given with --embeddings or --fuse only" in str(alone.exception)
+
+
+def test_the_order_of_features_holds_for_the_file_that_is_fused(tmp_path: Path) -> None:
+    embeddings = made(ROWS)
+    noise = np.random.default_rng(1).normal(size=embeddings.features.shape)
+    other = replace(embeddings, features=noise.astype(np.float32))
+    for name, these in (("a", embeddings), ("b", other)):
+        arrays = {key: getattr(these, key) for key in ("subjects", "sequences", "views")}
+        np.savez(tmp_path / f"{name}.npz", features=these.features.transpose(0, 2, 1), **arrays)
+    words = ["evaluate", "--embeddings", str(tmp_path / "a.npz"), "--fuse", str(tmp_path / "b.npz")]
+    words += ["--distance", "part-l2", "--feature-order", "parts-last", "--json", str(tmp_path / "t.json")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.exception
+    expected = attengait.evaluate(
+        embeddings, distance="part-l2", options=attengait.EvaluationOptions(fuse=other)
+    ).to_dict()
+    assert json.loads((tmp_path / "t.json").read_text()) == expected
+    assert expected["mean"] < attengait.evaluate(embeddings, distance="part-l2").mean
 
 
 def test_two_models_are_compared_on_a_store_and_a_store_without_a_model_is_refused(
