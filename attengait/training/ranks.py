@@ -13,13 +13,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from attengait.errors import AttenGaitError, ParameterError
+
+_T = TypeVar("_T")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for others that live: one of them may take long to load a store or to write a checkpoint."""
@@ -51,6 +53,11 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this process writes and says what is written and said once."""
         return self.rank == 0
+
+    @property
+    def first_of_machine(self) -> int:
+        """The first process of this machine: torchrun numbers those of a machine one after the other."""
+        return self.rank - self.local_rank
 
     @property
     def is_alone(self) -> bool:
@@ -151,13 +158,18 @@ class Ranks:
         code = self.largest(2 * (signal_number or 0) + is_over)
         return code // 2 or None, bool(code % 2)
 
-    def check_same(self, what: str, value: str) -> None:
-        """Raise AttenGaitError where another process has another value."""
+    def exchange(self, value: _T) -> list[_T]:
+        """The small values of all processes, by rank."""
         if self.is_alone:
-            return
+            return [value]
         values: list[Any] = [None] * self.world_size
         with _others_may_die():
             dist.all_gather_object(values, value)
+        return values
+
+    def check_same(self, what: str, value: str) -> None:
+        """Raise AttenGaitError where another process has another value."""
+        values = self.exchange(value)
         if (other := next((rank for rank, each in enumerate(values) if each != values[0]), None)) is not None:
             raise AttenGaitError(
                 f"{what} of process {other} is another than that of process 0: all machines need the same files at "
