@@ -11,6 +11,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from checkpoints import state_in
@@ -18,6 +19,9 @@ from small_stores import make_store
 
 from attengait.cli.launch import use_gpus, without_gpus
 from attengait.errors import ParameterError
+from attengait.model.config import ModelConfig
+from attengait.model.loading import save_weights
+from attengait.model.net import AttenGait
 from attengait.training.checkpoint import read_record
 
 command = import_module("command")
@@ -155,6 +159,72 @@ def test_a_process_that_is_killed_ends_all_with_one_sentence(store: Path, tmp_pa
     ]
     assert not any(Path(f"/proc/{each}").exists() for each in ranks)
     assert state_in(tmp_path / "run" / "checkpoint.pt")["step"] >= 1
+
+
+@pytest.fixture(scope="module")
+def to_embed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Weights, and a store of five batches for embedding: 40 subjects of two sequences."""
+    folder = tmp_path_factory.mktemp("embed")
+    torch.manual_seed(0)
+    save_weights(AttenGait(ModelConfig.of_size("tiny", blocks_per_stage=1)), folder / "w.safetensors")
+    store = make_store(folder / "s.zarr", lengths=(60,) * 80, frame_shape=(64, 64, 3), shard_frames=480)
+    return folder / "w.safetensors", store.path
+
+
+def test_torchrun_embeds_and_evaluates_once_and_as_one_process(to_embed: tuple[Path, Path], tmp_path: Path) -> None:
+    protocol = ("--protocol", "retrieval")
+    made = done(torchrun(2, "embed", *map(str, to_embed), "--out", str(tmp_path / "two.npz"), "--device", "cpu"))
+    assert (made.returncode, said(made.stderr)) == (0, []), made.stderr
+    assert made.stdout.splitlines() == [f"{tmp_path}/two.npz: features [80, 62, 16]"]
+    assert [path.name for path in tmp_path.iterdir()] == ["two.npz"]
+    table = done(torchrun(2, "evaluate", *map(str, to_embed), *protocol, "--json", str(tmp_path / "two.json")))
+    assert (table.returncode, said(table.stderr)) == (0, []), table.stderr
+    assert table.stdout.count("mINP") == 1
+    one = command.attengait("evaluate", *to_embed, *protocol, "--json", tmp_path / "one.json")
+    assert one.returncode == 0, one.stderr
+    assert (tmp_path / "one.json").read_text() == (tmp_path / "two.json").read_text()
+    command.attengait("embed", *to_embed, "--out", tmp_path / "one.npz")
+    with np.load(tmp_path / "one.npz") as a, np.load(tmp_path / "two.npz") as b:
+        # torchrun gives each process one thread, and sums by several threads may have another order.
+        assert np.allclose(a["features"], b["features"], rtol=1e-5, atol=1e-6)
+        assert np.array_equal(a["subjects"], b["subjects"])
+
+
+def test_a_killed_process_ends_the_embedding_with_one_sentence(to_embed: tuple[Path, Path], tmp_path: Path) -> None:
+    words = launcher(2, "embed", *map(str, to_embed), "--out", str(tmp_path / "e.npz"), "--device", "cpu")
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not (tmp_path / "e.npz.work").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    ranks = ranks_of(process)
+    os.kill(ranks[1], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 1
+    (sentence,) = said(stderr)
+    assert sentence.startswith("attengait: process 1 of 2 was killed by signal 9, perhaps for lack of memory, and the")
+    assert not any(Path(f"/proc/{each}").exists() for each in ranks)
+    assert list(tmp_path.iterdir()) == [], "no part was written yet"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("info", "s.zarr"), "attengait info"),
+        (("evaluate", "--embeddings", "e.npz"), "attengait evaluate without RUN"),
+    ],
+)
+def test_what_one_process_does_is_refused_for_several(words: tuple[str, ...], what: str) -> None:
+    ended = done(torchrun(2, *words))
+    sentences = [line for line in ended.stderr.splitlines() if line.startswith("attengait: ")]
+    assert sentences == [f"attengait: {what} was started by torchrun, 2 times, but must be started once"]
+    assert (ended.returncode, ended.stdout) == (1, "")
+
+
+def test_embeddings_in_a_file_need_no_gpus() -> None:
+    ended = command.attengait("evaluate", "--embeddings", "e.npz", "--gpus", "2")
+    command.refused(ended, 2, "without RUN, STORE, --precision and --gpus")
 
 
 def test_gpus_are_refused_where_there_are_none_with_the_way_to_train_on_cpus(store: Path, tmp_path: Path) -> None:

@@ -217,3 +217,37 @@ def fail_before_training(failing_rank):
     with joined_ranks() as ranks, ranks.all_or_none():
         if ranks.rank == failing_rank:
             raise ValueError("no such file here")
+
+
+def embed_together(weights, path, out, batch_frames=40, fail_at=None, save_seconds=60):
+    """Embed a store into a file; the batches of each process, and whether it returned embeddings.
+
+    `fail_at` is (rank, number): this process fails at that batch of its own.
+    """
+    from attengait.evaluation import kept
+    from attengait.pipelines import embed
+
+    before = embed.EMBED_BATCH_FRAMES, kept.SAVE_SECONDS, AttenGait.embed_ragged
+    seen = []
+    with joined_ranks() as ranks:
+
+        def embed_ragged(self, frames, lengths):
+            if fail_at == (ranks.rank, len(seen)):
+                raise ValueError("a fault of this process")
+            seen.append(lengths)
+            return before[2](self, frames, lengths)
+
+        embed.EMBED_BATCH_FRAMES, kept.SAVE_SECONDS, AttenGait.embed_ragged = batch_frames, save_seconds, embed_ragged
+        try:
+            made = embed.embed_to_file(weights, path, Path(out), device="cpu", ranks=ranks)
+        finally:
+            embed.EMBED_BATCH_FRAMES, kept.SAVE_SECONDS, AttenGait.embed_ragged = before
+    return seen, made is not None
+
+
+def embed_apart(weights_of_rank, path):
+    """Each process has a model of its own."""
+    from attengait.pipelines.embed import prepare
+
+    with joined_ranks() as ranks:
+        prepare(weights_of_rank[ranks.rank], path, device="cpu", ranks=ranks)
