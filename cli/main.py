@@ -114,8 +114,9 @@ def _run() -> None:
     keep_streams_open_to_all_letters()
     threading.excepthook = explain_in_thread
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
-    # the same cores. Read when torch is loaded, which is later.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # the same cores. Read when torch is loaded, which is later. It would overrule a user's OMP_WAIT_POLICY.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Torch's profiler would say on the screen that it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     # Before any library has threads, each of which would keep the heap that it began with.
