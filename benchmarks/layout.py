@@ -23,7 +23,7 @@ from attengait.benchmarks.report import Report, machine, measure_in_turns, resul
 from attengait.benchmarks.ways import shard_files
 from attengait.errors import ParameterError
 from attengait.pipelines.stream import ClipStream, SequenceStream
-from attengait.sampling.plan import BatchPlan
+from attengait.sampling.plan import BatchPlan, sequence_batches
 from attengait.store import Store, open_store
 from attengait.store.layout import CODECS, FORMAT, VERSION, check_chunk_frames
 from attengait.store.plan import choose_shard_frames, pack
@@ -195,9 +195,9 @@ def _random(reader: ClipReader, plan: BatchPlan, num_batches: int, repeat: int) 
 def _sequential(store: Store, clip_frames: int, least_frames: int, _: int) -> float:
     """Read all sequences in order, again and again until there were `least_frames`; counted as clips."""
     done = 0
-    indices = np.arange(len(store.sequences))
+    batches = sequence_batches(store.sequences, np.arange(len(store.sequences)), SEQUENCE_BATCH_FRAMES)
     with store.reader() as reader:
         while done < least_frames:
-            with SequenceStream(reader, store.sequences, indices, batch_frames=SEQUENCE_BATCH_FRAMES) as stream:
+            with SequenceStream(reader, store.sequences, batches) as stream:
                 done += sum(len(frames) for _, frames, _ in stream)
     return done / clip_frames

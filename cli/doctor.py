@@ -58,6 +58,7 @@ def tables_of(report: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "Compilers": [(name, _plain(found)) for name, found in compilers.items()],
         "Machine": [
             ("processor", _processor(processor)),
+            ("threads", _threads(report["threads"])),
             ("memory", _memory(memory)),
             *_disk_rows(disk),
         ],
@@ -105,6 +106,18 @@ def _processor(processor: dict[str, Any]) -> str:
     text = f"{processor['model']}, {processor['cores']} cores, {processor['usable_cores']} usable"
     granted = processor["cgroup_cores"]
     return text + (f" (the control group grants {granted:g})" if granted is not None else "")
+
+
+def _threads(threads: dict[str, Any] | None) -> str:
+    if threads is None or "environment" not in threads:
+        return _plain(threads)
+    said = threads["environment"]
+    library = ", ".join(threads["openmp"]) or "OpenMP"
+    if "libgomp" in library and not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & said.keys():
+        waits = "they spin long while they wait, which is slow where other work needs the cores"
+    else:
+        waits = "how they wait: " + (", ".join(f"{name}={value}" for name, value in said.items()) or "as by default")
+    return f"of torch, by {library}; {waits}"
 
 
 def _memory(memory: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Several processes that train together: `attengait train --gpus` starts torchrun's launcher, and they speak as one."""
+"""Several processes that work together: `--gpus` starts torchrun's launcher, and they speak as one."""
 
 import contextlib
 import logging
@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from attengait.cli.output import complain
-from attengait.cli.signals import number_of
+from attengait.cli.signals import Terminated, number_of
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
+from attengait.system.torchrun import is_started_by_torchrun
 from attengait.system.workers import die_with_parent
 
 if TYPE_CHECKING:
     from attengait.training.ranks import Ranks
 
+KEPT_BY_TRAINING = "the last checkpoint is kept, continue with --resume"
 _LAUNCHED = "ATTENGAIT_LAUNCHED"
 """Tells a process that its launcher says what became of the others."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -31,11 +33,9 @@ _SHUTDOWN_SECONDS = 50
 def use_gpus(gpus: Sequence[int], device: str) -> None:
     """Let the processes to be launched see these GPUs of this machine alone.
 
-    Raises ParameterError where there are no such GPUs, and where they are not what is to be trained on.
+    Raises ParameterError where there are no such GPUs, and where they are not what is to be used.
     """
     import torch
-
-    from attengait.training.ranks import is_started_by_torchrun
 
     shown, number = ",".join(map(str, gpus)), torch.cuda.device_count()
     if is_started_by_torchrun():
@@ -44,8 +44,8 @@ def use_gpus(gpus: Sequence[int], device: str) -> None:
         raise ParameterError(f"gpus is {shown!r}, but must be left out where device is {device!r}")
     if number == 0:
         raise ParameterError(
-            f"gpus is {shown!r}, but must be left out here: torch sees no GPU; processes that train on CPUs are "
-            "started by torchrun --nproc-per-node N -m attengait train ..."
+            f"gpus is {shown!r}, but must be left out here: torch sees no GPU; processes on CPUs are started by "
+            "torchrun --nproc-per-node N -m attengait ..."
         )
     if max(gpus) >= number or len(set(gpus)) < len(gpus):
         raise ParameterError(f"gpus is {shown!r}, but must be different ones of 0 to {number - 1}")
@@ -62,10 +62,10 @@ def without_gpus(words: Sequence[str]) -> list[str]:
     return kept
 
 
-def launch(words: Sequence[str], num_processes: int) -> int:
-    """Run `attengait WORDS` in so many processes that train together. Returns the exit status.
+def launch(words: Sequence[str], num_processes: int, *, kept: str = KEPT_BY_TRAINING) -> int:
+    """Run `attengait WORDS` in so many processes that work together. Returns the exit status.
 
-    A process says itself what is wrong. Only of one that was killed it is said here.
+    A process says itself what is wrong. Only of one that was killed it is said here, and what is `kept` then.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -95,20 +95,30 @@ def launch(words: Sequence[str], num_processes: int) -> int:
         for rank, number in killed.items():
             complain(
                 f"attengait: process {rank} of {num_processes} was killed by signal {number}, perhaps for lack of "
-                "memory, and the others were stopped: the last checkpoint is kept, continue with --resume"
+                f"memory, and the others were stopped: {kept}"
             )
             return 1
         return next((code for code in codes.values() if code > 0), 1)
     return 0
 
 
-@contextmanager
-def one_voice() -> Iterator["Ranks"]:
-    """Join the processes of this training. What concerns all of them is said once.
+def refuse_several(what: str) -> None:
+    """Raise ParameterError, once for all, where torchrun has started several processes for what one does: each would do
+    the whole work."""
+    if is_started_by_torchrun():
+        with one_voice():
+            number = os.environ["WORLD_SIZE"]
+            raise ParameterError(f"{what} was started by torchrun, {number} times, but must be started once")
 
-    The first says how it goes. An error is said by the process that has it or, where all have it, by one.
+
+@contextmanager
+def one_voice(kept: str = KEPT_BY_TRAINING) -> Iterator["Ranks"]:
+    """Join the processes of this command. What concerns all of them is said once.
+
+    The first says how it goes. An error is said by the process that has it or, where all have it, by one. Where a
+    process is gone, it is said what is `kept`.
     """
-    from attengait.training.ranks import OtherProcessError, is_started_by_torchrun, joined_ranks
+    from attengait.training.ranks import OtherProcessError, joined_ranks
 
     if not is_started_by_torchrun():
         with joined_ranks() as ranks:
@@ -123,14 +133,15 @@ def one_voice() -> Iterator["Ranks"]:
             yield ranks
     except OtherProcessError as error:
         if not error.is_explained and _LAUNCHED not in os.environ and _is_first_to_say():
-            complain(f"attengait: {error}")
+            complain(f"attengait: {error}: {kept}")
         _leave(error.exit_status)
     except AttenGaitError as error:
         if _is_first_to_say():
             complain(f"attengait: {error}")
         _leave(error.exit_status)
     except KeyboardInterrupt as stop:
-        if is_first:
+        # A launcher ends the others so when one has died, and says that itself.
+        if is_first and not (isinstance(stop, Terminated) and _LAUNCHED in os.environ):
             raise
         _leave(128 + number_of(stop))
     except typer.Exit as end:
@@ -138,7 +149,7 @@ def one_voice() -> Iterator["Ranks"]:
 
 
 def _is_first_to_say() -> bool:
-    """Whether no other process of this training has said what is wrong."""
+    """Whether no other process of this command has said what is wrong."""
     import torch.distributed
 
     distributed: Any = torch.distributed  # not all of it is known to a type checker

@@ -13,6 +13,7 @@ import typer
 from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, runs, train
 from attengait.cli.last_net import explain, explain_in_thread
+from attengait.cli.launch import refuse_several
 from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
 from attengait.cli.progress import show_log
 from attengait.cli.signals import Signals, number_of
@@ -21,6 +22,8 @@ from attengait.store.location import limit_waiting
 from attengait.system.memory import keep_freed_memory
 
 _signals = Signals()
+_SHARED = ("train", "embed", "evaluate")
+"""The commands whose work several processes share."""
 
 
 class _Commands(typer.core.TyperGroup):
@@ -65,6 +68,7 @@ app.command("attention")(runs.attention)
 app.command("evaluate")(recognise.evaluate)
 app.command("compare")(recognise.compare)
 app.command("embed")(recognise.embed)
+app.command("map")(runs.embedding_map)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 app.add_typer(convert.import_app, name="import")
@@ -73,10 +77,15 @@ app.add_typer(benchmark.app, name="benchmark")
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
     if version:
         print(f"attengait {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand not in _SHARED:
+        refuse_several(f"attengait {context.invoked_subcommand}")
 
 
 def main() -> None:
@@ -106,8 +115,9 @@ def _run() -> None:
     keep_streams_open_to_all_letters()
     threading.excepthook = explain_in_thread
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
-    # the same cores. Read when torch is loaded, which is later.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    # the same cores. Read when torch is loaded, which is later. It would overrule a user's OMP_WAIT_POLICY.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     # Torch's profiler would say on the screen that it starts and stops.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     # Before any library has threads, each of which would keep the heap that it began with.

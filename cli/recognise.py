@@ -1,17 +1,23 @@
 """The `evaluate`, `compare` and `embed` commands."""
 
 import json
+import signal
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from attengait.cli.options import StoreArgument
-from attengait.cli.output import say
+from attengait.cli.launch import launch, one_voice, refuse_several, use_gpus, without_gpus
+from attengait.cli.options import StoreArgument, parse_gpus
+from attengait.cli.output import complain, say
 from attengait.cli.progress import ProgressLine
+from attengait.cli.signals import SENTENCE
 from attengait.cli.tables import evaluation_table
 from attengait.errors import ParameterError
+from attengait.system.progress import SILENT
 
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run's folder, a .safetensors or a Keras .hdf5 file of weights.")
@@ -25,6 +31,23 @@ PRECISION_HELP = (
     "What the network computes in. tf32 needs an NVIDIA GPU. auto is bf16 where the device has it, else fp32."
 )
 
+GpusOption = Annotated[
+    str | None,
+    typer.Option(help="GPUs of this machine that embed together: how many, or a list such as 0,2.", show_default="one"),
+]
+_EMBEDDED_IS_KEPT = "what was embedded before the last minute is kept, and the same command continues"
+_NOTHING_IS_KEPT = "nothing is kept; attengait embed keeps what is embedded"
+
+
+def _on_gpus(gpus: str | None, device: str, kept: str) -> None:
+    """Start a process for each of the GPUs, and end with them; nothing where none were named."""
+    if chosen := parse_gpus(gpus):
+        use_gpus(chosen, device)
+        status = launch(without_gpus(sys.argv[1:]), len(chosen), kept=kept)
+        if status == 128 + signal.SIGTERM:  # which the processes leave to this one to say
+            complain(SENTENCE)
+        raise typer.Exit(status)
+
 
 def embed(
     run: ModelArgument,
@@ -33,17 +56,25 @@ def embed(
     subjects: SubjectsOption = None,
     device: DeviceOption = "auto",
     precision: Annotated[Precision, typer.Option(help=PRECISION_HELP)] = "fp32",
+    gpus: GpusOption = None,
 ) -> None:
-    """Compute the embeddings of whole sequences of a store, and write them to a file."""
-    from attengait.evaluation.embeddings import save_embeddings
-    from attengait.pipelines.embed import embed as embed_store
+    """Compute the embeddings of whole sequences of a store, and write them to a file.
+
+    Stopped or killed at any moment, the same command continues. With --gpus, or by torchrun -m attengait embed ...,
+    several processes share the work.
+    """
+    from attengait.pipelines.embed import embed_to_file
     from attengait.system.files import check_target
 
-    check_target(out)
-    with ProgressLine() as line:
-        embeddings = embed_store(run, store, subjects=subjects, device=device, precision=precision, progress=line)
-    save_embeddings(out, embeddings)
-    say(f"{out}: features {list(embeddings.features.shape)}")
+    with one_voice(_EMBEDDED_IS_KEPT) as ranks:
+        check_target(out)
+        _on_gpus(gpus, device, _EMBEDDED_IS_KEPT)
+        with ProgressLine() if ranks.is_first else nullcontext(SILENT) as line:
+            embeddings = embed_to_file(
+                run, store, out, subjects=subjects, device=device, precision=precision, progress=line, ranks=ranks
+            )
+        if embeddings is not None:
+            say(f"{out}: features {list(embeddings.features.shape)}")
 
 
 ProtocolOption = Annotated[
@@ -140,92 +171,106 @@ def evaluate(
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", show_default="auto")] = None,
     precision: Annotated[Precision | None, typer.Option(help=PRECISION_HELP, show_default="fp32")] = None,
+    gpus: GpusOption = None,
 ) -> None:
-    """Recognise people, and print the table of figures by view and condition."""
+    """Recognise people, and print the table of figures by view and condition.
+
+    With --gpus, or by torchrun -m attengait evaluate ..., several processes share the embedding of RUN.
+    """
     from attengait.evaluation import EvaluationOptions, check_names, load_embeddings
     from attengait.evaluation.submission import check_submission as check_form
-    from attengait.pipelines.evaluate import evaluate as evaluate_found
-    from attengait.pipelines.evaluate import submit
+    from attengait.pipelines.evaluate import evaluate_together, submit
     from attengait.system.files import check_target, write_atomically
 
-    check_names(protocol, distance)
-    for target in (json_file, submission):
-        if target is not None:
-            check_target(target)
-    if check_submission is not None:
-        if others := _given_beside(context, "check_submission", "protocol"):
-            raise ParameterError(
-                f"--check-submission is {check_submission}, but must be given with --protocol alone, and without "
-                f"{', '.join(others)}"
-            )
-        say(f"{check_submission}: {check_form(check_submission, protocol)} rows, in the form that {protocol} takes")
-        return
-    if embeddings is not None:
-        if run is not None or precision is not None:
-            raise ParameterError(f"--embeddings is {embeddings}, but must be given without RUN, STORE and --precision")
-    elif run is None or store is None:
-        raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
-    elif feature_order is not None and fuse is None:
-        raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings or --fuse only")
-    if curves is not None:
-        from attengait.report.figure import check_figure
+    is_shared = run is not None and embeddings is None and check_submission is None
+    if not is_shared:
+        refuse_several("attengait evaluate without RUN")
+    with one_voice(_NOTHING_IS_KEPT) if is_shared else nullcontext() as ranks:
+        check_names(protocol, distance)
+        for target in (json_file, submission):
+            if target is not None:
+                check_target(target)
+        if check_submission is not None:
+            if others := _given_beside(context, "check_submission", "protocol"):
+                raise ParameterError(
+                    f"--check-submission is {check_submission}, but must be given with --protocol alone, and without "
+                    f"{', '.join(others)}"
+                )
+            rows = check_form(check_submission, protocol)
+            say(f"{check_submission}: {rows} rows, in the form that {protocol} takes")
+            return
+        if embeddings is not None:
+            if run is not None or precision is not None or gpus is not None:
+                raise ParameterError(
+                    f"--embeddings is {embeddings}, but must be given without RUN, STORE, --precision and --gpus"
+                )
+        elif run is None or store is None:
+            raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
+        elif feature_order is not None and fuse is None:
+            raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings or --fuse only")
+        if curves is not None:
+            from attengait.report.figure import check_figure
 
-        if not verification:
-            raise ParameterError(f"--curves is {curves}, but must be left out without --verification")
-        check_figure(curves, "curves")
-    if submission is not None and json_file is not None:
-        raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
-    options = EvaluationOptions(
-        partition=partition,
-        gallery=tuple(gallery or ()),
-        probes=tuple(probes or ()),
-        leave_out=leave_out,
-        rerank=rerank,
-        fuse=None if fuse is None else load_embeddings(fuse, feature_order=feature_order),
-        fuse_weight=fuse_weight,
-        only_common=only_common,
-        bootstrap=bootstrap,
-        seed=seed,
-        verification=verification,
-    )
-    what = run if embeddings is None else load_embeddings(embeddings, feature_order=feature_order)
-    assert what is not None
-    with ProgressLine() as line:
-        if submission is not None:
-            written = submit(
-                submission,
-                what,
-                store,
-                protocol=protocol,
-                distance=distance,
-                subjects=subjects,
-                options=options,
-                device=device or "auto",
-                precision=precision,
-                progress=line,
-            )
-        else:
-            result = evaluate_found(
-                what,
-                store,
-                protocol=protocol,
-                distance=distance,
-                subjects=subjects,
-                options=options,
-                device=device or "auto",
-                precision=precision,
-                progress=line,
-            )
-    if submission is not None:
-        say(written)
-        return
-    Console().print(evaluation_table(result))
-    if json_file is not None:
-        write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
-    if curves is not None:
-        from attengait.report.curves import draw_curves
+            if not verification:
+                raise ParameterError(f"--curves is {curves}, but must be left out without --verification")
+            check_figure(curves, "curves")
+        if submission is not None and json_file is not None:
+            raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
+        _on_gpus(gpus, device or "auto", _NOTHING_IS_KEPT)
+        options = EvaluationOptions(
+            partition=partition,
+            gallery=tuple(gallery or ()),
+            probes=tuple(probes or ()),
+            leave_out=leave_out,
+            rerank=rerank,
+            fuse=None if fuse is None else load_embeddings(fuse, feature_order=feature_order),
+            fuse_weight=fuse_weight,
+            only_common=only_common,
+            bootstrap=bootstrap,
+            seed=seed,
+            verification=verification,
+        )
+        what = run if embeddings is None else load_embeddings(embeddings, feature_order=feature_order)
+        assert what is not None
+        written = result = None
+        with ProgressLine() if ranks is None or ranks.is_first else nullcontext(SILENT) as line:
+            if submission is not None:
+                written = submit(
+                    submission,
+                    what,
+                    store,
+                    protocol=protocol,
+                    distance=distance,
+                    subjects=subjects,
+                    options=options,
+                    device=device or "auto",
+                    precision=precision,
+                    progress=line,
+                    ranks=ranks,
+                )
+            else:
+                result = evaluate_together(
+                    ranks,
+                    what,
+                    store,
+                    protocol=protocol,
+                    distance=distance,
+                    subjects=subjects,
+                    options=options,
+                    device=device or "auto",
+                    precision=precision,
+                    progress=line,
+                )
+        if written is not None:
+            say(written)
+        if result is not None:
+            Console().print(evaluation_table(result))
+            if json_file is not None:
+                write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+            if curves is not None:
+                from attengait.report.curves import draw_curves
 
-        draw_curves(result, curves)
+                draw_curves(result, curves)
 
 
 def compare(

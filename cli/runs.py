@@ -1,4 +1,4 @@
-"""The `runs` and `attention` commands: which runs there are, and what a network looks at."""
+"""The `runs`, `attention` and `map` commands: which runs there are, what a network looks at, what it tells apart."""
 
 import json
 from datetime import datetime
@@ -51,6 +51,23 @@ def attention(
     for number, layer in enumerate(found.layers, 1):
         say(f"layer {number}: {layer}")
     say(str(out))
+
+
+def embedding_map(
+    embeddings: Annotated[Path, typer.Argument(metavar="FILE", help="NPZ file of `attengait embed`.")],
+    out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    most: Annotated[int, typer.Option(help="Of more sequences, so many are drawn, chosen at random.")] = 5000,
+    seed: Annotated[int, typer.Option(help="Of what is random. The same seed gives the same picture.")] = 0,
+) -> None:
+    """Draw embeddings in two dimensions by t-SNE, coloured by subject and by view."""
+    from attengait.evaluation import load_embeddings
+    from attengait.report.embedding_map import map_embeddings
+    from attengait.report.figure import check_figure
+
+    check_figure(out, "out")
+    drawn = map_embeddings(load_embeddings(embeddings), out, most=most, seed=seed)
+    grey = f", {drawn.num_grey} more are grey" if drawn.num_grey else ""
+    say(f"{out}: {len(drawn.rows):,} sequences; {len(drawn.coloured)} subjects have a colour{grey}")
 
 
 def runs_table(found: "list[RunStatus]") -> Table:

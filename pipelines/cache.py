@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.resident import ResidentStream
+from attengait.pipelines.shared_frames import Room, share_frames
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling.plan import BatchPlan
 from attengait.store.readers.base import ClipReader, TakeClips
@@ -26,6 +27,7 @@ from attengait.system.lookup import check_name
 from attengait.system.machine import available_memory_bytes
 from attengait.system.progress import SILENT, Progress
 from attengait.training.config import CACHES
+from attengait.training.ranks import ALONE, Ranks
 
 Cache = Literal["none", "host", "gpu"]
 
@@ -44,8 +46,8 @@ class CacheChoice:
 
 def choose_cache(cache: str, stores: Sequence[Store], device: torch.device, *, processes: int = 1) -> CacheChoice:
     """Settle `auto`: a GPU keeps what fits into half of its free memory (the other half is for training); the host
-    keeps compressed and remote stores that fit into half of its available memory, with a copy for each of the
-    `processes` of this machine.
+    keeps compressed and remote stores that fit into half of its available memory, once for all `processes` of this
+    machine.
 
     Raises ParameterError for an unknown cache, and for `gpu` where nothing is trained on one; AttenGaitError for `host`
     where memory does not suffice.
@@ -53,14 +55,14 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device, *, p
     check_name(CACHES, cache, "cache")
     num_bytes = sum(store.layout.num_frames * store.layout.frame_bytes for store in stores)
     size = f"{_gb(num_bytes)} of frames"
-    host_bytes, copies = processes * num_bytes, f", once for each of {processes} processes" if processes > 1 else ""
+    copies = f" once for {processes} processes" if processes > 1 else ""
     if cache == "gpu" and device.type != "cuda":
         raise ParameterError(f"cache is 'gpu', but must be auto, none or host where the device is {device}")
     if cache == "none":
         return CacheChoice(cache="none", reason=f"{size} are read from the store, as asked for")
     if cache == "host":
         left_bytes = available_memory_bytes()
-        if left_bytes is not None and host_bytes > left_bytes:
+        if left_bytes is not None and num_bytes > left_bytes:
             raise AttenGaitError(f"memory does not suffice to keep {size}{copies}: choose --cache none")
         return CacheChoice(cache="host", reason=f"{size} are kept in memory{copies}, as asked for")
     if cache == "gpu":
@@ -74,12 +76,24 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device, *, p
     if all(store.codec == "none" and not store.location.is_remote for store in stores):
         return CacheChoice(cache="none", reason=f"{size} are read from the page cache or the disk, uncompressed")
     available = available_memory_bytes() or 0
-    if host_bytes <= available // 2:
+    if num_bytes <= available // 2:
         kept = f"{size} are kept in memory{copies}"
         return CacheChoice(cache="host", reason=f"{kept}: they fit into half of the available {_gb(available)}")
     return CacheChoice(
         cache="none", reason=f"{size} are read from the store: they exceed half of the available {_gb(available)}"
     )
+
+
+def choose_together(cache: str, stores: Sequence[Store], device: torch.device, ranks: Ranks) -> CacheChoice:
+    """As `choose_cache`, and the same in all processes: where GPUs differ in their free memory, that of the machines
+    decides, and where this differs, too, nothing is kept. Raises what `choose_cache` raises.
+    """
+    for place in (device, torch.device("cpu")):
+        with ranks.all_or_none():  # all choose before any of them takes memory
+            choice = choose_cache(cache, stores, place, processes=ranks.local_world_size)
+        if len(set(ranks.exchange(choice.cache))) == 1:
+            return choice
+    return CacheChoice(cache="none", reason="frames are read from the store: not all machines have memory for them")
 
 
 def _gb(num_bytes: int) -> str:
@@ -96,23 +110,25 @@ def open_clips(
     num_steps: int,
     device: torch.device,
     progress: Progress = SILENT,
-    rank: int = 0,
-    world_size: int = 1,
+    ranks: Ranks = ALONE,
 ) -> ClipStream | ResidentStream:
     """The batches of a plan, or of several processes the slices of one. The frames are first loaded to where they are
-    kept. The reader stays open.
+    kept. The memory of a machine has them once for all its processes, which must all call this. The reader stays open.
 
-    Raises what `load_frames` and the streams do.
+    Raises what `load_frames`, `share_frames` and the streams do.
     """
-    steps = {"start_step": start_step, "num_steps": num_steps, "rank": rank, "world_size": world_size}
+    steps = {"start_step": start_step, "num_steps": num_steps, "rank": ranks.rank, "world_size": ranks.world_size}
     if cache == "none":
         return ClipStream(reader, plan, device=str(device), **steps)
-    used = plan.sequences
-    place = device if cache == "gpu" else torch.device("cpu")
-    frames = load_frames(reader, sequences.start[used], sequences.length[used], place, progress)
-    if cache == "host":
-        return ClipStream(ResidentReader(frames.numpy()), plan, device=str(device), **steps)
-    return ResidentStream(frames, plan, **steps)
+    starts, lengths = sequences.start[plan.sequences], sequences.length[plan.sequences]
+    if cache == "gpu":
+        return ResidentStream(load_frames(reader, starts, lengths, device, progress), plan, **steps)
+
+    def load(room: Room | None = None) -> torch.Tensor:
+        return load_frames(reader, starts, lengths, torch.device("cpu"), progress, room=room)
+
+    frames = load().numpy() if ranks.is_alone else share_frames(load, ranks)
+    return ClipStream(ResidentReader(frames), plan, device=str(device), **steps)
 
 
 def load_frames(
@@ -121,9 +137,11 @@ def load_frames(
     lengths: NDArray[np.int64],
     device: torch.device,
     progress: Progress = SILENT,
+    *,
+    room: Room | None = None,
 ) -> torch.Tensor:
     """The frames of sequences, uint8 [F, H, W, C] on `device`, at the same indices as in the store. Other frames are
-    undefined.
+    undefined. `room` gives the memory for them; by default it is new.
 
     Raises AttenGaitError for a damaged shard and where memory does not suffice.
     """
@@ -136,7 +154,8 @@ def load_frames(
         members, take_clips = under_way.popleft()
         for index, clip in zip(members.tolist(), take_clips(), strict=True):
             if frames is None:
-                frames = _room((int((starts + lengths).max()), *clip.shape[1:]), device)
+                shape = (int((starts + lengths).max()), *clip.shape[1:])
+                frames = _room(shape, device) if room is None else room(shape)
             # torch warns of arrays that must not be written, as those of a mapped store.
             own = clip if clip.flags.writeable else clip.copy()
             frames[starts[index] : starts[index] + len(clip)] = torch.from_numpy(own)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from attengait.pipelines.embed import Model
     from attengait.store.opening import AnyStore
+    from attengait.training.ranks import Ranks
 
 _GPU_FROM_PRODUCTS = 10**13
 """Multiplications from which `auto` takes a GPU for distances: some minutes of a processor."""
@@ -79,10 +80,44 @@ def evaluate(
     >>> 0 <= result.mean <= 1
     True
     """
-    check_names(protocol, distance)
+    result = evaluate_together(
+        None,
+        what,
+        store,
+        protocol=protocol,
+        distance=distance,
+        subjects=subjects,
+        options=options,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
+    assert result is not None, "there is one process"
+    return result
 
+
+def evaluate_together(
+    ranks: "Ranks | None",
+    what: "Embeddings | Model",
+    store: "AnyStore | None",
+    *,
+    protocol: str,
+    distance: str,
+    subjects: Spec | None,
+    options: EvaluationOptions,
+    device: str,
+    precision: str | None,
+    progress: Progress,
+) -> EvaluationResult | None:
+    """As `evaluate`, with the sequences embedded by several processes, which all call this; None is one process.
+
+    The first one compares, and returns the result. The others return None.
+    """
+    check_names(protocol, distance)
     check = partial(_check, protocol, options)
-    embeddings = _embeddings(what, store, subjects, options, device, precision, check, progress)
+    embeddings = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress)
+    if embeddings is None:
+        return None
     return evaluate_embeddings(
         embeddings,
         protocol=protocol,
@@ -147,6 +182,7 @@ def compare(
     require(store is None or is_needed, "store", str(store), "left out where both are embeddings")
     both = [
         _embeddings(
+            None,
             what,
             None if _is_embeddings(what) else store,
             subjects,
@@ -159,14 +195,17 @@ def compare(
         for what in (first, second)
     ]
     names = [str(what) if isinstance(what, (str, os.PathLike)) else "" for what in (first, second)]
+    one, other = both
+    assert one is not None, "there is one process"
+    assert other is not None
     return compare_embeddings(
-        both[0],
-        both[1],
+        one,
+        other,
         protocol=protocol,
         distance=distance,
         options=options,
         names=(names[0] or "the first", names[1] or "the second"),
-        device=_device(device, both[0]),
+        device=_device(device, one),
         progress=progress,
     )
 
@@ -183,8 +222,11 @@ def submit(
     device: str = "auto",
     precision: str | None = None,
     progress: Progress = SILENT,
-) -> Written:
+    ranks: "Ranks | None" = None,
+) -> Written | None:
     """Write the file that a challenge takes for its probes without labels. As `attengait evaluate --submission`.
+
+    Several processes may embed the sequences. All call this, and the first one writes; the others return None.
 
     Raises ParameterError for a protocol without such a file, and what `evaluate` raises.
     """
@@ -201,7 +243,9 @@ def submit(
         choose(labels, rule)
 
     remarks: tuple[str, ...] = ()
-    embeddings = _embeddings(what, store, subjects, options, device, precision, check, progress)
+    embeddings = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress)
+    if embeddings is None:
+        return None
     if options.partition is not None:
         names, absent = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
@@ -235,6 +279,7 @@ def submit(
 
 
 def _embeddings(
+    ranks: "Ranks | None",
     what: "Embeddings | Model",
     store: "AnyStore | None",
     subjects: Spec | None,
@@ -243,8 +288,11 @@ def _embeddings(
     precision: str | None,
     check: Check,
     progress: Progress,
-) -> Embeddings:
-    """Those that are given or read, or those that a model makes. `check` may refuse the sequences before that."""
+) -> Embeddings | None:
+    """Those that are given or read, or those that a model makes. `check` may refuse the sequences before that.
+
+    None in all processes but the first.
+    """
     require(
         subjects is None or options.partition is None,
         "subjects",
@@ -257,13 +305,15 @@ def _embeddings(
         from attengait.pipelines.embed import prepare
         from attengait.pipelines.runs import subjects_of
         from attengait.store import open_store
+        from attengait.training.ranks import ALONE
 
+        ranks = ranks or ALONE
         opened = open_store(store)
         if options.partition is not None:
             subjects, _ = subjects_to_test(options, subjects_of(opened), where=str(opened.location))
-        prepared = prepare(what, opened, subjects=subjects, device=device, precision=precision or "fp32")
+        prepared = prepare(what, opened, subjects=subjects, device=device, precision=precision or "fp32", ranks=ranks)
         check(Labels.of_columns(prepared.store.sequences.columns, prepared.indices), str(prepared.store.location))
-        return prepared.embed(progress)
+        return prepared.embed(progress, ranks=ranks)
     require(precision is None, "precision", precision, "left out where there are embeddings")
     if isinstance(what, Embeddings):
         embeddings, where = what, "the embeddings"

@@ -5,7 +5,7 @@ next batches are known. How they are read ahead is in `attengait.pipelines.batch
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from attengait.errors import AttenGaitError, require
 from attengait.kernels.chunks.gather import can_gather
 from attengait.pipelines.batches import ArrayStream, Batch, BatchStream
 from attengait.pipelines.runs import subjects_of
-from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch, ragged_batches
+from attengait.sampling.plan import BatchPlan, ClipBatch, PlannedBatch
 from attengait.sampling.rules import ClipRules
 from attengait.sampling.selection import Spec, parse_subjects
 from attengait.store.opening import AnyStore, open_store
@@ -277,10 +277,10 @@ class ClipStream:
 
 
 class SequenceStream:
-    """Whole sequences in the order of `indices`, several at a time: an iterator and a context manager.
+    """Whole sequences, several at a time, as `batches` says: an iterator and a context manager.
 
-    Yields (indices int64 [n], frames uint8 [sum T, H, W, C] on `device`, lengths int64 [n] in frames). A batch has at
-    most `batch_frames` frames, or is a single longer sequence. The reader is left open.
+    Yields (indices int64 [n], frames uint8 [sum T, H, W, C] on `device`, lengths int64 [n] in frames). `batches` has
+    the indices of each batch, as `attengait.sampling.plan.sequence_batches` makes them. The reader is left open.
 
     Raises ParameterError for parameters out of range, AttenGaitError without DALI or for a damaged shard.
     """
@@ -289,17 +289,14 @@ class SequenceStream:
         self,
         reader: ClipReader,
         sequences: Sequences,
-        indices: NDArray[np.int64],
+        batches: Sequence[NDArray[np.int64]],
         *,
-        batch_frames: int,
         device: str = "cpu",
         prefetch: int = 2,
         read_ahead: int = READ_AHEAD,
     ) -> None:
-        indices = np.asarray(indices, np.int64)
-        starts, lengths = sequences.start[indices], sequences.length[indices]
-        batches = ragged_batches(lengths, batch_frames)
-        self._batches = iter([(indices[batch], lengths[batch]) for batch in batches])
+        starts, lengths = sequences.start, sequences.length
+        self._batches = iter([(batch, lengths[batch]) for batch in batches])
 
         def request_batch(index: int) -> Callable[[], Batch]:
             return reader.request_clips(starts[batches[index]], lengths[batches[index]])
@@ -307,7 +304,7 @@ class SequenceStream:
         self._frames = BatchStream(
             request_batch,
             num_batches=len(batches),
-            batch_size=max((batch.stop - batch.start for batch in batches), default=1),
+            batch_size=max(map(len, batches), default=1),
             device=device,
             prefetch=prefetch,
             read_ahead=read_ahead,

@@ -9,7 +9,7 @@ from typing import Any, cast
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.model.config import FRAME_PIXELS
 from attengait.model.precision import resolve_device
-from attengait.pipelines.cache import choose_cache, open_clips
+from attengait.pipelines.cache import choose_together, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.run_folder import continued, is_begun, locked_folder
 from attengait.pipelines.runs import identity_of, memory_errors, subjects_of, subjects_set_aside
@@ -219,8 +219,7 @@ def _train_run(
         with store.reader(check_frames=config.run.check_frames) as reader:
 
             def open_stream(start_step: int, num_steps: int) -> AbstractContextManager[Iterator[ClipBatch]]:
-                with ranks.all_or_none():  # all choose before any of them takes memory
-                    choice = choose_cache(config.run.cache, parts, device, processes=ranks.local_world_size)
+                choice = choose_together(config.run.cache, parts, device, ranks)
                 _log.info("%s", choice.reason)
                 clips = open_clips(
                     choice.cache,
@@ -231,8 +230,7 @@ def _train_run(
                     num_steps=num_steps,
                     device=device,
                     progress=progress,
-                    rank=ranks.rank,
-                    world_size=ranks.world_size,
+                    ranks=ranks,
                 )
                 is_new = not resume or record.earlier != before.earlier
                 if is_new and ranks.is_first:

@@ -23,6 +23,7 @@ from attengait.pipelines.channels import take_channels
 from attengait.pipelines.embed import EMBED_BATCH_FRAMES
 from attengait.pipelines.stream import SequenceStream
 from attengait.sampling.holding_out import WHAT
+from attengait.sampling.plan import sequence_batches
 from attengait.sampling.selection import some_of
 from attengait.store import Store
 from attengait.store.joined import JoinedStores
@@ -62,7 +63,10 @@ class Validator:
             autocast(self.device, self.precision),
             self.store.reader(check_frames=self.check_frames) as reader,
             SequenceStream(
-                reader, sequences, self.indices, batch_frames=EMBED_BATCH_FRAMES, device=str(self.device)
+                reader,
+                sequences,
+                sequence_batches(sequences, self.indices, EMBED_BATCH_FRAMES),
+                device=str(self.device),
             ) as stream,
         ):
             try:

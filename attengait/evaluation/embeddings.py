@@ -277,9 +277,16 @@ def embed_store(
     if not indices:
         raise AttenGaitError("there is no sequence to embed")
     order = np.argsort(indices)
-    rows = np.array(indices)[order]
+    return embeddings_of(np.concatenate(batches)[order], sequences, np.array(indices)[order], precision)
+
+
+def embeddings_of(
+    features: NDArray[np.float32], sequences: "Sequences", rows: NDArray[np.int64], precision: str | None
+) -> Embeddings:
+    """Features [n, parts, D] with the names of the sequences `rows` [n]. Raises AttenGaitError for values that are not
+    finite."""
     return Embeddings(
-        features=np.concatenate(batches)[order],
+        features=features,
         subjects=_text(sequences.subject, rows),
         views=_text(sequences.view, rows),
         sequences=_text(sequences.walk, rows),

@@ -269,6 +269,16 @@ def _remainder(words: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[
     return (words % counts.astype(np.uint64)).astype(np.int64)
 
 
+def sequence_batches(sequences: "Sequences", indices: ArrayLike, batch_frames: int) -> list[NDArray[np.int64]]:
+    """Which sequences make each batch where those of `indices` [n] are to come in this order: as many as have at most
+    `batch_frames` frames, or a single longer one.
+
+    Raises ParameterError when `batch_frames` is below 1.
+    """
+    chosen = np.asarray(indices, np.int64)
+    return [chosen[batch] for batch in ragged_batches(sequences.length[chosen], batch_frames)]
+
+
 def ragged_batches(lengths: ArrayLike, batch_frames: int) -> list[slice]:
     """Groups of consecutive sequences with at most `batch_frames` frames together. A longer sequence is a group by
     itself.

@@ -24,6 +24,9 @@ from attengait.system.packages import installed
 DISK_BYTES = 64 << 20
 """Size of the file that is written and read."""
 
+WAITING = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""What decides how many threads compute, and how long they spin while they wait for one another."""
+
 _COMMAND_SECONDS = 5.0
 
 Report = dict[str, Any]
@@ -49,6 +52,7 @@ def examine(folder: Path) -> Report:
         },
         "compilers": {"c++": _safely(_cpp), "nvcc": _safely(_nvcc), "nvrtc": _safely(_nvrtc)},
         "processor": _safely(_processor),
+        "threads": _safely(_threads),
         "memory": _safely(_memory),
         "disk": _safely(lambda: _disk(folder)),
         "flow": _safely(_flow),
@@ -168,6 +172,16 @@ def _processor() -> Report:
         "cgroup_cores": machine.cgroup_cores(),
         "usable_cores": machine.usable_cores(),
     }
+
+
+def _threads() -> Report | None:
+    """The OpenMP of torch, and what the environment says about how its threads wait for one another."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    libraries = (Path(spec.origin).parent / "lib").glob("lib*omp*.so*")
+    names = sorted(path.name for path in libraries if path.name.startswith(("libgomp", "libiomp", "libomp")))
+    return {"openmp": names, "environment": {name: os.environ[name] for name in WAITING if name in os.environ}}
 
 
 def _memory() -> Report:

@@ -10,12 +10,15 @@ import fcntl
 import os
 import re
 import stat
+import time
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
 from attengait.errors import AttenGaitError
+
+LOCK_TRIES = 10
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
@@ -89,14 +92,18 @@ def sync_folder(folder: Path) -> None:
 def lock(file: IO[bytes], busy: AttenGaitError) -> None:
     """Hold a lock until the file is closed or the process ends, however it ends; raise `busy` where another holds it.
 
-    The file must be open for writing: network file systems lock no others.
+    The file must be open for writing: network file systems lock no others. Whoever only looks whether there is a lock,
+    as `attengait runs`, has one himself for a moment, so that it is tried more than once.
     """
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise busy from None
-    except OSError as error:
-        raise AttenGaitError(f"{file.name} cannot be locked: {error.strerror or error}") from error
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(0.02)
+        except OSError as error:
+            raise AttenGaitError(f"{file.name} cannot be locked: {error.strerror or error}") from error
+    raise busy
 
 
 def check_target(path: Path) -> None:

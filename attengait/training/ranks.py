@@ -1,4 +1,4 @@
-"""The processes that train one run together: which one this is, what all of them agree on, and what they exchange.
+"""The processes that work together, as on one run: which one this is, what all agree on, and what they exchange.
 
 torchrun starts the processes, on one machine or several, and tells each its number (its rank) in the environment. A
 batch belongs to all of them: rank r has the r-th of equal slices. What is small and lies on the CPU travels by gloo.
@@ -13,22 +13,23 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.system.torchrun import is_started_by_torchrun
+
+_T = TypeVar("_T")
 
 PATIENCE = timedelta(minutes=30)
 """How long a process waits for others that live: one of them may take long to load a store or to write a checkpoint."""
-_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun sets."""
 
 
 class OtherProcessError(AttenGaitError):
-    """Another process of the run has failed."""
+    """Another process has failed."""
 
     def __init__(self, message: str, *, is_explained: bool = False) -> None:
         super().__init__(message)
@@ -53,6 +54,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def first_of_machine(self) -> int:
+        """The first process of this machine: torchrun numbers those of a machine one after the other."""
+        return self.rank - self.local_rank
+
+    @property
     def is_alone(self) -> bool:
         """Whether there is no other process."""
         return self.world_size == 1
@@ -66,16 +72,16 @@ class Ranks:
             return device
         if device not in ("auto", "cuda"):
             raise ParameterError(
-                f"device is {device!r}, but must be auto, cpu or cuda where several processes train: each takes the "
-                "GPU of its own number"
+                f"device is {device!r}, but must be auto, cpu or cuda for several processes: each takes the GPU of its "
+                "own number"
             )
         num_gpus = torch.cuda.device_count()
         if device == "auto" and num_gpus == 0:
             return "cpu"
         if self.local_world_size > num_gpus:
             raise AttenGaitError(
-                f"{self.local_world_size} processes train on this machine, but torch sees {num_gpus} GPUs: start one "
-                "process for each GPU, or train on the CPU with --set device=cpu"
+                f"{self.local_world_size} processes run on this machine, but torch sees {num_gpus} GPUs: start one "
+                "process for each GPU, or use the CPU (--device cpu; in training --set device=cpu)"
             )
         return f"cuda:{self.local_rank}"
 
@@ -102,6 +108,16 @@ class Ranks:
         with _others_may_die():
             dist.all_gather(list(whole.chunk(self.world_size)), values)
         return whole
+
+    def send_to_first(self, values: Tensor) -> None:
+        """Give values on the CPU to the first process, which is to call `receive`."""
+        with _others_may_die():
+            dist.send(values.contiguous(), 0)
+
+    def receive(self, values: Tensor, source: int) -> None:
+        """Fill values on the CPU with those that process `source` sends to this one."""
+        with _others_may_die():
+            dist.recv(values, source)
 
     def gather_with_gradients(self, values: Tensor) -> Tensor:
         """As `gather`. The gradient of a slice is the sum of those that all processes have for it."""
@@ -151,13 +167,18 @@ class Ranks:
         code = self.largest(2 * (signal_number or 0) + is_over)
         return code // 2 or None, bool(code % 2)
 
-    def check_same(self, what: str, value: str) -> None:
-        """Raise AttenGaitError where another process has another value."""
+    def exchange(self, value: _T) -> list[_T]:
+        """The small values of all processes, by rank."""
         if self.is_alone:
-            return
+            return [value]
         values: list[Any] = [None] * self.world_size
         with _others_may_die():
             dist.all_gather_object(values, value)
+        return values
+
+    def check_same(self, what: str, value: str) -> None:
+        """Raise AttenGaitError where another process has another value."""
+        values = self.exchange(value)
         if (other := next((rank for rank, each in enumerate(values) if each != values[0]), None)) is not None:
             raise AttenGaitError(
                 f"{what} of process {other} is another than that of process 0: all machines need the same files at "
@@ -173,7 +194,7 @@ class Ranks:
             self.largest(1)
             raise
         if self.largest(0):
-            raise OtherProcessError("another process of this training could not begin", is_explained=True)
+            raise OtherProcessError("another process could not begin", is_explained=True)
 
     def hooked(self, module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
         """A module whose gradients are, after each backward pass, the mean of those of all processes.
@@ -207,11 +228,6 @@ class _Gather(torch.autograd.Function):
 def _gather(values: Tensor, ranks: Ranks) -> Tensor:
     whole: Tensor = values if ranks.is_alone else _Gather.apply(values, ranks)  # type: ignore[no-untyped-call]
     return whole
-
-
-def is_started_by_torchrun() -> bool:
-    """Whether the environment says that this process is one of several."""
-    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
 @contextmanager
@@ -251,6 +267,4 @@ def lost(error: RuntimeError) -> OtherProcessError | None:
     text = str(error)
     if not (isinstance(error, dist.DistError) or "gloo" in text or "NCCL" in text):
         return None
-    return OtherProcessError(
-        "another process of this training has ended: the last checkpoint is kept, continue with --resume"
-    )
+    return OtherProcessError("another process has ended")

@@ -111,7 +111,7 @@ def test_the_command_line_takes_a_precision_and_records_it(
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "e.json").read_text())["precision"] == "bf16"
     done = CliRunner().invoke(app, ["evaluate", "--embeddings", str(tmp_path / "e.npz"), "--precision", "bf16"])
-    assert "must be given without RUN, STORE and --precision" in str(done.exception)
+    assert "must be given without RUN, STORE, --precision and --gpus" in str(done.exception)
 
 
 def test_a_file_of_another_program_does_not_say_the_precision(tmp_path: Path) -> None:

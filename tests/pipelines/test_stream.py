@@ -20,7 +20,7 @@ import torch
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines import batches
 from attengait.pipelines.stream import ClipStream, SequenceStream
-from attengait.sampling.plan import BatchPlan, ClipBatch
+from attengait.sampling.plan import BatchPlan, ClipBatch, sequence_batches
 from attengait.sampling.rules import ClipRules
 from attengait.store import Store
 from attengait.store.layout import CODECS, shard_path
@@ -346,7 +346,7 @@ def test_nothing_is_left_behind(store: Store, end: Callable[[Any], Iterator[Any]
             if kind == "clips":
                 stream: Any = ClipStream(store, make_plan(store))
             else:
-                stream = SequenceStream(reader, store.sequences, np.arange(12), batch_frames=50)
+                stream = SequenceStream(reader, store.sequences, sequence_batches(store.sequences, np.arange(12), 50))
             during: set[str] = set()
             for _ in end(stream):
                 during = held.threads()
@@ -384,7 +384,7 @@ def test_evaluation_gets_whole_sequences_in_order(store: Store) -> None:
     seen: list[int] = []
     with (
         store.reader() as reader,
-        SequenceStream(reader, sequences, indices, batch_frames=48) as stream,
+        SequenceStream(reader, sequences, sequence_batches(sequences, indices, 48)) as stream,
     ):
         batches = list(stream)
     for batch_indices, batch_frames, lengths in batches:
@@ -402,7 +402,7 @@ def test_evaluation_gets_whole_sequences_in_order(store: Store) -> None:
 def test_evaluation_of_no_sequence_is_empty(store: Store) -> None:
     with (
         store.reader() as reader,
-        SequenceStream(reader, store.sequences, np.array([], np.int64), batch_frames=48) as s,
+        SequenceStream(reader, store.sequences, sequence_batches(store.sequences, [], 48)) as s,
     ):
         assert list(s) == []
 
@@ -519,13 +519,14 @@ def test_without_dali_the_streams_can_be_imported_and_say_what_to_install(store:
     code = f"""
 import sys
 sys.modules["nvidia.dali"] = None
+import numpy as np
 from attengait.sampling.rules import ClipRules
 from attengait.errors import AttenGaitError
 from attengait.pipelines.stream import SequenceStream
 from attengait.store import open_store
 store = open_store({str(store.path)!r})
 try:
-    SequenceStream(store.reader(), store.sequences, [0], batch_frames=9)
+    SequenceStream(store.reader(), store.sequences, [np.array([0])])
 except AttenGaitError as error:
     print(error)
 """

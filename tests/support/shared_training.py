@@ -10,7 +10,10 @@ from heard import Heard
 
 from attengait.model.config import ModelConfig
 from attengait.model.net import PARTS, AttenGait
+from attengait.pipelines.cache import choose_together, open_clips
 from attengait.pipelines.train import train_run
+from attengait.sampling.plan import BatchPlan
+from attengait.store import open_store
 from attengait.system.stopping import StopRequest
 from attengait.training import trainer as trainer_module
 from attengait.training.augment import augment
@@ -154,8 +157,97 @@ def stops(signal_of_rank, over_of_rank):
         return ranks.any_stops(signal_of_rank[ranks.rank], is_over=over_of_rank[ranks.rank])
 
 
+def clips_plan(store):
+    names = sorted(set(store.sequences.subject.tolist()))
+    return BatchPlan(store.sequences, names, subjects_per_batch=4, clips_per_subject=2, clip_frames=12, seed=3)
+
+
+def keep_in_memory(path, number_of_clips, failing_rank=None):
+    """What each process streams from frames that the machine keeps once: its clips, whether it may write that memory,
+    its share of it in bytes, and its name as the system has it."""
+    store = open_store(path)
+    with joined_ranks() as ranks, store.reader() as reader:
+        if failing_rank == ranks.rank:
+            reader.close()
+        with open_clips(
+            "host",
+            reader,
+            store.sequences,
+            clips_plan(store),
+            start_step=1,
+            num_steps=number_of_clips,
+            device=torch.device("cpu"),
+            ranks=ranks,
+        ) as stream:
+            clips = [batch.clips.numpy() for batch in stream]
+            ranks.largest(0)  # all have it now
+            ((name, may_write, share_bytes),) = mapped_by("attengait")
+            ranks.largest(0)
+        return clips, may_write, share_bytes, name
+
+
+def mapped_by(name):
+    """The maps of memory without a file whose name contains `name`: name, whether this process may write it, its share
+    in bytes."""
+    found = []
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if "-" in words[0]:
+            path, may_write = " ".join(words[5:]), "w" in words[1]
+        elif words[0] == "Pss:" and path.startswith("/memfd:") and name in path:
+            found.append((path, may_write, 1024 * int(words[1])))
+    return found
+
+
+def choose_apart(path, free_bytes_of_rank):
+    """What processes choose whose machine seems to have other memory."""
+    from attengait.pipelines import cache
+
+    before = cache.available_memory_bytes
+    with joined_ranks() as ranks:
+        cache.available_memory_bytes = lambda: free_bytes_of_rank[ranks.rank]
+        try:
+            return choose_together("auto", [open_store(path)], torch.device("cpu"), ranks).cache
+        finally:
+            cache.available_memory_bytes = before
+
+
 def fail_before_training(failing_rank):
     """One process cannot begin."""
     with joined_ranks() as ranks, ranks.all_or_none():
         if ranks.rank == failing_rank:
             raise ValueError("no such file here")
+
+
+def embed_together(weights, path, out, batch_frames=40, fail_at=None, save_seconds=60):
+    """Embed a store into a file; the batches of each process, and whether it returned embeddings.
+
+    `fail_at` is (rank, number): this process fails at that batch of its own.
+    """
+    from attengait.evaluation import kept
+    from attengait.pipelines import embed
+
+    before = embed.EMBED_BATCH_FRAMES, kept.SAVE_SECONDS, AttenGait.embed_ragged
+    seen = []
+    with joined_ranks() as ranks:
+
+        def embed_ragged(self, frames, lengths):
+            if fail_at == (ranks.rank, len(seen)):
+                raise ValueError("a fault of this process")
+            seen.append(lengths)
+            return before[2](self, frames, lengths)
+
+        embed.EMBED_BATCH_FRAMES, kept.SAVE_SECONDS, AttenGait.embed_ragged = batch_frames, save_seconds, embed_ragged
+        try:
+            made = embed.embed_to_file(weights, path, Path(out), device="cpu", ranks=ranks)
+        finally:
+            embed.EMBED_BATCH_FRAMES, kept.SAVE_SECONDS, AttenGait.embed_ragged = before
+    return seen, made is not None
+
+
+def embed_apart(weights_of_rank, path):
+    """Each process has a model of its own."""
+    from attengait.pipelines.embed import prepare
+
+    with joined_ranks() as ranks:
+        prepare(weights_of_rank[ranks.rank], path, device="cpu", ranks=ranks)

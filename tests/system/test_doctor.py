@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from attengait.cli.doctor import tables_of
 from attengait.kernels.flow.backends import AUTO_ORDER, BACKENDS
 from attengait.kernels.runtime.gpu import Driver, Gpu
 from attengait.system import doctor, packages
+
+command = importlib.import_module("command")
 
 TURING = Gpu(name="T4", memory_bytes=16 << 30, compute_capability=(7, 5))
 PASCAL = Gpu(name="P100", memory_bytes=16 << 30, compute_capability=(6, 0))
@@ -44,6 +47,20 @@ def test_the_report_is_complete_and_ready_for_json(tmp_path: Path) -> None:
     for part in ("Python", "GPU", "DALI", "CuPy", "torch", "OpenCV", "c++", "nvcc", "nvrtc", "processor", "memory"):
         assert part in text
     assert f"auto: takes {report['flow']['auto']}" in text
+
+
+def test_it_says_how_threads_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in doctor.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    (library,) = (name for name in doctor.examine(tmp_path)["threads"]["openmp"] if name.startswith("libgomp"))
+    assert f"threads: of torch, by {library}; they spin long while they wait" in text_of(doctor.examine(tmp_path))
+    done = command.attengait("doctor", "--folder", tmp_path)
+    assert "how they wait: GOMP_SPINCOUNT=3000" in done.stdout, "what the command line sets"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    done = command.attengait("doctor", "--folder", tmp_path)
+    assert "how they wait: OMP_WAIT_POLICY=active" in done.stdout, "a user's word is not overruled"
+    assert "GOMP_SPINCOUNT" not in os.environ
 
 
 def test_nothing_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

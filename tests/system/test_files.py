@@ -55,6 +55,21 @@ def test_only_regular_files_and_links_to_them_are_opened(tmp_path: Path, monkeyp
             function("nothing")
 
 
+def test_who_only_looks_for_a_lock_does_not_keep_another_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = AttenGaitError("busy")
+    with (tmp_path / ".lock").open("wb") as file, (tmp_path / ".lock").open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+        with pytest.raises(AttenGaitError, match="busy"):
+            files.lock(file, busy)
+        monkeypatch.setattr(files.time, "sleep", lambda seconds: fcntl.flock(looking, fcntl.LOCK_UN))
+        files.lock(file, busy)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(looking, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
 def test_what_a_kill_left_is_removed_when_the_file_is_written_again(tmp_path: Path) -> None:
     """And nothing else: no file that somebody is writing, and none of another name."""
     path = tmp_path / "a.json"

@@ -256,7 +256,7 @@ def test_each_process_has_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ParameterError, match="device is 'cuda:1', but must be auto, cpu or cuda"):
         ranks.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(AttenGaitError, match="2 processes train on this machine, but torch sees 1 GPUs"):
+    with pytest.raises(AttenGaitError, match="2 processes run on this machine, but torch sees 1 GPUs"):
         ranks.device("auto")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert ranks.device("auto") == "cpu"
