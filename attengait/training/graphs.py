@@ -150,7 +150,8 @@ class StepGraphs:
         # Where there are no gradients, the backward pass makes them instead of adding to them: in the graph's memory.
         self._forget_gradients()
         seed_random(seed, self.device)
-        gc.collect()  # autograd's nodes of an earlier step belong to another stream, which would be recorded, too
+        # Autograd's nodes of an earlier step belong to another stream, which would be recorded, too.
+        gc.collect()
         torch.cuda.empty_cache()
         idle_bytes = self._idle_bytes()
         current, recording = torch.cuda.current_stream(self.device), torch.cuda.CUDAGraph()
@@ -161,6 +162,7 @@ class StepGraphs:
         except BaseException:
             _mend(self.device, current, pool)
             raise
+        gc.collect()  # nor should steps without the graph find nodes of its stream
         self.idle_bytes += self._idle_bytes() - idle_bytes
         self.most_bytes = max(self.most_bytes, self.idle_bytes)
         return _Graph(
