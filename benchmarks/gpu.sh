@@ -19,7 +19,7 @@ script=$(realpath "$0")
 cd "$(dirname "$script")/.." || exit 2
 
 # name:seconds, in the order of what matters most
-ALL_STEPS=(doctor:30 tests:150 flow:45 store:45 preprocess:45 loader:40 train:110 demo:90 ncu:60
+ALL_STEPS=(doctor:30 tests:150 flow:45 store:45 preprocess:45 loader:40 train:130 demo:90 ncu:60
     memcheck:40 racecheck:40 initcheck:40)
 
 attengait() { "$PYTHON" -m attengait "$@"; }
@@ -112,6 +112,9 @@ run_step() {
         make_store
         train_small --precision bf16 --cache gpu --profile "$RESULTS/profile.txt" || status=$?
         train_small --precision fp32,fp16 --cache gpu --repeats 3 || status=$?
+        # With and without CUDA graphs, and whether the losses are equal to the bit, as they are meant to be then.
+        train_small --precision bf16 --cache gpu --repeats 2 --cuda-graphs true,false || status=$?
+        train_small --precision bf16 --cache gpu --repeats 2 --cuda-graphs true,false --set deterministic=true || status=$?
         if (needs_packages nvidia.dali); then train_small --precision bf16 --cache none || status=$?; fi
         return "$status"
         ;;
@@ -220,7 +223,7 @@ for step in "${steps[@]}"; do
     say "$(printf '%-10s %-6s %4d s  %s' "$step" "$result" $((SECONDS - started)) "$last")"
     # What a benchmark found, for whoever sees nothing but the end of the output.
     case $step:$result in flow:ok | preprocess:ok | loader:ok | train:*)
-        grep -v '^[]{}[]' "$log" | grep . | tail -n 12 | cut -c 1-180 | sed 's/^/    /'
+        grep -v '^[]{}[]' "$log" | grep . | tail -n 30 | cut -c 1-180 | sed 's/^/    /'
         ;;
     esac
     pack

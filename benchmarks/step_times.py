@@ -42,8 +42,9 @@ class StepTimes:
         self.begin("data")
 
     def begin(self, part: str) -> None:
-        """Note that a part of the present step begins."""
-        if self._steps:
+        """Note that a part of the present step begins; not while a CUDA graph is recorded, as nothing is computed."""
+        is_recorded = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if self._steps and not is_recorded:
             self._steps[-1].setdefault(part, self._now())
 
     @contextmanager

@@ -4,11 +4,13 @@ matrix rate is used.
 The trainer itself runs, as `attengait train` runs it, on a store or on one synthetic batch that lies on the device
 already. The matrix rate is that of one large product of random matrices in the same precision, measured in the same run
 with the trainer's settings in force. A step's floating-point operations are those of its convolutions and matrix
-products, forward and backward, as torch counts them; the losses are left out.
+products, forward and backward, as torch counts them; the losses are left out. The parts of steps that a CUDA graph
+computes are not seen.
 """
 
 import functools
 import gc
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -39,9 +41,13 @@ from attengait.store.joined import JoinedStores
 from attengait.store.sequences import SequenceRecord, columns_of
 from attengait.system.progress import SILENT, Progress
 from attengait.training.config import TrainingConfig, make_config, settings_of
+from attengait.training.environment import read_environment
+from attengait.training.graphs import CHECKED_REPLAYS
+from attengait.training.run_files import read_metrics
 from attengait.training.trainer import Trainer
 
-WARM_UP_STEPS = 3
+WARM_UP_STEPS = 1 + CHECKED_REPLAYS
+"""The first step, and those in which CUDA graphs are recorded and checked."""
 PROFILED_STEPS = 3
 SYNTHETIC_SUBJECTS = 74
 """As many as are trained on in CASIA-B; they decide the width of the classifiers."""
@@ -59,18 +65,20 @@ def benchmark_train(
     settings: Mapping[str, Any],
     precisions: Sequence[str] = ("auto",),
     caches: Sequence[str] = ("auto",),
+    cuda_graphs: Sequence[bool] | None = None,
     num_steps: int = 10,
     repeats: int = 5,
     profile: Path | None = None,
     progress: Progress = SILENT,
 ) -> Report:
-    """Measure training with each precision and, on a store, each cache.
+    """Measure training with each precision, on a store with each cache, and with and without CUDA graphs.
 
     Args:
         store: what to train on; None: synthetic clips, for which the data costs nothing.
         settings: those of a training run by their keys, such as {"size": "small", "device": "cuda"}.
         precisions: fp32, bf16, fp16 or auto.
         caches: where a store's frames are kept: auto, none, host or gpu.
+        cuda_graphs: values of the setting `cuda_graphs`; None: that of `settings`.
         num_steps: steps of one measurement.
         repeats: measurements.
         profile: a file for a table of what takes the time of a step; it holds one for each row.
@@ -86,13 +94,19 @@ def benchmark_train(
         require(is_accepted, name, ",".join(values), "different values with commas")
     if store is None and list(caches) != ["auto"]:
         raise ParameterError(f"cache is {','.join(caches)!r}, but must be left out for synthetic clips")
+    if cuda_graphs is None:
+        cuda_graphs = [settings.get("cuda_graphs", True)]
+    elif "cuda_graphs" in settings:
+        raise ParameterError("cuda_graphs is set, but must be left out where it is measured")
+    is_accepted = 0 < len(cuda_graphs) == len(set(cuda_graphs))
+    require(is_accepted, "cuda_graphs", ",".join(map(_word, cuda_graphs)), "true, false or both with a comma")
     rows, tables = [], []
-    for precision in precisions:
-        for cache in caches:
-            config = make_config({**settings, "precision": precision, "cache": cache})
-            row, table = _measure(store, config, num_steps, repeats, profile is not None, progress)
-            rows.append(row)
-            tables.append(f"{row['name']}\n{table}")
+    for precision, cache, graphs in itertools.product(precisions, caches, cuda_graphs):
+        config = make_config({**settings, "precision": precision, "cache": cache, "cuda_graphs": graphs})
+        more = f", cuda_graphs {_word(graphs)}" if len(cuda_graphs) > 1 else ""
+        row, table = _measure(store, config, num_steps, repeats, profile is not None, progress, more)
+        rows.append(row)
+        tables.append(f"{row['name']}\n{table}")
     if profile is not None:
         profile.write_text("\n".join(tables))
     data = config.data
@@ -137,10 +151,32 @@ def format_table(report: Report) -> str:
             + "".join(f" {parts[part]:12,.2f}" if parts else f" {'-':>12}" for part in PARTS)
             + f" {row['peak_memory_gib']:5,.2f} GiB {row['tflop_per_s']:8.3g} {row['of_matrix_rate']:7.1%}"
         )
+    lines += _about_graphs(report["results"])
     about = report["machine"]
     numbers = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines.append(f"{report['device']}; {about['cpu']}, {about['cores']} cores, load {about['load']}; {numbers}")
     return "\n".join(lines)
+
+
+def _about_graphs(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Which rows CUDA graphs had a part in, and whether they changed a loss."""
+    by_reason: dict[str, list[str]] = {}
+    for row in rows:
+        found = row["cuda_graphs"]
+        why = f"no CUDA graphs ({found['why_not']})" if found["why_not"] else f"{found['graphs']} CUDA graphs"
+        by_reason.setdefault(why, []).append(row["name"])
+    yield from (f"{', '.join(names)}: {why}" for why, names in by_reason.items())
+    for with_graphs, without in itertools.combinations(rows, 2):
+        same = all(with_graphs[key] == without[key] for key in ("precision", "cache"))
+        if same and bool(with_graphs["cuda_graphs"]["graphs"]) != bool(without["cuda_graphs"]["graphs"]):
+            losses, others = with_graphs["losses"], without["losses"]
+            apart = [step for step in losses if losses[step] != others[step]]
+            what = f"differ from step {apart[0]} on" if apart else f"are equal to the bit in {len(losses)} logged steps"
+            yield f"{with_graphs['name']} and {without['name']}: the losses {what}"
+
+
+def _word(value: object) -> str:
+    return str(value).lower()
 
 
 @functools.cache
@@ -182,9 +218,15 @@ def matrix_rate(device: torch.device, precision: str, repeats: int) -> float:
 
 
 def _measure(
-    where: str | Path | None, config: TrainingConfig, num_steps: int, repeats: int, profiled: bool, progress: Progress
+    where: str | Path | None,
+    config: TrainingConfig,
+    num_steps: int,
+    repeats: int,
+    profiled: bool,
+    progress: Progress,
+    more: str,
 ) -> tuple[Report, str]:
-    """One row of the report, and the table of the profile."""
+    """One row of the report, with `more` in its name, and the table of the profile."""
     device, precision = resolve_device(config.run.device, config.run.precision)
     observer = _Observer(device, precision, num_steps * repeats, repeats, profiled, progress)
     runtime = {"stop_after_steps": observer.last, "checkpoint_every_steps": observer.last}
@@ -207,11 +249,13 @@ def _measure(
                 open_stream=open_stream,
                 sequence_name=lambda index: f"number {index} of the store",
             ).train()
+            found = read_environment(Path(folder))["starts"][-1]["ended"]["cuda_graphs"]
+            losses = {str(line["step"]): line["train/total"] for line in read_metrics(Path(folder))}
     network = config.model.network(channels=channels, num_subjects=len(plan.subjects))
     num_clips = config.data.subjects_per_batch * config.data.clips_per_subject
     steps_ms, parts_ms = observer.times.milliseconds()
     groups = [steps_ms[i : i + num_steps] for i in range(0, len(steps_ms), num_steps)]
-    name = precision if cache is None else f"{precision}, cache {cache}"
+    name = (precision if cache is None else f"{precision}, cache {cache}") + more
     (row,) = results({name: [1000 * num_clips * num_steps / sum(group) for group in groups]}, "clips_per_s")
     flop_per_step, ms_per_step = step_flop(network, num_clips, config.data.clip_frames), median(steps_ms)
     flop_per_s = 1000 * flop_per_step / ms_per_step
@@ -220,7 +264,9 @@ def _measure(
         "cache": cache,
         "ms_per_step": round(ms_per_step, 3),
         "ms": {part: round(median(values), 3) for part, values in parts_ms.items() if values},
-        "peak_memory_gib": round(observer.peak_bytes / 2**30, 3),
+        "peak_memory_gib": round((observer.peak_bytes + found["bytes"]) / 2**30, 3),
+        "cuda_graphs": found,
+        "losses": losses,
         "flop_per_step": flop_per_step,
         "tflop_per_s": flop_per_s / 1e12,
         "matrix_tflop_per_s": observer.matrix_rate / 1e12,

@@ -106,6 +106,10 @@ def train(
             help="Where the frames of a store are kept: auto, none, host, gpu, with commas.", show_default="auto"
         ),
     ] = None,
+    cuda_graphs: Annotated[
+        str | None,
+        typer.Option(help="With CUDA graphs, without, or both: true,false.", show_default="true"),
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of training.")
     ] = None,
@@ -136,6 +140,9 @@ def train(
             settings=options | parse_assignments(settings or []),
             precisions=precision.split(","),
             caches=("auto",) if cache is None else cache.split(","),
+            cuda_graphs=None
+            if cuda_graphs is None
+            else [parse_assignments([f"cuda_graphs={word}"])["cuda_graphs"] for word in cuda_graphs.split(",")],
             num_steps=steps,
             repeats=repeats,
             profile=profile,

@@ -207,7 +207,9 @@ def evaluate(
         elif run is None or store is None:
             raise ParameterError("RUN or STORE is missing, but must be given unless there is --embeddings FILE.npz")
         elif feature_order is not None and fuse is None:
-            raise ParameterError(f"--feature-order is {feature_order}, but must be given with --embeddings or --fuse only")
+            raise ParameterError(
+                f"--feature-order is {feature_order}, but must be given with --embeddings or --fuse only"
+            )
         if curves is not None:
             from attengait.report.figure import check_figure
 

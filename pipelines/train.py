@@ -28,6 +28,7 @@ from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import DataSettings, TrainingConfig, load_preset, make_config, settings_of
 from attengait.training.config_file import read_settings
+from attengait.training.graphs import why_without
 from attengait.training.partition import read_partition, with_partition
 from attengait.training.ranks import Ranks, joined_ranks
 from attengait.training.summary import summarise, summary_lines
@@ -213,6 +214,7 @@ def _train_run(
             stores=[store_name(part.location) for part in parts],
             fingerprint=record.store,
             protocol=None if validator is None else validator.protocol,
+            why_no_graphs=why_without(config, device, ranks),
         )
         for line in summary_lines(about) if ranks.is_first else ():
             _log.info("%s", line)

@@ -5,6 +5,8 @@ All are computed in float32, whatever precision the network ran in.
 N clips of a batch, P parts, D features per part, K classes; A pairs of an anchor with a positive.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,27 @@ from attengait.model.net import AttenGait
 
 L2_FACTOR = 1e-5
 PROBABILITY_FLOOR = 1e-7
+
+
+class Pairs(NamedTuple):
+    """Which clips form triplets, on the device of their embeddings."""
+
+    anchor: Tensor
+    """int64 [A]"""
+    positive: Tensor
+    """int64 [A]: each anchor pairs every clip of its label, itself included."""
+    same: Tensor
+    """bool [N, N]: whether two clips have one label. All others are negatives of each other."""
+
+
+def pairs_of(labels: Tensor, device: torch.device) -> Pairs:
+    """The pairs of clips with these labels, integers [N].
+
+    Labels on the CPU are worked on there. So nothing waits for a GPU.
+    """
+    same = labels[:, None] == labels[None, :]
+    anchor, positive = same.nonzero(as_tuple=True)
+    return Pairs(*(send(tensor, device) for tensor in (anchor, positive, same)))
 
 
 def triplet_loss(
@@ -27,8 +50,7 @@ def triplet_loss(
 
     Args:
         embeddings: [N, P, D].
-        labels: integers [N]; clips of one label are positives of each other. On the CPU: which clips form triplets is
-            worked out there, so that nothing waits for a GPU.
+        labels: integers [N], best on the CPU; clips of one label are positives of each other.
         margin: how much farther a negative must be than a positive (Euclidean distance), or [P], one for each part.
         normalised: first scale every feature of every part to length 1 over the clips of the batch. So does the
             published code, which normalises [P, N, D] along its middle axis (and leaves the option off).
@@ -45,11 +67,12 @@ def triplet_loss_per_part(
 
     Every anchor pairs every positive, itself included, with every negative.
     """
-    return triplets_per_part(embeddings, labels, margin=margin, normalised=normalised, soft_margin=soft_margin)[0]
+    pairs = pairs_of(labels, embeddings.device)
+    return triplets_per_part(embeddings, pairs, margin=margin, normalised=normalised, soft_margin=soft_margin)[0]
 
 
 def triplets_per_part(
-    embeddings: Tensor, labels: Tensor, *, margin: float | Tensor, normalised: bool, soft_margin: bool
+    embeddings: Tensor, pairs: Pairs, *, margin: float | Tensor, normalised: bool, soft_margin: bool
 ) -> tuple[Tensor, Tensor]:
     """[P] as `triplet_loss_per_part`, and the share of the triplets of all parts whose term is above zero.
 
@@ -61,9 +84,7 @@ def triplets_per_part(
         x = functional.normalize(x, dim=1)
     # Differences, not the expanded square: a clip's distance to itself is exactly 0, with gradient 0.
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")  # [P, N, N]
-    same = labels[:, None] == labels[None, :]  # [N, N]
-    anchor, positive = same.nonzero(as_tuple=True)  # [A]
-    anchor, positive, same = (send(tensor, x.device) for tensor in (anchor, positive, same))
+    anchor, positive, same = pairs
     excess = distances[:, anchor, positive, None] - distances[:, anchor]  # [P, A, N]
     margin = margin[:, None, None] if isinstance(margin, Tensor) else margin
     terms = functional.softplus(excess) if soft_margin else functional.relu(margin + excess)

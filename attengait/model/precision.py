@@ -71,9 +71,13 @@ def computing(device: torch.device, precision: str, *, deterministic: bool = Fal
         yield
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """What half precision is computed in; it changes nothing for fp32 and tf32."""
-    return torch.autocast(device.type, _DTYPES[precision], enabled=precision in ("bf16", "fp16"))
+def autocast(device: torch.device, precision: str, *, keeps_casts: bool = True) -> AbstractContextManager[Any]:
+    """What half precision is computed in; it changes nothing for fp32 and tf32.
+
+    With `keeps_casts`, the weights in half precision are kept until its end, for those that are used more than once.
+    """
+    is_on = precision in ("bf16", "fp16")
+    return torch.autocast(device.type, _DTYPES[precision], enabled=is_on, cache_enabled=keeps_casts)
 
 
 def in_float32(device: torch.device) -> AbstractContextManager[Any]:

@@ -22,6 +22,7 @@ RUNTIME_SETTINGS = frozenset(
         "cache",
         "check_frames",
         "checkpoint_every_steps",
+        "cuda_graphs",
         "device",
         "early_stopping_validations",
         "keep_checkpoints",

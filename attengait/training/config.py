@@ -177,6 +177,9 @@ class RunSettings:
     deterministic: bool = False
     """Whether only algorithms are used that give the same bits in every run on the same machine; on a GPU they are
     slower."""
+    cuda_graphs: bool = True
+    """Whether the steps on one GPU are computed by CUDA graphs. The first results of each graph are compared with those
+    without it, and the run goes on without graphs where they differ. It has not been tried on a GPU yet."""
     init: str = ""
     """The folder of a run, or a weights file, that a new run begins with (fine-tuning); empty: new weights are
     drawn."""

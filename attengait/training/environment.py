@@ -2,7 +2,7 @@
 
     {"data": what identifies the stores,
      "starts": [{"time", "step", "num_steps", "device", "command", "git", "versions", "machine",
-                 "ended": {"time", "step", "how"}}]}
+                 "ended": {"time", "step", "how", "cuda_graphs": {"graphs", "bytes", "why_not"}}}]}
 
 `ended` is missing as long as a run goes on, and where it was killed.
 """
@@ -48,12 +48,12 @@ def note_start(run: Path, about: Mapping[str, Any], step: int) -> None:
     _write(run, {"data": data, "starts": [*(starts if isinstance(starts, list) else []), start]})
 
 
-def note_end(run: Path, step: int, how: str) -> None:
-    """Say of the last start how it ended, after `step` steps in all."""
+def note_end(run: Path, step: int, how: str, cuda_graphs: Mapping[str, Any] | None) -> None:
+    """Say of the last start how it ended, after `step` steps in all, and how many CUDA graphs computed its steps."""
     noted = read_environment(run)
     starts = noted.get("starts")
     if isinstance(starts, list) and starts and isinstance(starts[-1], dict):
-        starts[-1]["ended"] = {"time": now(), "step": step, "how": how}
+        starts[-1]["ended"] = {"time": now(), "step": step, "how": how, "cuda_graphs": cuda_graphs}
         _write(run, noted)
 
 

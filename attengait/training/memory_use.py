@@ -7,8 +7,9 @@ import torch
 _STATUS = Path("/proc/self/status")
 
 
-def memory_values(device: torch.device) -> dict[str, float | None]:
-    """Bytes of this process in the machine's memory, now and at most, and on a GPU those of torch's tensors.
+def memory_values(device: torch.device, graph_bytes: int = 0) -> dict[str, float | None]:
+    """Bytes of this process in the machine's memory, now and at most, and on a GPU those of torch's tensors and of CUDA
+    graphs, which are `graph_bytes` beside the tensors.
 
     None where the system does not say.
     """
@@ -18,8 +19,8 @@ def memory_values(device: torch.device) -> dict[str, float | None]:
         "memory/host_peak_bytes": status.get("VmHWM"),
     }
     if device.type == "cuda":
-        values["memory/gpu_bytes"] = torch.cuda.memory_allocated(device)
-        values["memory/gpu_peak_bytes"] = torch.cuda.max_memory_allocated(device)
+        values["memory/gpu_bytes"] = torch.cuda.memory_allocated(device) + graph_bytes
+        values["memory/gpu_peak_bytes"] = torch.cuda.max_memory_allocated(device) + graph_bytes
     return values
 
 

@@ -24,11 +24,12 @@ def summarise(
     stores: Sequence[str],
     fingerprint: Mapping[str, Any],
     protocol: str | None,
+    why_no_graphs: str | None,
 ) -> dict[str, Any]:
     """What is known of a run, as values of JSON. No tensor is made for it.
 
-    `stores` are the names of the stores, `fingerprint` is what identifies their content, and `protocol` that of the
-    validation, if there is one.
+    `stores` are the names of the stores, `fingerprint` is what identifies their content, `protocol` that of the
+    validation, if there is one, and `why_no_graphs` why there are no CUDA graphs, if there are none.
     """
     data, optimiser, used = config.data, config.optimiser, plan.sequences
     num_steps = optimiser.total_epochs * plan.steps_per_epoch
@@ -51,6 +52,7 @@ def summarise(
             "name": str(device),
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
             "precision": precision,
+            "why_no_cuda_graphs": why_no_graphs,
         },
         "data": {
             "stores": list(stores),
@@ -78,13 +80,15 @@ def summary_lines(about: Mapping[str, Any]) -> list[str]:
     model, steps, batch, device, data = (about[name] for name in ("model", "steps", "batch", "device", "data"))
     validation = about["validation"]
     gpu = f" ({device['gpu']})" if device["gpu"] else ""
+    why_not = device["why_no_cuda_graphs"]
+    graphs = "CUDA graphs where they prove right" if why_not is None else f"no CUDA graphs ({why_not})"
     return [
         f"model: size {model['size']}, {model['parameters']:,} parameters, {model['classes']:,} classes, "
         f"{model['channels']} channels",
         f"steps: {steps['total']:,} in {steps['epochs']:,} epochs of {steps['per_epoch']:,}",
         f"batch: {batch['clips']:,} clips of {batch['clip_frames']} frames: {batch['subjects']} subjects x "
         f"{batch['clips_per_subject']} clips",
-        f"device: {device['name']}{gpu}, precision {device['precision']}",
+        f"device: {device['name']}{gpu}, precision {device['precision']}, {graphs}",
         f"data: {data['subjects']:,} subjects, {data['sequences']:,} sequences, {data['frames']:,} frames; "
         f"{data['clips']:,} clips are drawn in all",
         "validation: none"

@@ -14,7 +14,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,9 @@ from torch.nn import functional
 
 from attengait.errors import AttenGaitError
 from attengait.model.loading import check_memory
-from attengait.model.losses import cross_entropy, l2_penalty, send, smoothed
+from attengait.model.losses import send, smoothed
 from attengait.model.net import PARTS, AttenGait
-from attengait.model.precision import autocast, computing, resolve_device
+from attengait.model.precision import computing, resolve_device
 from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
@@ -36,15 +36,17 @@ from attengait.training import transforms
 from attengait.training.augment import augment
 from attengait.training.average import WeightAverage
 from attengait.training.checkpoint import load_checkpoint, save_checkpoint
-from attengait.training.config import OptimiserSettings, TrainingConfig
+from attengait.training.config import TrainingConfig
+from attengait.training.graphs import StepGraphs, why_without
 from attengait.training.hooked import Hooked
 from attengait.training.initial import begin_with
+from attengait.training.losses import PER_PART, StepInputs, StepLosses, seed_random
 from attengait.training.margins import AdaptiveMargins
 from attengait.training.optimisers import clip, make_optimiser
 from attengait.training.ranks import ALONE, Ranks, lost
 from attengait.training.schedule import learning_rate
 from attengait.training.step_report import LOSS_SCALE, Meter, Step
-from attengait.training.triplets import triplet_term
+from attengait.training.triplets import pairs_of_groups
 from attengait.training.watching import Draw, Validate, Watch
 
 OpenStream = Callable[[int, int], AbstractContextManager[Iterator[ClipBatch]]]
@@ -136,7 +138,7 @@ class Trainer:
 
     def _train(self, device: torch.device, precision: str, *, resume: bool) -> TrainingResult:
         config = self.config
-        _seed(config.run.seed, device)
+        seed_random(config.run.seed, device)
         network = config.model.network(
             channels=self.channels, num_subjects=len(self.plan.subjects), input_channels=self.input_channels
         )
@@ -177,8 +179,25 @@ class Trainer:
                 self.open_stream(first_step, last_step - first_step) if step < last_step else _no_batches() as stream,
                 watch.watching(first_step),  # later, as loading may be interrupted
                 closing(Hooked(model, device, self.ranks, num_parts=config.update.accumulate_steps)) as hooked,
+                closing(
+                    StepGraphs(
+                        compute=StepLosses(
+                            hooked=hooked,
+                            scaler=scaler,
+                            margins=margins,
+                            precision=precision,
+                            settings=config.optimiser,
+                            replicas=config.data.num_replicas,
+                            ranks=self.ranks,
+                        ),
+                        parameters=list(model.parameters()),
+                        device=device,
+                        why_not=why_without(config, device, self.ranks),
+                    )
+                ) as graphs,
                 self.stop.hearing(),
             ):
+                watch.graphs = graphs
                 batches, unread = iter(stream), deque[Step]()
                 meter = Meter(num_steps)  # loading is over
                 report = partial(self._report, meter, watch, num_steps, last_step)
@@ -196,9 +215,7 @@ class Trainer:
                         raise RuntimeError(f"the stream delivered the batch of step {batch.step}, expected {step}")
                     watch.see(batch)
                     rate = self._rate(step)
-                    unread.append(
-                        self._step(hooked, optimiser, scaler, margins, batch, rate, waited_seconds, precision)
-                    )
+                    unread.append(self._step(hooked, graphs, optimiser, scaler, margins, batch, rate, waited_seconds))
                     step += 1
                     if average is not None:
                         average.update(model, step)
@@ -246,13 +263,13 @@ class Trainer:
     def _step(
         self,
         hooked: Hooked,
+        graphs: StepGraphs,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
         margins: AdaptiveMargins | None,
         batch: ClipBatch,
         rate: float,
         waited_seconds: float,
-        precision: str,
     ) -> Step:
         """Do one optimiser step, or begin it on a GPU; nothing here waits for a GPU."""
         config, model, device = self.config, hooked.model, hooked.device
@@ -264,28 +281,17 @@ class Trainer:
         one_hot = functional.one_hot(self.ranks.own(labels), model.config.num_classes).float()  # [n, K]
         one_hot = smoothed(one_hot, config.optimiser.label_smoothing)
         mixed = augment(clips, send(one_hot, device), config.optimiser, generator, self.ranks)
-        with_classes = batch.step < config.optimiser.epochs * self.plan.steps_per_epoch
-
-        @contextmanager
-        def as_configured() -> Iterator[None]:
-            _seed(seed, device)  # dropout
-            with autocast(device, precision):
-                yield
-
-        outputs = hooked(mixed.frames, with_classes=with_classes, context=as_configured)
-        triplet, active = triplet_term(
-            outputs.embeddings.float(),
-            labels,
-            config.optimiser,
-            margins=margins,
-            replicas=config.data.num_replicas,
-            ranks=self.ranks,
+        replicas = config.data.num_replicas
+        inputs = StepInputs(
+            frames=mixed.frames,
+            targets=mixed.targets,
+            pairs=pairs_of_groups(labels, config.optimiser, replicas=replicas, ranks=self.ranks, device=device),
+            with_classes=batch.step < config.optimiser.epochs * self.plan.steps_per_epoch,
         )
-        losses = loss_terms(model, triplet, outputs.logits, mixed.targets, config.optimiser)
-        total = losses["total"]
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(total).backward()  # type: ignore[no-untyped-call]
-        outputs.finish()
+        losses = graphs(inputs, seed)
+        per_part = losses.pop(PER_PART)
+        if margins is not None:
+            margins.update(self.ranks.sum(per_part))  # a part is idle where it is so in all groups and processes
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         clip(model.parameters(), norm, config.update.max_gradient_norm)
@@ -295,8 +301,7 @@ class Trainer:
         scaler.update()
         # The scale of the next step, as a tensor, since reading it would wait for a GPU.
         scale = scaler.scale(torch.ones_like(norm)) if scaler.is_enabled() else torch.full_like(norm, math.nan)
-        losses["active_triplets"] = active
-        values = self.ranks.mean(torch.stack([*(value.detach() for value in losses.values()), norm, scale]))
+        values = self.ranks.mean(torch.stack([*losses.values(), norm, scale]))
         return Step(
             batch=batch,
             rate=rate,
@@ -341,21 +346,6 @@ class Trainer:
         )
 
 
-def loss_terms(
-    model: AttenGait, triplet: Tensor, logits: Tensor | None, targets: Tensor, settings: OptimiserSettings
-) -> dict[str, Tensor]:
-    """Return total, triplet, l2 and, where there are logits, cross_entropy, as float32 scalars.
-
-    Of several processes, each has its own losses; their mean is the loss of the batch.
-
-    logits [n, 62, K] or None, targets [n, K].
-    """
-    terms = {"triplet": triplet, "l2": l2_penalty(model, settings.l2_penalty)}
-    if logits is not None:
-        terms["cross_entropy"] = settings.cross_entropy_weight * cross_entropy(logits.float(), targets)
-    return {"total": torch.stack(list(terms.values())).sum(), **terms}
-
-
 def _no_batches() -> AbstractContextManager[Iterator[ClipBatch]]:
     """The stream of a run of which only a validation is left to do."""
     return nullcontext(iter(()))
@@ -368,11 +358,3 @@ def step_seed(seed: int, step: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return (z ^ (z >> 31)) >> 1
-
-
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed torch's random numbers on the CPU and on one device; torch.manual_seed would seed every GPU."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)

@@ -23,6 +23,7 @@ from attengait.sampling.plan import ClipBatch
 from attengait.training.best import Best, Validation, save_best
 from attengait.training.config import RunSettings
 from attengait.training.environment import note_end, note_start
+from attengait.training.graphs import StepGraphs
 from attengait.training.kept import forget_later, keep_checkpoint
 from attengait.training.loggers import Loggers
 from attengait.training.memory_use import memory_values
@@ -55,6 +56,8 @@ class Watch:
     best: Best = field(default_factory=Best)
     stopped_by: int | None = None
     """The signal that stopped the run, whichever of its processes heard it."""
+    graphs: StepGraphs | None = field(init=False, default=None)
+    """What computes the steps."""
     _loggers: Loggers = field(init=False)
     _tracer: Tracer = field(init=False)
     _step: int = field(init=False, default=0)
@@ -92,7 +95,7 @@ class Watch:
         finally:
             self._tracer.stop()
             self._loggers.finish(how)
-            note_end(self.run, self._step, how)
+            note_end(self.run, self._step, how, self.graphs.record() if self.graphs else None)
 
     def see(self, batch: ClipBatch) -> None:
         """A step begins."""
@@ -107,7 +110,8 @@ class Watch:
         """A step is done and read."""
         self._step = step
         if is_logged and self.is_on:
-            self._loggers.scalars(step, {**values, **memory_values(self.device)})
+            graph_bytes = self.graphs.idle_bytes if self.graphs else 0
+            self._loggers.scalars(step, {**values, **memory_values(self.device, graph_bytes)})
 
     def is_due(self, step: int) -> bool:
         """Whether there is a validation after so many steps."""

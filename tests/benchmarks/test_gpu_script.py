@@ -109,10 +109,15 @@ def test_all_steps_run_on_a_gpu_in_their_order_with_commands_that_there_are(tmp_
         "benchmark flow",
         "benchmark preprocess",
         "benchmark loader",
-        *["benchmark train"] * 3,
+        *["benchmark train"] * 5,
     ]
     trained = [" ".join(words) for words in commands if words[:2] == ["benchmark", "train"]]
-    for wanted in ("--precision bf16 --cache gpu --profile", "--precision fp32,fp16", "--precision bf16 --cache none"):
+    for wanted in (
+        "--precision bf16 --cache gpu --profile",
+        "--precision fp32,fp16",
+        "--precision bf16 --cache none",
+        "--set deterministic=true",
+    ):
         assert sum(wanted in command for command in trained) == 1
     for words in commands:
         check_command(words)
@@ -125,7 +130,7 @@ def test_all_steps_run_on_a_gpu_in_their_order_with_commands_that_there_are(tmp_
     files = packed(tmp_path, "NVIDIA-H200")
     assert {f"{step}.log" for step in STEPS} | {"table.txt"} <= set(files)
     assert json.loads(files["flow.json"]) == {"results": [1]}
-    assert json.loads(files["train.json"]) == [{"results": [1]}] * 3
+    assert json.loads(files["train.json"]) == [{"results": [1]}] * 5
     assert "    what was found" in done.stdout
     assert [line.split()[0] for line in files["table.txt"].splitlines()[1:-1]] == STEPS
 
@@ -167,7 +172,7 @@ def test_a_package_that_is_missing_is_named_and_the_step_skipped(run) -> None:
 def test_without_dali_training_is_measured_from_the_gpu_alone(tmp_path: Path, run) -> None:
     assert run("train", gpu="NVIDIA H200", MISSING="nvidia.dali").returncode == 0
     assert "--cache none" not in (tmp_path / "calls").read_text()
-    assert (tmp_path / "calls").read_text().count("--cache gpu") == 2
+    assert (tmp_path / "calls").read_text().count("--cache gpu") == 4
 
 
 def test_a_step_that_fails_is_in_the_table_and_the_next_one_runs(tmp_path: Path, run) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_graphs import recorded  # noqa: F401
 
 from attengait.benchmarks.step_times import PARTS, StepTimes
 from attengait.benchmarks.train import benchmark_train, format_table, matrix_rate, step_flop
@@ -75,6 +76,25 @@ def test_a_store_has_a_row_for_each_cache_and_other_settings_count(tmp_path: Pat
     assert str(store.path) in format_table(report)
 
 
+def test_with_and_without_cuda_graphs_is_measured_and_their_losses_compared(recorded: Any) -> None:  # noqa: F811
+    report = benchmark_train(settings=SETTINGS, precisions=["fp32"], cuda_graphs=[True, False], num_steps=1, repeats=2)
+    assert json.loads(json.dumps(report)) == report
+    with_graphs, without = report["results"]
+    assert [row["name"] for row in report["results"]] == ["fp32, cuda_graphs true", "fp32, cuda_graphs false"]
+    assert with_graphs["cuda_graphs"] == {"graphs": 1, "bytes": 1000, "why_not": None}
+    assert without["cuda_graphs"] == {"graphs": 0, "bytes": 0, "why_not": "cuda_graphs is false"}
+    assert with_graphs["ms"] == {}  # the parts of a step are not seen
+    assert tuple(without["ms"]) == PARTS
+    assert recorded[0].replays == 5  # of 6 steps
+    table = format_table(report)
+    assert "fp32, cuda_graphs true: 1 CUDA graphs\n" in table
+    assert "fp32, cuda_graphs false: no CUDA graphs (cuda_graphs is false)\n" in table
+    pair = "fp32, cuda_graphs true and fp32, cuda_graphs false: the losses"
+    assert f"{pair} are equal to the bit in 2 logged steps" in table
+    with_graphs["losses"]["6"] += 1e-6
+    assert f"{pair} differ from step 6 on" in format_table(report)
+
+
 def test_nothing_is_left_of_the_runs_that_were_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     random_state = torch.get_rng_state()
@@ -125,6 +145,7 @@ def test_the_matrix_rate_is_a_rate() -> None:
         ({"repeats": 0}, "repeats is 0, but must be at least 1"),
         ({"precisions": ["fp32", "fp32"]}, "precision is 'fp32,fp32', but must be different values"),
         ({"precisions": ["fp8"]}, "precision is 'fp8', but must be one of"),
+        ({"cuda_graphs": [True, True]}, "cuda_graphs is 'true,true', but must be true, false or both with a comma"),
         ({"caches": ["gpu"]}, "cache is 'gpu', but must be left out for synthetic clips"),
     ],
 )
@@ -136,7 +157,7 @@ def test_values_out_of_range_are_refused(changes: dict[str, Any], sentence: str)
 @pytest.mark.gpu
 def test_on_a_gpu_the_parts_are_timed_on_the_device(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", frame_shape=(64, 64, 3))
-    settings = SETTINGS | {"device": "cuda"}
+    settings = SETTINGS | {"device": "cuda", "cuda_graphs": False}
     precisions, caches = ["bf16", "fp16"], ["none", "gpu"]
     report = benchmark_train(
         store.path, settings=settings, precisions=precisions, caches=caches, num_steps=2, repeats=2
@@ -146,3 +167,14 @@ def test_on_a_gpu_the_parts_are_timed_on_the_device(tmp_path: Path) -> None:
         assert sum(row["ms"].values()) == pytest.approx(row["ms_per_step"], rel=0.5)
         assert row["peak_memory_gib"] > 0
     assert report["device"] == torch.cuda.get_device_name()
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_steps_by_cuda_graphs_are_timed_and_their_memory_counted() -> None:
+    settings = SETTINGS | {"device": "cuda", "deterministic": True}
+    report = benchmark_train(settings=settings, precisions=["bf16"], cuda_graphs=[True, False], num_steps=2, repeats=2)
+    with_graphs, without = report["results"]
+    assert (with_graphs["cuda_graphs"]["graphs"], with_graphs["cuda_graphs"]["why_not"]) == (1, None)
+    assert with_graphs["losses"] == without["losses"]
+    assert 0.5 < with_graphs["peak_memory_gib"] / without["peak_memory_gib"] < 2
+    assert with_graphs["ms_per_step"] > 0

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from attengait.model.config import ModelConfig
-from attengait.model.losses import cross_entropy, l2_penalty, penalised_weights, triplet_loss, triplets_per_part
+from attengait.model.losses import (
+    cross_entropy,
+    l2_penalty,
+    pairs_of,
+    penalised_weights,
+    triplet_loss,
+    triplets_per_part,
+)
 from attengait.model.net import AttenGait
 
 
@@ -54,14 +61,15 @@ def test_the_share_of_active_triplets_is_that_of_loops_over_all_triplets(margin:
                 total += 1
                 active += bool(margin + near - far > 0)
     options = {"margin": margin, "normalised": False, "soft_margin": False}
-    _, share = triplets_per_part(embeddings, torch.tensor(labels), **options)
+    _, share = triplets_per_part(embeddings, pairs_of(torch.tensor(labels), torch.device("cpu")), **options)
     assert share.item() == pytest.approx(active / total)
     assert (share.item() == 1) == (margin == 5.0)
 
 
 def test_without_triplets_none_is_active() -> None:
     options = {"margin": 0.2, "normalised": False, "soft_margin": False}
-    _, share = triplets_per_part(torch.randn(4, 2, 3), torch.zeros(4, dtype=torch.int64), **options)
+    pairs = pairs_of(torch.zeros(4, dtype=torch.int64), torch.device("cpu"))
+    _, share = triplets_per_part(torch.randn(4, 2, 3), pairs, **options)
     assert share.item() == 0
 
 

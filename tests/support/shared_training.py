@@ -12,17 +12,17 @@ from attengait.model.config import ModelConfig
 from attengait.model.net import PARTS, AttenGait
 from attengait.pipelines.cache import choose_together, open_clips
 from attengait.pipelines.train import train_run
-from attengait.sampling.plan import BatchPlan
+from attengait.sampling.plan import BatchPlan, ClipBatch
 from attengait.store import open_store
 from attengait.system.stopping import StopRequest
 from attengait.training import trainer as trainer_module
 from attengait.training.augment import augment
 from attengait.training.config import OptimiserSettings, make_config
 from attengait.training.hooked import Hooked
+from attengait.training.losses import loss_terms
 from attengait.training.margins import AdaptiveMargins
 from attengait.training.ranks import ALONE, joined_ranks
-from attengait.training.trainer import loss_terms
-from attengait.training.triplets import triplet_term
+from attengait.training.triplets import pairs_of_groups, triplet_term
 
 SMALL = {
     "size": "tiny",
@@ -47,12 +47,13 @@ def train(store, run, changes=(), resume=False, stop_at=None, raise_at=None):
     heard = Heard()
     steps = trainer_module.Trainer._step
 
-    def step(self, hooked, optimiser, scaler, margins, batch, *others):
+    def step(self, *arguments):
+        batch = next(each for each in arguments if isinstance(each, ClipBatch))
         if stop_at == (rank, batch.step):
             stop.signal = signal.SIGTERM
         if raise_at == (rank, batch.step):
             raise ValueError("a fault of this process")
-        return steps(self, hooked, optimiser, scaler, margins, batch, *others)
+        return steps(self, *arguments)
 
     trainer_module.Trainer._step = step
     try:
@@ -93,13 +94,14 @@ def _one_step(ranks, changes, replicas, num_subjects, clips_per_subject, with_cl
         targets = torch.eye(num_subjects)[ranks.own(labels)]
         mixed = augment(ranks.own(clips), targets, settings, torch.Generator().manual_seed(11), ranks)
         outputs = hooked(mixed.frames, with_classes=with_classes, context=with_the_same_dropout)
-        triplet, active = triplet_term(
-            outputs.embeddings, labels, settings, margins=margins, replicas=replicas, ranks=ranks
-        )
-        losses = loss_terms(model, triplet, outputs.logits, mixed.targets, settings) | {"active": active}
+        pairs = pairs_of_groups(labels, settings, replicas=replicas, ranks=ranks, device=torch.device("cpu"))
+        triplets = triplet_term(outputs.embeddings, pairs, settings, margins=margins, replicas=replicas, ranks=ranks)
+        losses = loss_terms(model, triplets.loss, outputs.logits, mixed.targets, settings)
+        losses |= {"active": triplets.active}
         losses["total"].backward()
         outputs.finish()
     if margins is not None:
+        margins.update(ranks.sum(triplets.per_part))
         losses["margins"] = margins.values.sum()
     means = {name: float(ranks.mean(value.detach())) for name, value in losses.items()}
     gradients = {name: each.grad for name, each in model.named_parameters() if each.grad is not None}

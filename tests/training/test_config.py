@@ -31,7 +31,7 @@ epochs_without_cross_entropy learning_rate warmup_epochs triplets margin adaptiv
 normalise_embeddings cross_entropy_weight label_smoothing l2_penalty mixup_probability cutmix_probability optimiser
 momentum weight_decay schedule max_gradient_norm accumulate_steps recompute_frames ema_decay vary_clip_frames
 flip_probability affine_probability affine_degrees affine_scale affine_shift_px erase_probability device cache
-check_frames precision deterministic init seed checkpoint_every_steps log_every_steps stop_after_steps
+check_frames precision deterministic cuda_graphs init seed checkpoint_every_steps log_every_steps stop_after_steps
 validate_every_steps early_stopping_validations keep_checkpoints loggers profile_steps
 """.split()  # noqa: SIM905
 OLD_RECORD = Path(__file__).parents[1] / "data" / "run-0.1.0" / "config.json"

@@ -120,7 +120,7 @@ def test_the_summary_is_on_the_screen_and_in_the_log_with_what_happens_later(
         "model: size tiny, ",
         "steps: 8 in 4 epochs of 2",
         "batch: 4 clips of 16 frames: 2 subjects x 2 clips",
-        "device: cpu, precision fp32",
+        "device: cpu, precision fp32, no CUDA graphs (the device is cpu)",
         "data: 4 subjects, 8 sequences, 144 frames; 32 clips are drawn in all",
         "validation: none",
     ]
@@ -158,7 +158,9 @@ def test_the_environment_says_with_what_a_run_was_computed(
     assert first["command"] == ["attengait", "train", "http://host/s.zarr", "--x"]
     assert first["versions"]["torch"] == torch.__version__
     assert first["versions"]["attengait"] == attengait.__version__
-    assert first["device"] == {"name": "cpu", "gpu": None, "precision": "fp32"}
+    on_cpu = {"name": "cpu", "gpu": None, "precision": "fp32"}
+    assert first["device"] == on_cpu | {"why_no_cuda_graphs": "the device is cpu"}
+    assert first["ended"]["cuda_graphs"] == {"graphs": 0, "bytes": 0, "why_not": "the device is cpu"}
     text = (tmp_path / "run" / "environment.json").read_text()
     assert str(tmp_path) not in text
 
