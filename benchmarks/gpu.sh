@@ -19,8 +19,8 @@ script=$(realpath "$0")
 cd "$(dirname "$script")/.." || exit 2
 
 # name:seconds, in the order of what matters most
-ALL_STEPS=(doctor:30 tests:150 flow:45 store:45 preprocess:45 loader:40 train:130 demo:90 ncu:60
-    memcheck:40 racecheck:40 initcheck:40)
+ALL_STEPS=(doctor:30 tests:150 flow:45 store:45 preprocess:45 loader:40 train:130 demo:90 nvdec:30
+    ncu:60 memcheck:40 racecheck:40 initcheck:40)
 
 attengait() { "$PYTHON" -m attengait "$@"; }
 
@@ -94,7 +94,7 @@ run_step() {
         needs_packages zarr simplejpeg google_crc32c
         make_walkers
         attengait benchmark preprocess --frames "$WORK/walkers/rgb" --silhouettes "$WORK/walkers/silh" --repeats 1 \
-            --flow "${GPU:+cuda,}opencv" --workers "$(nproc)" ${GPU:+--readers 4}
+            --flow "${GPU:+cuda,}opencv" --workers "$(nproc)" ${GPU:+--readers 4 --video}
         ;;
     loader)
         needs_packages zarr simplejpeg google_crc32c nvidia.dali
@@ -122,6 +122,13 @@ run_step() {
         needs_gpu
         needs_packages zarr simplejpeg google_crc32c nvidia.dali
         attengait demo --out "$WORK/demo"
+        ;;
+    nvdec)
+        needs_gpu
+        needs_packages nvidia.dali
+        local videos=()
+        [ ! -f "${ATTENGAIT_SHARED-}/walkers/plaza.avi" ] || videos=("$ATTENGAIT_SHARED/walkers/plaza.avi")
+        "$PYTHON" -m attengait.benchmarks.dali_video --device gpu "${videos[@]}"
         ;;
     ncu)
         needs_gpu
@@ -222,7 +229,7 @@ for step in "${steps[@]}"; do
     last=$(grep -v '^[]{}[ ]' "$log" | grep . | tail -n 1 | cut -c 1-120)
     say "$(printf '%-10s %-6s %4d s  %s' "$step" "$result" $((SECONDS - started)) "$last")"
     # What a benchmark found, for whoever sees nothing but the end of the output.
-    case $step:$result in flow:ok | preprocess:ok | loader:ok | train:*)
+    case $step:$result in flow:ok | preprocess:ok | loader:ok | nvdec:ok | train:*)
         grep -v '^[]{}[]' "$log" | grep . | tail -n 30 | cut -c 1-180 | sed 's/^/    /'
         ;;
     esac

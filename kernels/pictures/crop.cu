@@ -11,6 +11,7 @@
 // block makes, and has the compiler keep products and sums apart (no fused multiply-add): the published colours are
 // defined by float32 operations, each rounded.
 
+#include "angle.h"
 #include "device.h"
 
 #define LARGEST_COMPONENT 1e6f
@@ -177,8 +178,8 @@ __device__ __forceinline__ void colour(float2 flow, float largest, const float* 
     }
     const float dx = largest > 0 ? flow.x / largest : flow.x, dy = largest > 0 ? flow.y / largest : flow.y;
     const float radius = sqrtf(dx * dx + dy * dy);
-    // The angle is rounded once, from double: device libraries differ in their float32 atan2.
-    const float angle = float(atan2(double(-dy), double(-dx))) / 3.14159265358979f;
+    // Rounded once, on every device: their libraries differ in float32.
+    const float angle = angle_of(-dy, -dx) / 3.14159265358979f;
     const float position = (angle + 1.0f) / 2.0f * 54.0f;
     const int index = int(position);
     const float share = position - float(index);

@@ -26,7 +26,7 @@ from attengait.kernels.runtime.gpu import find_driver
 SOURCES = Path(__file__).parents[1]
 """Names of sources, such as pictures/crop.cu, are relative to this folder."""
 INCLUDES = Path(__file__).parent
-HEADERS = (INCLUDES / "device.h", INCLUDES / "pieces.h")
+HEADERS = (INCLUDES / "device.h", INCLUDES / "pieces.h", INCLUDES / "angle.h")
 THREADS = 256
 """Threads of every block, the same as in device.h."""
 

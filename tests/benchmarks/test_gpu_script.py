@@ -19,8 +19,8 @@ import typer
 from attengait.cli.main import app
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
-STEPS = ["doctor", "tests", "flow", "store", "preprocess", "loader", "train", "demo", "ncu"]
-STEPS += ["memcheck", "racecheck", "initcheck"]
+STEPS = ["doctor", "tests", "flow", "store", "preprocess", "loader", "train", "demo", "nvdec"]
+STEPS += ["ncu", "memcheck", "racecheck", "initcheck"]
 
 FAKE_PYTHON = """#!/usr/bin/env bash
 # What gpu.sh itself asks is answered; all else is noted, and answered by ANSWERS.
@@ -124,6 +124,7 @@ def test_all_steps_run_on_a_gpu_in_their_order_with_commands_that_there_are(tmp_
     others = [call for call in calls if call[:2] != ["-m", "attengait"]]
     assert [call[0:2] for call in others] == [
         ["-m", "pytest"],
+        ["-m", "attengait.benchmarks.dali_video"],
         ["-m", "attengait.benchmarks.kernels_once"],
         *[["tests/support/run_kernels_sanitised.py", "gpu"]] * 3,
     ]

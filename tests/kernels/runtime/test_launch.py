@@ -263,10 +263,10 @@ def test_a_changed_header_is_never_met_by_what_cupy_kept_of_the_old_one(
     cupy: Cupy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch_find_rows(CudaDevice())
-    first, second = launch.HEADERS
-    changed = tmp_path / second.name
-    changed.write_text(f"{second.read_text()}// longer\n")
-    monkeypatch.setattr(launch, "HEADERS", (first, changed))
+    *others, last = launch.HEADERS
+    changed = tmp_path / last.name
+    changed.write_text(f"{last.read_text()}// longer\n")
+    monkeypatch.setattr(launch, "HEADERS", (*others, changed))
     launch_find_rows(CudaDevice())
     (before, options), (after, same_options) = cupy.modules
     assert options == same_options

@@ -50,7 +50,7 @@ CEILINGS = {
     "pictures/crop.cu": {
         "find_rows": (0, 0, 310),
         "find_middles": (147, 0, 885),
-        "crop_colours": (147, 0, 1261),
+        "crop_colours": (147, 0, 1421),
         "crop_motion": (102, 0, 834),
     },
     "windows/windows.cu": {
