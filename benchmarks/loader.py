@@ -31,7 +31,7 @@ from attengait.system.machine import available_memory_bytes, usable_cores
 
 PACKAGES = (
     *("attengait", "numpy", "torch", "nvidia-dali", "zarr", "tensorstore", "h5py"),
-    *("litdata", "mosaicml-streaming", "array-record", "grain", "webdataset"),
+    *("litdata", "mosaicml-streaming", "array-record", "grain", "webdataset", "ffcv"),
 )
 
 MAX_MEMORY_BYTES = 4 * 2**30
@@ -157,7 +157,7 @@ def format_table(report: Report) -> str:
     if "dataloader_workers" in about:
         lines.append(f"DataLoaders where nothing else is said: workers {about['dataloader_workers']}")
     if "peer_workers" in about:
-        lines.append(f"Peers: workers {about['peer_workers']}; a record is a whole sequence, of which a clip is cut")
+        lines.append(f"Peers: workers {about['peer_workers']}; a clip is cut from a whole sequence (ffcv: is a record)")
         lines += [f"{name} delivers other clips than the rest" for name in about["other_clips"]]
         lines += [f"{name} is not measured: {why}" for name, why in about["peers_missing"].items()]
     stayed = about.get("pages_that_stayed")

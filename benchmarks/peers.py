@@ -5,12 +5,12 @@
     arrayrecord  an ArrayRecord file, one sequence a record
     grain        Grain's MapDataset over the same, in threads
     webdataset   tar files, one sequence a sample
+    ffcv         clips that are cut beforehand, in one file (see `attengait.benchmarks.ffcv_clips`)
 
-A record is a whole sequence, of which a clip is cut. All but webdataset can be asked for any sequence, so they deliver
-the clips of the plan. Tar files are read from end to end: webdataset delivers a clip of each sequence in the order of
-the files, mixed by its shuffle, and is said to deliver other clips. litdata, mds and arrayrecord are read by torch's
-DataLoader with the pool of `attengait.benchmarks.baselines`. ffcv is not measured: it has no wheels, and its arrays all
-have one size.
+A record is a whole sequence, of which a clip is cut. litdata, mds, arrayrecord and grain can be asked for any
+sequence, so they deliver the clips of the plan. Tar files are read from end to end: webdataset delivers a clip of each
+sequence in the order of the files, mixed by its shuffle. It is said to deliver other clips, and so is ffcv. litdata,
+mds and arrayrecord are read by torch's DataLoader with the pool of `attengait.benchmarks.baselines`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from attengait.benchmarks.baselines import PREFETCHED_BATCHES, DataLoaderWay, Item, LoaderPool
+from attengait.benchmarks.ffcv_clips import FILE_NAME, FfcvWay, cut_clips, write_clips
 from attengait.benchmarks.ways import Batch, Way
 from attengait.errors import ParameterError, how_to_install
 from attengait.sampling.plan import PlannedBatch
@@ -47,10 +48,12 @@ class Peer:
 
     modules: tuple[str, ...]
     """What it needs to import."""
-    write: Callable[[Path, Sequence[NDArray[np.uint8]]], None]
-    """Writes sequences into an empty folder."""
+    write: Callable[[Path, Sequence[NDArray[np.uint8]]], None] | None
+    """Writes sequences into an empty folder; None where clips are written."""
     open: Callable[[Path], Read] | None
     """Opens what was written for random access; None where there is none."""
+    to_install: str = how_to_install("peers")
+    """The end of a sentence that says that it is missing."""
 
 
 def _write_litdata(folder: Path, sequences: Sequence[NDArray[np.uint8]]) -> None:
@@ -115,29 +118,34 @@ PEERS = {
     "arrayrecord": Peer(modules=("array_record",), write=_write_array_record, open=_open_array_record),
     "grain": Peer(modules=("grain", "array_record"), write=_write_array_record, open=_open_array_record),
     "webdataset": Peer(modules=("webdataset",), write=_write_tar, open=None),
+    "ffcv": Peer(
+        modules=("ffcv", "ffcv.loader"),
+        write=None,
+        open=None,
+        to_install="it has no wheels, and pip install ffcv needs a compiler, pkg-config, and the headers of OpenCV and "
+        "libturbojpeg",
+    ),
 }
-NOT_MEASURED = {"ffcv": "it has no wheels, and its arrays all have one size, so that a clip cannot begin anywhere"}
 
 
 def check_peers(names: Sequence[str]) -> None:
     """Raise ParameterError for a name that is not known, or is there twice."""
-    known = [*PEERS, *NOT_MEASURED]
     for name in names:
-        if name not in known:
-            raise ParameterError(f"peers is {name!r}, but must be among {', '.join(known)}")
+        if name not in PEERS:
+            raise ParameterError(f"peers is {name!r}, but must be among {', '.join(PEERS)}")
     if len(set(names)) < len(names):
         raise ParameterError(f"peers is {','.join(names)!r}, but must name each only once")
 
 
 def missing_peers(names: Sequence[str]) -> dict[str, str]:
     """Why some of `names` are not measured here, in a sentence each."""
-    why = {name: reason for name, reason in NOT_MEASURED.items() if name in names}
-    for name in (name for name in names if name in PEERS):
+    why = {}
+    for name in names:
         try:
             for module in PEERS[name].modules:
                 import_module(module)
         except ImportError as error:
-            why[name] = f"it cannot be imported ({error}): {how_to_install('peers')}"
+            why[name] = f"it cannot be imported ({error}): {PEERS[name].to_install}"
     return why
 
 
@@ -277,15 +285,21 @@ def peer_ways(
     for name in (name for name in names if name not in missing_peers(names)):
         own = folder / name
         own.mkdir()
-        PEERS[name].write(own, arrays)
+        write = PEERS[name].write
+        if write is None:
+            clips = cut_clips(arrays, clip_frames)
+            write_clips(own, clips)
+            ways.append(FfcvWay(own / FILE_NAME, len(clips), clips.shape[1:], num_workers))
+            continue
+        write(own, arrays)
         files = sorted(path for path in own.rglob("*") if path.is_file())
         if name == "webdataset":
             ways.append(WebDatasetWay(files, batch_size, frame_shape, clip_frames, num_workers))
             continue
-        clips = PeerClips(name, own, frame_shape, clip_frames)
+        records = PeerClips(name, own, frame_shape, clip_frames)
         if name == "grain":
-            ways.append(GrainWay(clips, files, sequences.start))
+            ways.append(GrainWay(records, files, sequences.start))
             continue
-        pool = stack.enter_context(closing(LoaderPool(clips, num_workers)))
+        pool = stack.enter_context(closing(LoaderPool(records, num_workers)))
         ways.append(DataLoaderWay(name, name, files, pool, sequences.start))
     return ways
