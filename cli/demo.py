@@ -15,7 +15,7 @@ import attengait
 from attengait.cli.options import WorkersOption
 from attengait.cli.output import say, say_lines
 from attengait.cli.progress import ProgressLine
-from attengait.cli.tables import evaluation_table
+from attengait.cli.tables import controls_table, evaluation_table
 from attengait.cli.train import train_with_line
 from attengait.errors import ParameterError
 from attengait.system.files import write_atomically
@@ -42,9 +42,9 @@ def demo(
 
     It can be stopped or killed at any moment: the same command continues.
     """
-    from attengait.evaluation import evaluate_embeddings
     from attengait.evaluation.embeddings import save_embeddings
     from attengait.kernels.flow.backends import AUTO
+    from attengait.pipelines.controls import compare_controls, control_embeddings
     from attengait.pipelines.embed import embed
     from attengait.pipelines.preprocess.run import choose_executor
     from attengait.preprocessing.flow import FlowRecipe
@@ -83,11 +83,15 @@ def demo(
     train_with_line([store], run, config, resume=resume, how_to_continue="the same command continues")
     with ProgressLine() as line:
         embeddings = embed(run, store, progress=line)
+        controls = control_embeddings(run, open_store(store), progress=line)
     save_embeddings(out / "embeddings.npz", embeddings)
-    table = evaluate_embeddings(embeddings)
-    write_atomically(out / "table.json", (json.dumps(table.to_dict(), indent=2) + "\n").encode())
+    rows = compare_controls(embeddings, controls)
+    table = rows[0].result
+    content = table.to_dict() | {"controls": [row.to_dict() for row in rows]}
+    write_atomically(out / "table.json", (json.dumps(content, indent=2) + "\n").encode())
 
     Console().print(evaluation_table(table))
+    Console().print(controls_table(rows))
     say(
         f"trained on subjects {_span(TRAINING_SUBJECTS)}; recognised subjects {_span(TEST_SUBJECTS)}, never seen; "
         f"{duration(time.monotonic() - started_seconds)} in all"

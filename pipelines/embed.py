@@ -138,14 +138,21 @@ class Prepared:
         return digest.hexdigest()
 
     def embed(
-        self, progress: Progress = SILENT, *, ranks: Ranks = ALONE, kept: KeptParts | None = None
+        self,
+        progress: Progress = SILENT,
+        *,
+        ranks: Ranks = ALONE,
+        kept: KeptParts | None = None,
+        shuffle_seed: int | None = None,
     ) -> Embeddings | None:
         """Embed the sequences. Raises AttenGaitError for too little memory or damaged images.
 
         Several processes embed some batches each, the same as one process would. All call this, with the same
         sequences. The first one returns all embeddings, the others None. `kept`, which only the first one has, knows
-        what is done already, and keeps what gets done.
+        what is done already, and keeps what gets done. With `shuffle_seed`, which excludes `kept`, the frames of each
+        sequence are taken in a random order, which does not depend on the other sequences.
         """
+        assert kept is None or shuffle_seed is None, "parts do not say in which order their frames were"
         sequences, num_sequences = self.store.sequences, len(self.indices)
         if num_sequences == 0:
             raise AttenGaitError("there is no sequence to embed")
@@ -165,6 +172,7 @@ class Prepared:
             for shares in rounds:
                 embedded, num_done = [], whole.num_done
                 for indices, frames, lengths in islice(stream, len(shares[ranks.rank])):
+                    frames = _ordered(frames, indices, lengths, shuffle_seed)
                     batch = self.network.embed_ragged(take_channels(frames, self.channels), lengths.tolist())
                     embedded.append(batch.detach().float().cpu())
                     num_done += len(indices)
@@ -227,6 +235,20 @@ class _Features:
             self.features = np.empty((len(self.is_done), *features.shape[1:]), np.float32)
         self.features[rows] = features
         self.is_done[rows] = True
+
+
+def _ordered(
+    frames: torch.Tensor, rows: NDArray[np.int64], lengths: NDArray[np.int64], shuffle_seed: int | None
+) -> torch.Tensor:
+    """Frames [sum of lengths, H, W, C] of the sequences `rows` as they are, or each sequence's in another order."""
+    if shuffle_seed is None:
+        return frames
+    starts = np.cumsum(lengths) - lengths
+    orders = [
+        start + np.random.default_rng([shuffle_seed, row]).permutation(length)
+        for row, start, length in zip(rows.tolist(), starts.tolist(), lengths.tolist(), strict=True)
+    ]
+    return frames[torch.from_numpy(np.concatenate(orders)).to(frames.device)]
 
 
 def prepare(

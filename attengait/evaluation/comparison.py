@@ -82,8 +82,8 @@ class Comparison:
                 each.figure.replace("rank", "rank-"),
                 percent(each.first),
                 percent(each.second),
-                _signed(each.difference),
-                f"{_signed(each.interval[0])} to {_signed(each.interval[1])}",
+                signed(each.difference),
+                f"{signed(each.interval[0])} to {signed(each.interval[1])}",
                 "–" if each.p_value is None else f"{each.p_value:.4f}",
             ]
             for each in self.figures
@@ -207,5 +207,6 @@ def _number(value: np.floating) -> float | None:
     return None if isnan(value) else float(value)
 
 
-def _signed(figure: float | None) -> str:
+def signed(figure: float | None) -> str:
+    """A difference as tables show it; a dash where there is nothing to measure."""
     return "–" if figure is None else f"{100 * figure:+.1f}"
