@@ -3,6 +3,7 @@
 import json
 from datetime import datetime
 from pathlib import Path
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,8 @@ from rich.table import Column, Table
 from attengait.cli.output import cell, say, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from attengait.training.run_list import RunStatus
 
 _NONE = "-"
@@ -20,11 +23,27 @@ _MAX_STATE_LETTERS = 60
 
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder with runs in it, or below.")],
+    value: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Print this value of all runs step by step, such as validation/rank1, with its mean and standard "
+            "deviation over the runs.",
+            show_default="none",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """List the runs in a folder: how far each is, its last loss, its best validation, and how it ended."""
-    from attengait.training.run_list import list_runs
+    from attengait.training.run_list import list_runs, values_by_step
 
+    if value is not None:
+        names, by_step = values_by_step(folder, value)
+        if as_json:
+            say_json(json.dumps({"value": value, "runs": names, "by_step": by_step}, indent=2))
+        else:
+            Console().print(values_table(value, names, by_step))
+        return
     found = list_runs(folder)
     if as_json:
         say_json(json.dumps([run.to_dict() for run in found], indent=2))
@@ -68,6 +87,17 @@ def embedding_map(
     drawn = map_embeddings(load_embeddings(embeddings), out, most=most, seed=seed)
     grey = f", {drawn.num_grey} more are grey" if drawn.num_grey else ""
     say(f"{out}: {len(drawn.rows):,} sequences; {len(drawn.coloured)} subjects have a colour{grey}")
+
+
+def values_table(value: str, names: list[str], by_step: "Mapping[int, list[float | None]]") -> Table:
+    """A row for each step: the value of each run, and mean and standard deviation where two runs or more have it."""
+    numbers = [Column(cell(name), justify="right") for name in (*names, "mean", "deviation")]
+    table = Table(Column("step", justify="right"), *numbers, title=cell(value))
+    for step, values in by_step.items():
+        present = [each for each in values if each is not None]
+        spread = (mean(present), stdev(present)) if len(present) > 1 else (None, None)
+        table.add_row(f"{step:,}", *(_NONE if each is None else f"{each:.3f}" for each in (*values, *spread)))
+    return table
 
 
 def runs_table(found: "list[RunStatus]") -> Table:

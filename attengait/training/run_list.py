@@ -62,6 +62,24 @@ def list_runs(folder: Path) -> list[RunStatus]:
     return [_status(run, run.relative_to(folder)) for run in sorted(_runs_below(folder, _MAX_DEPTH))]
 
 
+def values_by_step(folder: Path, name: str) -> tuple[list[str], dict[int, list[float | None]]]:
+    """The runs in a folder that logged a value such as validation/rank1, and at each step the value of each run.
+
+    Raises AttenGaitError where there is no such folder, and where no run in it has the value.
+    """
+    logged = {str(run.path): read_metrics(folder / run.path) for run in list_runs(folder)}
+    found = {
+        path: {line["step"]: value for line in lines if (value := _number(line, name)) is not None}
+        for path, lines in logged.items()
+    }
+    names = [path for path, values in found.items() if values]
+    if not names:
+        known = sorted({key for lines in logged.values() for line in lines for key in line if "/" in key})
+        raise AttenGaitError(f"no run in {folder} has the value {name}: they have {', '.join(known) or 'none at all'}")
+    steps = sorted({step for path in names for step in found[path]})
+    return names, {step: [found[path].get(step) for path in names] for step in steps}
+
+
 def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
     try:
         entries = list(os.scandir(folder))

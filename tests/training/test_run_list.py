@@ -14,7 +14,7 @@ from attengait.errors import AttenGaitError
 from attengait.pipelines.train import train_run
 from attengait.training.config import make_config
 from attengait.training.run_files import read_metrics
-from attengait.training.run_list import list_runs
+from attengait.training.run_list import list_runs, values_by_step
 
 command = import_module("command")
 
@@ -148,3 +148,27 @@ def test_the_command_says_that_a_run_was_stopped_early(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 of 9 steps done (stopped early: " in done.stdout
     assert list_runs(folder / "early")[0].state == "stopped early"
+
+
+def test_a_value_of_all_runs_is_listed_by_step(folder: Path) -> None:
+    for name, lines in {
+        "a": [(1, 0.25), (2, 0.5)],
+        "b": [(1, 0.75)],
+    }.items():
+        shutil.copytree(folder / "finished", folder / name)
+        text = "".join(json.dumps({"step": step, "validation/rank1": value}) + "\n" for step, value in lines)
+        (folder / name / "metrics.jsonl").write_text(text)
+    shutil.rmtree(folder / "finished")
+    shutil.rmtree(folder / "deeper")
+    assert values_by_step(folder, "validation/rank1") == (["a", "b"], {1: [0.25, 0.75], 2: [0.5, None]})
+    done = command.attengait("runs", folder, "--value", "validation/rank1")
+    rows = [line.strip("│ ").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
+    cells = [[each.strip() for each in row] for row in rows]
+    assert cells == [["1", "0.250", "0.750", "0.500", "0.354"], ["2", "0.500", "-", "-", "-"]]
+    done = command.attengait("runs", folder, "--value", "validation/rank1", "--json")
+    assert json.loads(done.stdout)["by_step"] == {"1": [0.25, 0.75], "2": [0.5, None]}
+
+
+def test_a_value_that_no_run_has_is_refused_with_those_that_there_are(folder: Path) -> None:
+    with pytest.raises(AttenGaitError, match=r"has the value train/luck: they have .*train/total.*validation/rank1"):
+        values_by_step(folder, "train/luck")
