@@ -32,8 +32,8 @@ def controls_table(rows: "list[ControlRow]") -> Group:
     from attengait.evaluation.result import percent
 
     first = rows[0].result
-    table = Table(Column(cell("rank-1 in %")))
-    for heading in (*first.conditions, "mean", "95 % interval", "model ahead by"):
+    table = Table(Column(cell("rank-1 in %")), collapse_padding=True, pad_edge=False)
+    for heading in (*first.conditions, "mean", "95 %", "model ahead by"):
         table.add_column(cell(heading), justify="right")
     for row in rows:
         assert row.result.intervals is not None

@@ -2,7 +2,7 @@
 
 Each control embeds the same sequences as `attengait.embed` does, so each is measured by the same protocol.
 
-- linear discriminant: on the mean and the spread of a sequence's frames, fitted on the subjects that the network was
+- discriminant: a linear discriminant on the mean and the spread of a sequence's frames, fitted on the subjects that the network was
   trained on.
 - shuffled frames: the trained network on sequences whose frames are in a random order.
 - untrained: the same network with new weights.
@@ -36,7 +36,7 @@ def control_embeddings(run: Path, store: Store, *, seed: int = 0, progress: Prog
     ParameterError where the run was trained on sequences that are too few for a discriminant.
     """
     return {
-        "linear discriminant": _by_discriminant(run, store),
+        "discriminant": _by_discriminant(run, store),
         "shuffled frames": _shuffled(run, store, seed, progress),
         "untrained": _untrained(run, store, seed, progress),
     }

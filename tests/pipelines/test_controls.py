@@ -70,7 +70,7 @@ def test_the_discriminant_is_fitted_on_the_training_subjects_alone(
         return fit(features, subjects)
 
     monkeypatch.setattr(LinearDiscriminant, "fit", noted)
-    found = control_embeddings(run, store)["linear discriminant"]
+    found = control_embeddings(run, store)["discriminant"]
     ((features, subjects),) = fitted_on
     assert subjects.tolist() == ["001", "001", "002", "002", "003", "003"]
     np.testing.assert_array_equal(features, [mean_and_spread(store[row]) for row in range(6)])
@@ -120,7 +120,7 @@ def test_rows_have_intervals_and_say_how_far_the_model_is_ahead() -> None:
 def test_the_table_has_a_row_for_each_control_and_one_for_chance() -> None:
     rows = compare_controls(made(0.1), {"blind": made(9.0)})
     output = io.StringIO()
-    Console(width=120, file=output).print(controls_table(rows))
+    Console(width=80, file=output).print(controls_table(rows))
     lines = output.getvalue().splitlines()
     cells = [[cell.strip() for cell in line[1:-1].split("│")] for line in lines if line.startswith("│")]
     assert cells[0] == ["model", "100.0", "–", "100.0", "100.0", "100.0 to 100.0", ""]
