@@ -2,8 +2,8 @@
 
 Each control embeds the same sequences as `attengait.embed` does, so each is measured by the same protocol.
 
-- discriminant: a linear discriminant on the mean and the spread of a sequence's frames, fitted on the subjects that the network was
-  trained on.
+- discriminant: a linear discriminant on the mean and the spread of a sequence's frames, fitted on the subjects that the
+  network was trained on.
 - shuffled frames: the trained network on sequences whose frames are in a random order.
 - untrained: the same network with new weights.
 """
