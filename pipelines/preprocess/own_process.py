@@ -5,6 +5,7 @@ do, but for one thing: where a process dies while it sends a large result, the p
 each process has a pipe that ends with it.
 """
 
+import pickle
 import threading
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -39,7 +40,8 @@ class InOwnProcess(Generic[Argument, Result]):
         if not hasattr(self._own, "connection"):
             self._own.connection = self._start()
         try:
-            self._own.connection.send(argument)
+            # As bytes: Python 3.13 complains of the buffer that send() makes, where the process at the other end is dead.
+            self._own.connection.send_bytes(pickle.dumps(argument))
             answer: Answer[Result] = self._own.connection.recv()
         except (EOFError, ConnectionError):
             raise AttenGaitError("a process that reads died, perhaps for lack of memory") from None
