@@ -40,7 +40,7 @@ class InOwnProcess(Generic[Argument, Result]):
         if not hasattr(self._own, "connection"):
             self._own.connection = self._start()
         try:
-            # As bytes: Python 3.13 complains of the buffer that send() makes, where the process at the other end is dead.
+            # As bytes: Python 3.13 complains of the buffer of send() where the process at the other end is dead.
             self._own.connection.send_bytes(pickle.dumps(argument))
             answer: Answer[Result] = self._own.connection.recv()
         except (EOFError, ConnectionError):
