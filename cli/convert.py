@@ -215,6 +215,30 @@ def export_pickles(
     say_lines(summary)
 
 
+@export_app.command("h5")
+def export_h5(
+    store: StoreArgument,
+    out: Annotated[str, typer.Option(help="Folder to write. It must be empty, or not exist yet.")],
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Write a store as the HDF5 files of the published AttenGait, with the lists that its trainer reads.
+
+    If the command is stopped, it continues when it is started again.
+    """
+    from attengait.export import published_h5 as exporting
+
+    with ProgressLine() as line:
+        summary = exporting.export_h5(
+            store,
+            out,
+            workers=workers if workers is not None else usable_cores(),
+            dry_run=dry_run,
+            progress=line,
+        )
+    say_lines(summary)
+
+
 def _run(
     source: str,
     folders: "Folders",

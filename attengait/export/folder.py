@@ -51,6 +51,39 @@ class SequenceFile:
         return self.length if self.rows is None else len(self.rows)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportSummary:
+    """What an export did, or would do."""
+
+    out: Path
+    num_sequences: int
+    num_frames: int
+    """Frames of each sequence's files: those of two aligned files are counted once."""
+    num_bytes: int
+    """Of all frames."""
+    array_shape: str
+    """Of one file, such as T x 3 x 64 x 64; of aligned files one after the other."""
+    num_reused: int
+    """Files that earlier runs had written; all where there was nothing to do."""
+    num_files: int
+    seconds: float | None
+    """None where nothing was done."""
+    left_out: tuple[str, ...] = ()
+    """A line for each kind of what only one of two stores has, with its count."""
+
+    def __str__(self) -> str:
+        content = (
+            f"{self.out}: {self.num_sequences:,} sequences, {self.num_frames:,} frames, uint8 {self.array_shape}, "
+            f"{self.num_bytes / 1e9:,.3f} GB"
+        )
+        if self.seconds is not None:
+            reused = f", {self.num_reused:,} files from earlier runs" if self.num_reused else ""
+            content = f"{content} ({self.seconds:,.1f} s{reused})"
+        elif self.num_reused == self.num_files:
+            content = f"{content}; it was finished already, nothing was done"
+        return "\n".join([content, *self.left_out])
+
+
 Encode = Callable[[Frames, Any], bytes]
 """A file's bytes from frames uint8 [T, H, W, C] and the file's `details`; picklable."""
 
@@ -64,8 +97,8 @@ class Export:
     encode: Encode
     marker: bytes
     """The JSON document that says what was exported, written into the folder last."""
-    extra: dict[str, bytes] = field(default_factory=dict)
-    """Other small files of the folder, by path."""
+    extra: dict[str, Callable[[], bytes]] = field(default_factory=dict)
+    """What makes other small files of the folder, by their paths."""
 
 
 def folder_to_make(out: str | Path, workers: int) -> Path:
@@ -107,8 +140,8 @@ def write_export(export: Export, *, workers: int, dry_run: bool, progress: Progr
             present = {file.path for file in export.files if (tree / file.path).is_file()}
             with work.temporary_folder() as temporary:
                 _write(export, present, tree, temporary, workers, progress)
-            for path, data in export.extra.items():
-                write_atomically(tree / path, data)
+            for path, make in export.extra.items():
+                write_atomically(tree / path, make())
             write_atomically(tree / FILE_NAME, export.marker)
             move_atomically(tree, out)
         except KeyboardInterrupt as stop:

@@ -10,7 +10,6 @@ of different lengths. Two stores give such files: see `attengait.export.alignmen
 
 import pickle
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +18,13 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
 from attengait.export.alignment import align
-from attengait.export.folder import Export, SequenceFile, folder_to_make, names_of, write_export
+from attengait.export.folder import Export, ExportSummary, SequenceFile, folder_to_make, names_of, write_export
 from attengait.store import Store, open_store
 from attengait.store.description import MODALITIES, description_of, to_json, to_json_of_files
 from attengait.store.location import Where
 from attengait.store.readers.base import Frames
 from attengait.system.files import write_atomically
 from attengait.system.progress import SILENT, Progress
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportSummary:
-    """What an export did, or would do."""
-
-    out: Path
-    num_sequences: int
-    num_frames: int
-    """Frames of each sequence's files: those of two aligned files are counted once."""
-    num_bytes: int
-    """Of all frames."""
-    array_shape: str
-    """Of one file, such as T x 3 x 64 x 64; of aligned files one after the other."""
-    num_reused: int
-    """Files that earlier runs had written; all where there was nothing to do."""
-    num_files: int
-    seconds: float | None
-    """None where nothing was done."""
-    left_out: tuple[str, ...] = ()
-    """A line for each kind of what only one of two stores has, with its count."""
-
-    def __str__(self) -> str:
-        content = (
-            f"{self.out}: {self.num_sequences:,} sequences, {self.num_frames:,} frames, uint8 {self.array_shape}, "
-            f"{self.num_bytes / 1e9:,.3f} GB"
-        )
-        if self.seconds is not None:
-            reused = f", {self.num_reused:,} files from earlier runs" if self.num_reused else ""
-            content = f"{content} ({self.seconds:,.1f} s{reused})"
-        elif self.num_reused == self.num_files:
-            content = f"{content}; it was finished already, nothing was done"
-        return "\n".join([content, *self.left_out])
 
 
 def export_pickles(

@@ -18,6 +18,7 @@ from attengait.system.lookup import check_name
 FILE_NAME = "attengait.json"
 MAX_BYTES = 1 << 20
 FORMAT = "attengait-pickles"
+H5_FORMAT = "attengait-h5"
 VERSION = 1
 OF_FILES_VERSION = 2
 """Of the description of several files in each sequence's folder."""
@@ -101,9 +102,9 @@ def description_of(attributes: dict[str, Any], content_sha256: str) -> Descripti
     return Description(attributes=_kept(attributes), recipe=attributes.get("recipe"), content_sha256=content_sha256)
 
 
-def to_json(description: Description) -> bytes:
-    """The content of the file beside exported pickles."""
-    return _dump({"format": FORMAT, "version": VERSION} | _content_of(description))
+def to_json(description: Description, *, format: str = FORMAT) -> bytes:
+    """The content of the file beside exported pickles, or HDF5 files."""
+    return _dump({"format": format, "version": VERSION} | _content_of(description))
 
 
 def to_json_of_files(descriptions: Mapping[str, Description], frames_sha256: str) -> bytes:
@@ -113,7 +114,7 @@ def to_json_of_files(descriptions: Mapping[str, Description], frames_sha256: str
 
 
 def read_description(folder: Path, file: str | None = None) -> Description | None:
-    """What the file in a folder of exported pickles says; None where there is none.
+    """What the file in a folder of exported pickles or HDF5 files says; None where there is none.
 
     Where each sequence's folder holds several files, it is what is said of those named `file`. Raises AttenGaitError
     when it is damaged.
@@ -125,7 +126,7 @@ def read_description(folder: Path, file: str | None = None) -> Description | Non
             if file not in content["files"]:
                 return None
             content = content["files"][file]
-        elif (content["format"], content["version"]) != (FORMAT, VERSION):
+        elif content["format"] not in (FORMAT, H5_FORMAT) or content["version"] != VERSION:
             raise ValueError(f"its format is {content['format']!r}, version {content['version']!r}")
         attributes = _kept(content["attributes"])
         for key in ("dataset", "modality", "encoding"):

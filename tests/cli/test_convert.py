@@ -118,6 +118,13 @@ def test_published_files_to_a_store(attengait: Command, tmp_path: Path) -> None:
         *("casia-b", "flow", "lz4", 8, 69)
     ]
     assert attengait("verify", "s.zarr")[0] == 0
+    words = ("export", "h5", "s.zarr", "--out", "out", "--workers", 1)
+    assert attengait(*words, "--dry-run")[0] == 0
+    assert not (tmp_path / "out").exists()
+    status, out, err = attengait(*words)
+    assert (status, err) == (0, "")
+    assert out.startswith("out: 4 sequences, 69 frames, uint8 T x 64 x 64 x 3, ")
+    assert (tmp_path / "out/tfimdb_casiab_N074_train_of30_64x64/002_nm-01_090.h5").is_file()
 
 
 @pytest.mark.parametrize(
@@ -164,5 +171,6 @@ def test_the_set_of_converters_is_the_documented_one() -> None:
         ("import", "h5"): [*shared, "--modality", "--out", "--pad", "--workers"],
         ("import", "keras"): ["--out"],
         ("export", "pickles"): ["--dry-run", "--out", "--with", "--workers"],
+        ("export", "h5"): ["--dry-run", "--out", "--workers"],
         ("export", "weights"): ["--format", "--out"],
     }
