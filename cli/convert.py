@@ -184,6 +184,15 @@ def export_the_weights(
 def export_pickles(
     store: StoreArgument,
     out: Annotated[str, typer.Option(help="Folder to write. It must be empty, or not exist yet.")],
+    beside: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            metavar="STORE",
+            help="A second store of the same walks, for multi-modal networks. Each sequence gets two files of equal "
+            "length, such as 0_silhouette.pkl and 1_flow.pkl, with the frames that both stores have.",
+        ),
+    ] = None,
     workers: WorkersOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -196,6 +205,31 @@ def export_pickles(
 
     with ProgressLine() as line:
         summary = exporting.export_pickles(
+            store,
+            out,
+            beside=beside,
+            workers=workers if workers is not None else usable_cores(),
+            dry_run=dry_run,
+            progress=line,
+        )
+    say_lines(summary)
+
+
+@export_app.command("h5")
+def export_h5(
+    store: StoreArgument,
+    out: Annotated[str, typer.Option(help="Folder to write. It must be empty, or not exist yet.")],
+    workers: WorkersOption = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Write a store as the HDF5 files of the published AttenGait, with the lists that its trainer reads.
+
+    If the command is stopped, it continues when it is started again.
+    """
+    from attengait.export import published_h5 as exporting
+
+    with ProgressLine() as line:
+        summary = exporting.export_h5(
             store,
             out,
             workers=workers if workers is not None else usable_cores(),

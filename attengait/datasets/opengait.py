@@ -71,7 +71,8 @@ def scan(folders: Folders, *, preferred: tuple[str, ...] | None = None) -> Scan:
     if not found:
         chosen = "" if pattern is None else f", with names like {pattern!r}"
         raise AttenGaitError(f"the folder {folder} holds no sequence laid out as {LAYOUT}{chosen}")
-    description = read_description(folder)
+    names = {os.path.basename(file.path) for file in found}
+    description = read_description(folder, names.pop() if len(names) == 1 else None)
     sequences = sequences_of(found, _open, skipped)
     return Scan(
         sequences=tuple(sequences),

@@ -8,7 +8,8 @@ Each holds `data`, uint8 [T, 64, 64, 3], and says more in attributes of the root
     4XPn5Z28.h5         GREW's probes: sequence; nobody knows the subject, which is written unknown
 
 Beside each such folder is a file that lists them. It is ignored. Pictures are stored in the order of channels in
-which the published program kept them: red, green, blue for the flow that it computed itself.
+which the published program kept them: red, green, blue for the flow that it computed itself. A folder that
+`export h5` wrote also says what its pictures show.
 """
 
 import importlib.util
@@ -27,7 +28,7 @@ from attengait.datasets.arrays import FileError
 from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
 from attengait.datasets.source import Folders, Scan
 from attengait.errors import AttenGaitError, how_to_install
-from attengait.store.description import Description
+from attengait.store.description import Description, read_description
 from attengait.store.skipped import Reason, Skipped
 from attengait.system.hdf5 import check_numbers, member, open_hdf5
 
@@ -112,7 +113,8 @@ def scan(folders: Folders) -> Scan:
     return Scan(
         sequences=tuple(sequences),
         skipped=tuple(skipped),
-        description=Description(attributes={"dataset": "imported", "modality": "flow", "encoding": "colour"}),
+        description=read_description(folder)
+        or Description(attributes={"dataset": "imported", "modality": "flow", "encoding": "colour"}),
         recorded={"name": "import-h5", "version": 1, "layout": LAYOUT},
     )
 
@@ -129,6 +131,12 @@ def sequence_name(stem: str) -> tuple[str, str, str] | None:
             found = match.groupdict()
             return found.get("subject", "unknown"), found["walk"], found.get("view", "000")
     return None
+
+
+def stem_of(subject: str, walk: str, view: str) -> str | None:
+    """The name of a sequence's file without its suffix: the inverse of `sequence_name`; None where there is none."""
+    stems = (f"{subject}_{walk}_{view}", f"{subject}_{view}_{walk}", f"{subject}_{walk}", walk)
+    return next((stem for stem in stems if sequence_name(stem) == (subject, walk, view)), None)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ passes that file over, as no subject has its name.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,12 @@ from attengait.system.documents import read_document
 from attengait.system.lookup import check_name
 
 FILE_NAME = "attengait.json"
-_MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 FORMAT = "attengait-pickles"
+H5_FORMAT = "attengait-h5"
 VERSION = 1
+OF_FILES_VERSION = 2
+"""Of the description of several files in each sequence's folder."""
 
 MODALITIES: dict[str, int | None] = {"flow": None, "silhouette": 1, "silhouette+flow": None, "rgb": 3, "other": None}
 """What pictures may show, with the channels that it has; None where there is a choice."""
@@ -99,27 +102,31 @@ def description_of(attributes: dict[str, Any], content_sha256: str) -> Descripti
     return Description(attributes=_kept(attributes), recipe=attributes.get("recipe"), content_sha256=content_sha256)
 
 
-def to_json(description: Description) -> bytes:
-    """The content of the file beside exported pickles."""
-    content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "attributes": description.attributes,
-        "recipe": description.recipe,
-        "content_sha256": description.content_sha256,
-    }
-    return json.dumps(content, indent=2).encode() + b"\n"
+def to_json(description: Description, *, format: str = FORMAT) -> bytes:
+    """The content of the file beside exported pickles, or HDF5 files."""
+    return _dump({"format": format, "version": VERSION} | _content_of(description))
 
 
-def read_description(folder: Path) -> Description | None:
-    """What the file in a folder of exported pickles says; None where there is none.
+def to_json_of_files(descriptions: Mapping[str, Description], frames_sha256: str) -> bytes:
+    """The same where each sequence's folder holds several files, by their names; with a digest of which frames."""
+    files = {name: _content_of(description) for name, description in descriptions.items()}
+    return _dump({"format": FORMAT, "version": OF_FILES_VERSION, "files": files, "frames_sha256": frames_sha256})
 
-    Raises AttenGaitError when it is damaged.
+
+def read_description(folder: Path, file: str | None = None) -> Description | None:
+    """What the file in a folder of exported pickles or HDF5 files says; None where there is none.
+
+    Where each sequence's folder holds several files, it is what is said of those named `file`. Raises AttenGaitError
+    when it is damaged.
     """
     path = folder / FILE_NAME
     try:
-        content = read_document(path, max_bytes=_MAX_BYTES)
-        if (content["format"], content["version"]) != (FORMAT, VERSION):
+        content = read_document(path, max_bytes=MAX_BYTES)
+        if (content["format"], content["version"]) == (FORMAT, OF_FILES_VERSION):
+            if file not in content["files"]:
+                return None
+            content = content["files"][file]
+        elif content["format"] not in (FORMAT, H5_FORMAT) or content["version"] != VERSION:
             raise ValueError(f"its format is {content['format']!r}, version {content['version']!r}")
         attributes = _kept(content["attributes"])
         for key in ("dataset", "modality", "encoding"):
@@ -132,6 +139,18 @@ def read_description(folder: Path) -> Description | None:
         raise AttenGaitError(
             f"{path} is damaged ({error}): delete it, and give modality and encoding instead"
         ) from None
+
+
+def _content_of(description: Description) -> dict[str, Any]:
+    return {
+        "attributes": description.attributes,
+        "recipe": description.recipe,
+        "content_sha256": description.content_sha256,
+    }
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=2).encode() + b"\n"
 
 
 def _kept(attributes: dict[str, Any]) -> dict[str, Any]:

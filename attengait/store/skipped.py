@@ -51,6 +51,9 @@ class Reason(StrEnum):
     BROKEN_VIDEO = "broken video"
     TOO_FEW = "too few pictures"
 
+    # Found where two stores are exported side by side.
+    ONE_STORE_ONLY = "sequence of one store only"
+
     # Nothing was left out: what was done to it is said.
     SILHOUETTE_VALUES = "silhouette with other values than 0 and 255"
     SILHOUETTE_CUT = "silhouette with grey levels, cut between them"

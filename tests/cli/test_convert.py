@@ -58,6 +58,26 @@ def test_pickles_to_a_store_to_pickles(attengait: Command, tmp_path: Path) -> No
     assert (tmp_path / "out/002/nm-01/090/090.pkl").is_file()
 
 
+def test_two_stores_go_out_side_by_side(attengait: Command, tmp_path: Path) -> None:
+    arrays = foreign_files.arrays(64, 64)
+    foreign_files.write_pickles(tmp_path / "in", arrays)
+    fewer = {name: array[:10] for name, array in arrays.items() if name[0] == "001"}
+    foreign_files.write_pickles(tmp_path / "fewer", fewer)
+    for name in ("in", "fewer"):
+        assert attengait("import", "pickles", name, "--out", f"{name}.zarr", "--workers", 1)[0] == 0
+    words = ("export", "pickles", "in.zarr", "--with", "fewer.zarr", "--out", "out", "--workers", 1)
+    status, out, err = attengait(*words)
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("out: 3 sequences, 27 frames, uint8 T x 64 x 64 and T x 64 x 64, ")
+    assert lines[1:] == [
+        "left out: 12 frames in 2 sequences that only in.zarr has",
+        "left out: 1 sequence that only in.zarr has: 002/nm-01/090",
+    ]
+    written = sorted(path.name for path in (tmp_path / "out/001/nm-01/090").iterdir())
+    assert written == ["0_silhouette.pkl", "1_silhouette.pkl"]
+
+
 def test_a_network_goes_out(attengait: Command, tmp_path: Path) -> None:
     network = AttenGait(ModelConfig.of_size("tiny", channels=1, num_classes=2, blocks_per_stage=1))
     save_weights(network, tmp_path / "w.safetensors")
@@ -98,6 +118,13 @@ def test_published_files_to_a_store(attengait: Command, tmp_path: Path) -> None:
         *("casia-b", "flow", "lz4", 8, 69)
     ]
     assert attengait("verify", "s.zarr")[0] == 0
+    words = ("export", "h5", "s.zarr", "--out", "out", "--workers", 1)
+    assert attengait(*words, "--dry-run")[0] == 0
+    assert not (tmp_path / "out").exists()
+    status, out, err = attengait(*words)
+    assert (status, err) == (0, "")
+    assert out.startswith("out: 4 sequences, 69 frames, uint8 T x 64 x 64 x 3, ")
+    assert (tmp_path / "out/tfimdb_casiab_N074_train_of30_64x64/002_nm-01_090.h5").is_file()
 
 
 @pytest.mark.parametrize(
@@ -143,6 +170,7 @@ def test_the_set_of_converters_is_the_documented_one() -> None:
         ("import", "pickles"): [*shared, "--file", "--modality", "--out", "--pad", "--workers"],
         ("import", "h5"): [*shared, "--modality", "--out", "--pad", "--workers"],
         ("import", "keras"): ["--out"],
-        ("export", "pickles"): ["--dry-run", "--out", "--workers"],
+        ("export", "pickles"): ["--dry-run", "--out", "--with", "--workers"],
+        ("export", "h5"): ["--dry-run", "--out", "--workers"],
         ("export", "weights"): ["--format", "--out"],
     }

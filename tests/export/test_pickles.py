@@ -18,7 +18,7 @@ import store_fakes
 
 from attengait.datasets import Folders
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.export import pickles as exporting
+from attengait.export import folder as export_folder
 from attengait.export.pickles import export_pickles, pickle_array
 from attengait.preprocessing.arrays import ArrayRecipe
 from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
@@ -129,14 +129,14 @@ def test_a_run_that_is_stopped_is_continued_and_ends_in_the_same_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, _ = store_of(tmp_path, 64, 64)
-    monkeypatch.setattr(exporting, "_TASK_FRAMES", 1)  # a task for each sequence
+    monkeypatch.setattr(export_folder, "_TASK_FRAMES", 1)  # a task for each sequence
     export_pickles(store, tmp_path / "undisturbed")
 
     def stop(done: int) -> None:
         if done:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=r"stopped; [1-4] of 4 sequences are kept: run the same command again"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped; [1-4] of 4 files are kept: run the same command again"):
         export_pickles(store, tmp_path / "out", progress=Heard(stop))
     assert not (tmp_path / "out").exists()
     heard = Heard()
@@ -153,14 +153,14 @@ def test_a_run_that_is_stopped_is_continued_and_ends_in_the_same_files(
 
 KILLED = """
 import os, signal, sys
-from attengait.export import pickles as exporting
+from attengait.export import folder, pickles as exporting
 if __name__ == "__main__":
-    really_move = exporting.move_atomically
+    really_move = folder.move_atomically
     def die(source, target):
         if sys.argv[3] == "after":
             really_move(source, target)
         os.kill(os.getpid(), signal.SIGKILL)
-    exporting.move_atomically = die
+    folder.move_atomically = die
     exporting.export_pickles(sys.argv[1], exporting.Path(sys.argv[2]))
 """
 
@@ -195,7 +195,7 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     ):
         with pytest.raises(AttenGaitError, match=part):
             export_pickles(store, tmp_path / out)
-    with pytest.raises(AttenGaitError, match="holds the pickles of another store"):
+    with pytest.raises(AttenGaitError, match="holds the export of another store"):
         export_pickles(other, tmp_path / "empty")
     (tmp_path / "empty/001/nm-01/090/090.pkl").unlink()
     with pytest.raises(AttenGaitError, match=r"lacks 1 of its files, such as 001/nm-01/090/090\.pkl"):
