@@ -50,6 +50,7 @@ def test_the_table_names_each_with_its_licence() -> None:
     for name, adapter in DATASETS.items():
         assert name in shown
         assert f"licence: {adapter.licence[:20]}" in shown
+    assert "…" not in shown  # an address that is cut leads nowhere
 
 
 def test_one_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
