@@ -10,8 +10,8 @@ from attengait.preprocessing.recipe import Recipe
 def ready_recipe(dataset: str, modality: str) -> Recipe | None:
     """The recipe of a data set with ready pictures; None for a data set whose pictures are computed.
 
-    Raises ParameterError for an unknown data set, for one that only an import reads, and for a modality that the data set
-    does not distribute.
+    Raises ParameterError for an unknown data set, for one that only an import reads, and for a modality that the data
+    set does not distribute.
     """
     adapter = find_dataset(dataset)
     if set(adapter.takes) <= {"files", "pattern"}:
