@@ -38,13 +38,13 @@ def complain(sentence: object) -> None:
 
 
 def cell(text: object) -> Text:
-    """A cell, title or heading of a table, without markup."""
-    return Text(printable(text))
+    """A cell, title or heading of a table, without markup. A word that is too long goes on in the next line."""
+    return Text(printable(text), overflow="fold")
 
 
 def cell_of_lines(lines: Iterable[object]) -> Text:
     """A cell that has a line for each of `lines`."""
-    return Text("\n").join(map(cell, lines))
+    return Text("\n", overflow="fold").join(map(cell, lines))
 
 
 @contextmanager

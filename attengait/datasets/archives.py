@@ -114,7 +114,7 @@ class _Zip:
                 raise _broken(error) from None
             raise
         self.entries = [(info.filename, info.file_size, self._problem(info)) for info in infos]
-        self._infos = {_plain(info.filename): info for info in infos}
+        self._infos = {_plain(info.filename): info for info in infos if self._problem(info) is None}
 
     @staticmethod
     def _problem(info: zipfile.ZipInfo) -> str | None:
@@ -157,6 +157,7 @@ class _Tar:
                     if is_plain:
                         self._places[_plain(info.name)] = info.offset_data, info.offset_data + info.size
                     tar.members.clear()  # type: ignore[attr-defined]  # it would keep the headers of all files
+                _check_end(self._content, tar.offset)
         except _ERRORS as error:
             raise _broken(error) from None
 
@@ -182,6 +183,18 @@ def _unpacked(file: io.BufferedReader) -> bytes:
             if num_bytes > MAX_BYTES:
                 raise ArchiveError(f"it unpacks to more than {MAX_BYTES:,} bytes: unpack it to a disk")
     return b"".join(parts)
+
+
+def _check_end(content: bytes, end: int) -> None:
+    """Raise ArchiveError unless a tar's files end with its end mark, and nothing follows.
+
+    The standard library stops without a word at a header that is damaged, and where the file was cut between two files.
+    """
+    rest = memoryview(content)[end:]
+    if len(rest) < tarfile.BLOCKSIZE or any(rest[: tarfile.BLOCKSIZE]):
+        raise ArchiveError(f"the archive is damaged: after {end:,} bytes comes neither a file nor the tar's end")
+    if bytes(rest).strip(b"\0"):
+        raise ArchiveError(f"the tar ends after {end:,} bytes, but something follows, such as another tar: unpack it")
 
 
 def _is_zip(path: str) -> bool:

@@ -70,10 +70,24 @@ def scan(folders: Folders) -> Scan:
         sides[part] = _scan_side(root, part, layouts[part], others, skipped)
     columns = tuple(dict.fromkeys(name for part in roots for name in layouts[part].columns))
     names = sorted(set().union(*sides.values()))
+    if is_one_tree:
+        _check_apart(sides, layouts)
     sequences = (
         _join(name, {part: side[name] for part, side in sides.items() if name in side}, columns) for name in names
     )
     return Scan(sequences=tuple(sequences), skipped=tuple(skipped))
+
+
+def _check_apart(sides: Mapping[str, Mapping[Name, _Found]], layouts: Mapping[str, Layout]) -> None:
+    """Raise ParameterError where a file would be a frame and its own silhouette."""
+    for name, found in sides[SILHOUETTES].items():
+        other = sides[FRAMES].get(name)
+        names = {file for file, _, _ in other.in_order} if other is not None and other.folder == found.folder else set()
+        for file in (file for file, _, _ in found.in_order if file in names):
+            raise ParameterError(
+                f"silhouette_layout is {layouts[SILHOUETTES].pattern!r}, but must fit no file that layout "
+                f"{layouts[FRAMES].pattern!r} takes for a frame, such as {found.folder}/{file}"
+            )
 
 
 def _roots(folders: Folders) -> dict[str, Path]:

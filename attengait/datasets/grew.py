@@ -61,7 +61,10 @@ def scan(folders: Folders) -> Scan:
         is_empty = True
         for place, path in _places(root, skipped):
             sides = found.setdefault(place, {})  # also an empty one: it has a number in the gallery
-            if (side := pictures_in(path, pattern, example, skipped, none=none)) is not None:
+            if part in sides:
+                detail = f"{sides[part].part.where} is used"
+                skipped.append(Skipped(reason=Reason.SEQUENCE_TWICE, where=path, detail=detail))
+            elif (side := pictures_in(path, pattern, example, skipped, none=none)) is not None:
                 sides[part], is_empty = side, False
         if is_empty:
             sentence = f"the folder of {name} {root} holds no sequence laid out as {LAYOUT}, with pictures as {example}"

@@ -55,9 +55,9 @@ def scan(folders: Folders, *, preferred: tuple[str, ...] | None = None) -> Scan:
     """The sequences of a folder of pickles, by subject, type and view; only the headers are read.
 
     `folders.pattern` chooses among several files of a sequence by their names, with or without `.pkl`: `*-rgbs` or
-    `1_sil.pkl`. `preferred` are names to try in turn where there are several; {walk} and {view} stand for those of the
-    sequence, and one that has none of them is left out. Raises ParameterError when a pattern is needed or chooses more
-    than one file, AttenGaitError when there is no sequence, and for a damaged attengait.json.
+    `1_sil.pkl`. `preferred` are names to try in turn; {walk} and {view} stand for those of the sequence, and one that
+    has none of them is left out. Raises ParameterError when a pattern is needed or chooses more than one file,
+    AttenGaitError when there is no sequence, and for a damaged attengait.json.
     """
     folder, pattern = check_folder(folders.files, LAYOUT), folders.pattern
     skipped: list[Skipped] = []
@@ -70,6 +70,8 @@ def scan(folders: Folders, *, preferred: tuple[str, ...] | None = None) -> Scan:
     ]
     if not found:
         chosen = "" if pattern is None else f", with names like {pattern!r}"
+        if any(each.reason is Reason.NO_SUCH_FILE for each in skipped) and preferred is not None:
+            chosen = f", with a file named {' or '.join(preferred)}; choose another one with --file"
         raise AttenGaitError(f"the folder {folder} holds no sequence laid out as {LAYOUT}{chosen}")
     names = {os.path.basename(file.path) for file in found}
     description = read_description(folder, names.pop() if len(names) == 1 else None)
@@ -100,7 +102,7 @@ def _file_of(
 ) -> FoundFile | None:
     all_files = [entry for entry in entries(folder, skipped) if entry.name.endswith(".pkl") and not entry.is_dir()]
     chosen = [entry for entry in all_files if pattern is None or _fits(entry.name, pattern)]
-    if len(chosen) > 1 and preferred is not None:
+    if preferred is not None:
         chosen = _preferred(chosen, [file.format(walk=name[1], view=name[2]) for file in preferred])
     if len(chosen) > 1:
         names = ", ".join(entry.name for entry in chosen)

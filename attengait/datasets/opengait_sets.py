@@ -7,8 +7,8 @@
     hid        00000/1/default/1.pkl; the subject of a probe without label is `probe`
 
 What a name tells becomes columns of the store. Folders with other names are left out and counted. Where no pattern is
-given, the file of the silhouettes is taken, as OpenGait's configurations take it; a folder's only pickle is taken by
-any name, because an export has another one.
+given, the file of the silhouettes is taken, as OpenGait's configurations take it, or `{view}.pkl`, as an export names
+it. A folder with other pickles alone is left out: they may hold something else.
 """
 
 import re
@@ -60,14 +60,14 @@ NAMINGS = {
         walk=r"(?P<outfit>U\d_D\d)(_(?P<bag>BG))?",
         view=r"(?P<camera>[^_]+)(_.*)?",
         example="100/U0_D0_BG/01_0",
-        files=("{view}-aligned-sils.pkl",),
+        files=("{view}-aligned-sils.pkl", "{view}.pkl"),
     ),
     "sustech1k": Naming(
         subject=r"\d{4}",
         walk=r"(?P<number>\d{2})-(?P<condition>[a-z]{2}(-[a-z]{2})*)",
         view=r"\d{3}(-[a-z]+)?",
         example="0000/01-nm/000-far",
-        files=("06-{view}-Camera-Sils_aligned.pkl",),
+        files=("06-{view}-Camera-Sils_aligned.pkl", "{view}.pkl"),
     ),
     "casia-e": Naming(
         subject=r"\d{3,4}",

@@ -1,7 +1,7 @@
 """The recipe for pictures that a data set distributes ready-made. Nothing is computed, so nothing can be chosen."""
 
 from attengait.datasets import find_dataset
-from attengait.errors import require
+from attengait.errors import ParameterError, require
 from attengait.preprocessing.ready_flow import ReadyFlowRecipe
 from attengait.preprocessing.ready_silhouette import ReadySilhouetteRecipe
 from attengait.preprocessing.recipe import Recipe
@@ -10,9 +10,13 @@ from attengait.preprocessing.recipe import Recipe
 def ready_recipe(dataset: str, modality: str) -> Recipe | None:
     """The recipe of a data set with ready pictures; None for a data set whose pictures are computed.
 
-    Raises ParameterError for an unknown data set, and for a modality that the data set does not distribute.
+    Raises ParameterError for an unknown data set, for one that only an import reads, and for a modality that the data
+    set does not distribute.
     """
     adapter = find_dataset(dataset)
+    if set(adapter.takes) <= {"files", "pattern"}:
+        needs = adapter.needs or "files of another program"
+        raise ParameterError(f"dataset is {dataset!r}, but must be one of pictures or videos: {dataset} needs {needs}")
     if not adapter.ready:
         return None
     known = " or ".join(adapter.ready)

@@ -202,6 +202,43 @@ def test_damage_is_named_and_stops_nothing(plain: Path, tmp_path: Path) -> None:
     assert "the archive is damaged: Bad CRC-32" in fault.detail
 
 
+def test_a_tar_that_stops_before_its_end_loses_no_sequence_in_silence(plain: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    whole = pack(plain / "001", tmp_path / "whole.tar").read_bytes()
+    with tarfile.open(tmp_path / "whole.tar") as tar:
+        middle = tar.getmembers()[7].offset
+    other_checksum = bytearray(whole)
+    other_checksum[middle + 150] ^= 255
+    pack(plain / "113", root / "113.tar")
+    for content, said_of_it in (
+        (bytes(other_checksum), "comes neither a file nor the tar's end"),
+        (whole[:middle], "comes neither a file nor the tar's end"),
+        (whole[: middle + 100], "comes neither a file nor the tar's end"),
+        (whole + pack(plain / "113", tmp_path / "113.tar").read_bytes(), "something follows, such as another tar"),
+    ):
+        (root / "001.tar").write_bytes(content)
+        result = casia.find(None, root)
+        assert {each.subject for each in result.sequences} == {"113"}
+        ((reason, where, detail),) = said(result)
+        assert (reason, where) == ("unreadable file", "001.tar")
+        assert said_of_it in detail
+
+
+def test_a_refused_file_of_a_zip_hides_no_sound_one_of_its_name(plain: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    archive = pack(plain / "001", root / "001.zip")
+    link = zipfile.ZipInfo("001/nm-01/090/001-nm-01-090-003.png")
+    link.external_attr = 0o120777 << 16
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(archive, "a") as packed:
+        packed.writestr(link, "/etc/passwd")
+    result = casia.find(None, root)
+    assert [reason for reason, _, _ in said(result)] == ["refused file of an archive"]
+    made = SilhouetteRecipe().make(result.sequences[1])
+    assert (len(made.pictures), made.skipped) == (7, ())
+
+
 def test_an_archive_that_changed_or_went_stops_the_run(plain: Path, tmp_path: Path) -> None:
     from attengait.datasets.inputs import InputError, check_unchanged
 

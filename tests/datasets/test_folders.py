@@ -133,6 +133,13 @@ def test_frames_and_silhouettes_may_lie_side_by_side(tmp_path: Path) -> None:
         scan(tmp_path, **layouts, frames=tmp_path)
 
 
+def test_no_file_is_a_frame_and_its_own_silhouette(tmp_path: Path) -> None:
+    make(tmp_path, "1/a/0/rgb/1.png", "1/a/0/rgb/2.png")
+    own = "{subject}/{walk}/{view}/{kind}/{frame}.png"
+    with pytest.raises(ParameterError, match=r"silhouette_layout is .*, but must fit no file .*, such as .*/rgb/1.png"):
+        scan(tmp_path, "{subject}/{walk}/{view}/rgb/{frame}.png", frames=tmp_path, silhouette_layout=own)
+
+
 def test_what_is_missing_or_fits_nowhere_is_refused(tmp_path: Path) -> None:
     make(tmp_path, "a.png")
     with pytest.raises(ParameterError, match="layout is missing"):

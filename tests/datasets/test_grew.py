@@ -111,6 +111,13 @@ def test_some_parts_alone_are_enough(root: Path) -> None:
     assert {sequence.columns["part"] for sequence in scan(flow(root)).sequences} == {"train"}
 
 
+def test_a_distractor_that_is_there_twice_is_named(root: Path) -> None:
+    shutil.copytree(root / "flow/distractors/di0", root / "flow/distractor/di0")
+    before, after = scan(flow(root)), found(root)
+    assert [each.view for each in before.sequences if each.subject == "distractor"].count("di0") == 1
+    assert (Reason.SEQUENCE_TWICE, "flow/distractors/di0") in after
+
+
 def test_folders_of_no_use_are_refused_in_one_sentence(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="flow_images is missing"):
         scan(Folders())

@@ -139,3 +139,18 @@ def test_another_data_set_is_refused_in_one_sentence(tmp_path: Path) -> None:
     build(tmp_path, "gait3d", [("0001", "camid0_videoid2", "seq0")])
     with pytest.raises(AttenGaitError, match=r"holds no sequence of casia-e, which has names like 001/H-scene1-nm-1"):
         find_dataset("casia-e").scan(Folders(files=tmp_path))
+
+
+def test_the_only_pickle_of_a_folder_is_not_taken_for_the_silhouettes_by_any_name(tmp_path: Path) -> None:
+    build(tmp_path, "sustech1k", [("0000", "01-nm", "000"), ("0000", "01-nm", "090")])
+    for path in sorted((tmp_path / "0000/01-nm/090").glob("*.pkl")):
+        path.unlink() if not path.name.startswith("07") else None
+    scan = find_dataset("sustech1k").scan(Folders(files=tmp_path))
+    assert [sequence.name for sequence in scan.sequences] == ["0000/01-nm/000"]
+    assert [(str(each.reason), each.where) for each in scan.skipped] == [("no such file", "0000/01-nm/090")]
+    (tmp_path / "0000/01-nm/090").joinpath("07-090-Camera-Sils_raw.pkl").rename(tmp_path / "0000/01-nm/090/090.pkl")
+    assert len(find_dataset("sustech1k").scan(Folders(files=tmp_path)).sequences) == 2  # as an export names it
+    for path in sorted((tmp_path / "0000/01-nm").glob("*/*.pkl")):
+        path.rename(path.with_name("other.pkl"))
+    with pytest.raises(AttenGaitError, match=r"with a file named 06-\{view\}-.* or \{view\}.pkl; choose another one"):
+        find_dataset("sustech1k").scan(Folders(files=tmp_path))

@@ -50,6 +50,15 @@ def test_the_table_names_each_with_its_licence() -> None:
     for name, adapter in DATASETS.items():
         assert name in shown
         assert f"licence: {adapter.licence[:20]}" in shown
+    assert "…" not in shown  # an address that is cut leads nowhere
+
+
+@pytest.mark.parametrize("name", ["gait3d", "pickles", "h5"])
+def test_preprocess_says_what_reads_a_data_set_that_it_does_not(name: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["preprocess", name, "--out", str(tmp_path / "s.zarr")])
+    assert isinstance(done.exception, ParameterError)
+    assert f"dataset is {name!r}, but must be one of pictures or videos" in str(done.exception)
+    assert f"read by attengait import {'h5' if name == 'h5' else 'pickles'}" in str(done.exception)
 
 
 def test_one_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,15 +21,13 @@ TOTAL = SUBJECTS * SEQUENCES
 
 def test_all_sequences_of_a_large_grew_arrive(tmp_path: Path) -> None:
     assert TOTAL > 2**16
-    images = []
-    for kind in range(2):  # every sequence is a link to one of two
-        images.append(np.full((2, 2, 3), (200, 10, 30 + kind), np.uint8))
-        sets.write_png(tmp_path / f"real/{kind}/00001_00002_flow.png", images[kind])
-    for subject in range(SUBJECTS):
-        folder = tmp_path / f"flow/train/{subject + 1:05d}"
-        folder.mkdir(parents=True)
+    images = [np.full((2, 2, 3), (200, 10, 30 + kind), np.uint8) for kind in range(2)]
+    for kind in range(2):  # every subject is a link to one of two
         for index in range(SEQUENCES):
-            (folder / f"s{index:03d}").symlink_to(tmp_path / f"real/{(subject + index) % 2}")
+            sets.write_png(tmp_path / f"real/{kind}/s{index:03d}/00001_00002_flow.png", images[(kind + index) % 2])
+    (tmp_path / "flow/train").mkdir(parents=True)
+    for subject in range(SUBJECTS):
+        (tmp_path / f"flow/train/{subject + 1:05d}").symlink_to(tmp_path / f"real/{subject % 2}")
     config = PreprocessConfig(
         dataset="grew",
         folders=Folders(flow_images=tmp_path / "flow"),
