@@ -175,7 +175,7 @@ def test_a_partition_chooses_the_subjects_and_names_those_that_are_absent(tmp_pa
     (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": ["a", "b"], "TEST_SET": ["c", "d", "z"]}))
     options = EvaluationOptions(partition=tmp_path / "p.json")
     result = evaluate_embeddings(embeddings, protocol="oumvlp", options=options)
-    assert result == evaluate_embeddings_with_missing(embeddings, "1 subjects of TEST_SET: z")
+    assert result == evaluate_embeddings_with_missing(embeddings, "1 subjects of TEST_SET are missing: z")
     assert result.num_subjects == 2
 
 
@@ -193,7 +193,7 @@ def test_probes_of_the_partition_that_are_absent_are_counted(reference: dict[str
     fewer = embeddings.select(np.array(names) != reference["gait3d_probes"][3])
     result = evaluate_embeddings(fewer, protocol="gait3d", options=options)
     assert result.num_missing == 1
-    assert result.missing == ("1 of 20 probes of PROBE_SET: 0003-camid0_videoid2-seq0",)
+    assert result.missing == ("1 of 20 probes of PROBE_SET are missing: 0003-camid0_videoid2-seq0",)
 
 
 @pytest.mark.parametrize("field", ["gallery", "probes"])
