@@ -249,7 +249,7 @@ def submit(
     if options.partition is not None:
         names, absent = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
-        remarks = tuple(f"missing are {phrase}" for phrase in absent_subjects(absent))
+        remarks = absent_subjects(absent)
     other = options.fuse
     if other is not None:
         from attengait.evaluation.fusion import matched

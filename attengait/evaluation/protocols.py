@@ -14,7 +14,7 @@ from attengait.evaluation.coverage import coverage, some_names
 from attengait.evaluation.distances import DISTANCES, Float64
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.fusion import matched
-from attengait.evaluation.measure import Cells, Means, compare
+from attengait.evaluation.measure import ALL_VIEWS, OTHER_VIEWS, Cells, Means, compare
 from attengait.evaluation.names import Names, one_name_for_each_view
 from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
 from attengait.evaluation.pairs import RowsOf, is_reranked
@@ -142,7 +142,7 @@ def check_only_common(options: EvaluationOptions) -> None:
 
 def absent_subjects(absent: list[str]) -> tuple[str, ...]:
     """A phrase about the subjects of TEST_SET that are not there, if there are some."""
-    return (f"{len(absent)} subjects of TEST_SET: {some_of(absent)}",) if absent else ()
+    return (f"{len(absent)} subjects of TEST_SET are missing: {some_of(absent)}",) if absent else ()
 
 
 def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -> Prepared:
@@ -174,8 +174,9 @@ def _result(prepared: Prepared, distance: str, cells: Cells) -> EvaluationResult
     columns = rule.columns
     in_gallery, in_probes = sides.gallery, sides.probes
     views = _views(rule, sides, embeddings)
+    measured = (ALL_VIEWS, OTHER_VIEWS) if rule.view_pairs else cells.names  # where views are apart
     of_view: dict[str, Figures] = {
-        condition: {view: _named(cells.names, by_view.get((condition, view))) for view in views}
+        condition: {view: _named(cells.names, by_view.get((condition, view)), measured) for view in views}
         for condition in prepared.conditions
         if any(cell.view is not None for cell in cells.each)
     }
@@ -214,9 +215,12 @@ def _views(rule: Rule, sides: Sides, embeddings: Embeddings) -> list[str]:
     return [str(view) for view in np.unique(used)]
 
 
-def _named(names: tuple[str, ...], figures: Float64 | None) -> dict[str, float | None]:
+def _named(
+    names: tuple[str, ...], figures: Float64 | None, wanted: tuple[str, ...] | None = None
+) -> dict[str, float | None]:
     values = [None] * len(names) if figures is None else [None if isnan(value) else value for value in figures.tolist()]
-    return dict(zip(names, values, strict=True))
+    by_name = dict(zip(names, values, strict=True))
+    return {name: by_name[name] for name in wanted or names}
 
 
 def _figure(by_view: Mapping[str, Figures], name: str) -> Figures:

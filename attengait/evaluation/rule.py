@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.evaluation.names import Names
+from attengait.evaluation.names import Names, one_name_for_each_view
 
 FROM_PARTITION = "those of the partition"
 FROM_PARTITION_OR_ALL = "those of the partition, or all"
@@ -99,7 +99,9 @@ class Rule:
 
     def views(self, views: Names) -> Names:
         """[n]: the views as this protocol compares them."""
-        return np.char.partition(views, self.view_ends_at)[:, 0] if self.view_ends_at and len(views) else views
+        if not self.view_ends_at or not len(views):
+            return views
+        return one_name_for_each_view(np.char.partition(views, self.view_ends_at)[:, 0])  # 10_0 and 10 are one view
 
 
 def matching(walks: Names, patterns: tuple[str, ...]) -> NDArray[np.bool_]:

@@ -167,7 +167,7 @@ def _of_partition(rule: Rule, labels: Labels, options: EvaluationOptions, where:
                 else "all sequences there are probes, and none is left for the gallery"
             )
         )
-    missing = (f"{len(absent)} of {len(wanted)} probes of PROBE_SET: {some_of(absent)}",) if absent else ()
+    missing = (f"{len(absent)} of {len(wanted)} probes of PROBE_SET are missing: {some_of(absent)}",) if absent else ()
     side = Side(condition=_ONE_CONDITION, probes=probes, gallery=labelled & ~probes)
     return Sides(each=(side,), missing=missing, num_missing=len(absent))
 

@@ -1,6 +1,8 @@
 """The data sets in OpenGait's pickles: each in its own names, with faults, to its own table."""
 
 import json
+import zipfile
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from attengait.datasets import Folders, find_dataset
 from attengait.datasets.opengait_sets import NAMINGS
 from attengait.errors import AttenGaitError
-from attengait.store import open_store
+from attengait.pipelines.stream import ClipStream
+from attengait.sampling.plan import ClipBatch
+from attengait.store import Store, open_store
 
 attengait = import_module("command").attengait
 
@@ -35,13 +39,28 @@ SUBJECTS = {
     "gait3d": ("0001", "0002", "0003", "0004"),
     "ccpg": ("000", "001", "100", "101"),
     "sustech1k": ("0000", "0002", "0001", "0003"),
+    "casia-e": ("001", "003", "002", "1004"),
+    "hid": ("00000", "00002", "00001", "00003"),
 }
+"""Two to train on, and two to test."""
 WALKS = {
     "gait3d": ("camid0_videoid2", "camid12_videoid1"),
     "ccpg": ("U0_D0_BG", "U0_D0", "U1_D1", "U1_D0", "U0_D3", "U3_D3"),
     "sustech1k": ("00-nm", "01-nm", "02-bg-nt"),
+    "casia-e": ("H-scene1-nm-1", "L-scene2-nm-2", "H-scene3_s-bg-1", "L-scene3-cl-2"),
+    "hid": ("1", "2"),
 }
-VIEWS = {"gait3d": ("seq0",), "ccpg": ("01_0", "02_0"), "sustech1k": ("000", "090-near")}
+VIEWS = {
+    "gait3d": ("seq0",),
+    "ccpg": ("01_0", "02_0"),
+    "sustech1k": ("000", "090-near"),
+    "casia-e": ("000", "090", "270"),
+    "hid": ("default",),
+}
+PROBES = {"gait3d": "{}-camid12_videoid1-seq0", "hid": "{}-2-default"}
+"""Those of PROBE_SET."""
+VIDEOS = ("video7", "video8")
+"""Of HID, unlabelled."""
 
 
 def build(folder: Path, name: str, sequences: list[tuple[str, str, str]]) -> None:
@@ -55,20 +74,23 @@ def build(folder: Path, name: str, sequences: list[tuple[str, str, str]]) -> Non
 
 
 def of_set(name: str) -> list[tuple[str, str, str]]:
-    return [(subject, walk, view) for subject in SUBJECTS[name] for walk in WALKS[name] for view in VIEWS[name]]
+    labelled = [(subject, walk, view) for subject in SUBJECTS[name] for walk in WALKS[name] for view in VIEWS[name]]
+    return labelled + [("probe", video, "default") for video in VIDEOS] * (name == "hid")
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
-def test_each_comes_in_trains_on_its_training_set_alone_and_has_its_table(name: str, tmp_path: Path) -> None:
+def test_each_comes_in_trains_on_its_training_set_alone_and_has_its_table(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build(tmp_path / "in", name, of_set(name))
     (tmp_path / "in" / "notes" / "a" / "b").mkdir(parents=True)
     (tmp_path / "in" / "notes" / "a" / "b" / "b.pkl").write_bytes(
-        (tmp_path / "in").joinpath(*of_set(name)[0], FILES[name][0].format(view=VIEWS[name][0])).read_bytes()
+        next((tmp_path / "in").joinpath(*of_set(name)[0]).glob("*.pkl")).read_bytes()
     )
     train, test = SUBJECTS[name][:2], SUBJECTS[name][2:]
-    partition: dict[str, Any] = {"TRAIN_SET": train, "TEST_SET": test}
-    if name == "gait3d":
-        partition["PROBE_SET"] = [f"{subject}-camid12_videoid1-seq0" for subject in test]
+    partition: dict[str, Any] = {"TRAIN_SET": train, "TEST_SET": (*test, "probe") if name == "hid" else test}
+    if name in PROBES:
+        partition["PROBE_SET"] = [PROBES[name].format(subject) for subject in test]
     (tmp_path / "p.json").write_text(json.dumps(partition))
 
     def run(*words: object) -> str:
@@ -83,14 +105,53 @@ def test_each_comes_in_trains_on_its_training_set_alone_and_has_its_table(name: 
     assert len(store.sequences) == len(of_set(name))
     assert set(store.sequences.length.tolist()) == {LENGTH}
     sets = [word for setting in SMALL for word in ("--set", setting)]
+    drawn = clips_drawn(monkeypatch)
     run("train", "s.zarr", "--out", "run", "--partition", "p.json", *sets)
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert set(config["subjects"]) == set(train)
+    assert len(drawn) >= 2  # steps
+    assert {store.sequences.subject[i] for batch in drawn for i in batch.sequences.tolist()} == set(train)
+    for batch in drawn:
+        assert_clips_are_of(store, batch)
     words = ("evaluate", "run", "s.zarr", "--protocol", name, "--partition", "p.json", "--json")
     run(*words, "table.json")
     table = json.loads((tmp_path / "table.json").read_text())
     assert table["protocol"] == name
     assert table["counts"]["subjects"] == len(test)
+    assert table["counts"]["missing_sequences"] == 0 or name == "casia-e"  # which has more walks
+    assert table["mean"] is not None
+    if name == "casia-e":
+        assert {tuple(row["views"]) for row in table["rank1"].values()} == {("000", "090")}  # without view 270
+    if name == "hid":
+        said = run(*words[:-1], "--submission", "h.zip")
+        assert "h.zip: 2 probes, 4 gallery items" in said
+        with zipfile.ZipFile(tmp_path / "h.zip") as archive:
+            header, *rows = archive.read("h.csv").decode().splitlines()
+        assert header == "videoID,label"
+        assert [row.split(",")[0] for row in rows] == list(VIDEOS)
+        assert {row.split(",")[1] for row in rows} <= set(test)
+
+
+def clips_drawn(patch: pytest.MonkeyPatch) -> list[ClipBatch]:
+    """The batches that a training takes from its stream, as they are taken."""
+    drawn, take = [], ClipStream.__next__
+
+    def taken(stream: ClipStream) -> ClipBatch:
+        drawn.append(replace(batch := take(stream), clips=batch.clips.clone()))
+        return batch
+
+    patch.setattr(ClipStream, "__next__", taken)
+    return drawn
+
+
+def assert_clips_are_of(store: Store, batch: ClipBatch) -> None:
+    """Each clip shows consecutive frames of the sequence that the batch names."""
+    with store.reader() as reader:
+        for clip, i in zip(batch.clips.numpy(), batch.sequences.tolist(), strict=True):
+            first, length = store.sequences.start[i], store.sequences.length[i]
+            frames = reader.read_clips([first], [length])[0]
+            starts = range(length - len(clip) + 1)
+            assert any(np.array_equal(clip, frames[start : start + len(clip)]) for start in starts)
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,7 @@ def test_the_json_has_fractions_by_condition_and_view(embeddings: Embeddings):
     assert written["rank1"]["nm"]["views"]["000"] == pytest.approx(0.96956522, abs=1e-6)
     assert written["mean"] == pytest.approx(np.mean([written["rank1"][c]["mean"] for c in CONDITIONS]))
     assert written["metrics"]["rank1"] == written["mean"]
-    assert list(written["conditions"]["cl"]) == ["rank1", "rank5", "rank10", "mAP", "mINP", "views"]
+    assert list(written["conditions"]["cl"]) == ["rank1", "rank5", "rank10", "rank20", "mAP", "mINP", "views"]
     assert written["conditions"]["cl"]["rank1"] == pytest.approx(written["rank1"]["cl"]["mean"])
     assert written["conditions"]["cl"]["views"]["090"]["rank1"] == written["rank1"]["cl"]["views"]["090"]
 

@@ -89,7 +89,7 @@ def test_a_better_model_is_found_better_and_the_same_is_not() -> None:
     assert rank1.p_value is not None
     assert rank1.p_value < 0.01
     same = compare_embeddings(good, good, protocol="oumvlp")
-    assert [(each.difference, each.interval, each.p_value) for each in same.figures] == [(0, (0, 0), 1)] * 5
+    assert [(each.difference, each.interval, each.p_value) for each in same.figures] == [(0, (0, 0), 1)] * 6
 
 
 def test_the_p_value_is_the_share_of_exchanges_of_whole_subjects() -> None:

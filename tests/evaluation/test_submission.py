@@ -131,7 +131,7 @@ def test_what_fusion_and_a_partition_leave_out_of_the_file_is_said(grew: Embeddi
     options = EvaluationOptions(fuse=other, only_common=True, partition=tmp_path / "p.json")
     written = submit(tmp_path / "s.csv", grew, protocol="grew", options=options)
     assert written.num_probes == 9
-    assert "missing are 1 subjects of TEST_SET: 999" in str(written)
+    assert "1 subjects of TEST_SET are missing: 999" in str(written)
     assert "1 sequences that the second embeddings lack are left out: probe/03/vid000" in str(written)
     with pytest.raises(ParameterError, match="only_common is True, but must be left out where there is one set of"):
         submit(tmp_path / "s.csv", grew, protocol="grew", options=EvaluationOptions(only_common=True))
