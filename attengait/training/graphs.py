@@ -17,7 +17,6 @@ computed between inputs and gradients, as only one of them runs at a time.
 
 import gc
 import logging
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,7 +39,7 @@ CHECKED_REPLAYS = 2
 """Of each graph. The second one has other clips, other weights and another seed than those that were recorded."""
 _CLOSE = 10.0
 """Where a step without a graph does not repeat itself to the bit, a graph's result may differ from it so many times as
-much as it does from itself."""
+much as it does from itself: the losses together, and the gradient of each parameter."""
 
 _log = logging.getLogger(__name__)
 
@@ -177,6 +176,8 @@ class StepGraphs:
         """The losses of the same step without the graph, which has been replayed, and whose result is compared."""
         losses = self._without(inputs, seed)
         ours, theirs = _results(graph.losses, graph.gradients), _results(losses, self._gradients())
+        if not all(map(_is_finite, theirs.values())):
+            return losses  # the loss scaler skips this step: the next one is compared
         graph.checked += 1
         differing = [what for what in ours if not _equal(ours[what], theirs[what])]
         if differing:
@@ -184,12 +185,9 @@ class StepGraphs:
             again = _results(self._without(inputs, seed), self._gradients())
             graph.is_exact = False
         for what in differing:
-            away, apart = _distance(ours[what], theirs[what]), _distance(theirs[what], again[what])
             repeats = _equal(theirs[what], again[what])
-            if not (repeats or math.isfinite(apart)):  # a step that the loss scaler skips
-                graph.checked -= 1
-                return losses
-            if repeats or not away <= _CLOSE * apart:
+            if repeats or not _is_close(ours[what], theirs[what], again[what]):
+                away = _distances(ours[what], theirs[what]).norm()
                 self._give_up(f"a graph gave other {what} than the same step without it, {away:.3g} away from these")
                 return losses
         if graph.checked == CHECKED_REPLAYS:
@@ -251,7 +249,7 @@ def _write(room: StepInputs, inputs: StepInputs) -> None:
 
 
 def _results(losses: dict[str, Tensor], gradients: list[Tensor | None]) -> dict[str, Sequence[Tensor | None]]:
-    return {"losses": list(losses.values()), "gradients": gradients}
+    return {"losses": [torch.cat([loss.flatten() for loss in losses.values()])], "gradients": gradients}
 
 
 def _equal(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> bool:
@@ -262,10 +260,26 @@ def _equal(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> bo
     )
 
 
-def _distance(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> float:
-    """The norm of the differences of all tensors together."""
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    return float(torch.stack([(a - b).norm() for a, b in pairs]).norm())
+def _is_finite(tensors: Sequence[Tensor | None]) -> bool:
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors if tensor is not None]).all())
+
+
+def _is_close(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None], again: Sequence[Tensor | None]) -> bool:
+    """Whether each tensor of ours is about as close to theirs as theirs are to those of the same step again.
+
+    A tensor may by chance be the same again. So it may also differ by the share by which all of them together do.
+    """
+    if any((a is None) != (b is None) for a, b in zip(ours, theirs, strict=True)):
+        return False
+    apart, sizes = _distances(theirs, again), torch.stack([each.norm() for each in theirs if each is not None])
+    allowed = _CLOSE * (apart + sizes * apart.norm() / sizes.norm())
+    return bool((_distances(ours, theirs) <= allowed).all())
+
+
+def _distances(ours: Sequence[Tensor | None], theirs: Sequence[Tensor | None]) -> Tensor:
+    """The norm of the difference of each tensor."""
+    pairs = zip(ours, theirs, strict=True)
+    return torch.stack([(a - b).norm() for a, b in pairs if a is not None and b is not None])
 
 
 def _mend(device: torch.device, stream: torch.cuda.Stream, pool: Any) -> None:
