@@ -96,8 +96,16 @@ class StepGraphs:
             try:
                 return self._without(inputs, seed)
             except torch.OutOfMemoryError:
-                self._give_up("the memory does not suffice for the graphs and for steps of other shapes")
+                self.make_room("steps of other shapes")
         return self._without(inputs, seed)
+
+    def make_room(self, what: str) -> bool:
+        """Do without graphs from now on, where the memory did not suffice for `what` beside them. False: there are
+        none."""
+        if self._graphs:
+            self._give_up(f"the memory does not suffice for the graphs and for {what}")
+            return True
+        return False
 
     def record(self) -> dict[str, Any]:
         """How many graphs computed steps, their memory, and why there are none (any more), as values of JSON."""

@@ -25,6 +25,7 @@ from attengait.model.config import ModelConfig
 from attengait.model.losses import pairs_of
 from attengait.model.net import PARTS, AttenGait
 from attengait.pipelines.train import train_run
+from attengait.pipelines.validate import Validator
 from attengait.training import graphs as graphs_module
 from attengait.training import losses as losses_module
 from attengait.training import margins as margins_module
@@ -527,6 +528,30 @@ def test_memory_that_does_not_suffice_beside_the_graphs_ends_their_use(
         assert same_step(with_graphs, without, step, num_frames=17 if step == 4 else 16)
     assert [recording.replays for recording in recorded] == [3]
     assert "the memory does not suffice for the graphs and for steps of other shapes" in caplog.text
+
+
+def test_memory_that_does_not_suffice_for_a_validation_beside_the_graphs_ends_their_use(
+    train: Callable[..., Trained],
+    recorded: list[Recording],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validate, calls = Validator.__call__, []
+
+    def greedy(self: Validator, network: AttenGait) -> Any:
+        calls.append(len(recorded))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB")
+        return validate(self, network)
+
+    changes = {"validate_every_steps": 4, "validation_subjects": ["003-004"], "stop_after_steps": 5}
+    without = train("without", cuda_graphs=False, **changes)
+    monkeypatch.setattr(Validator, "__call__", greedy)
+    with_graphs = train("with", **changes)
+    assert calls == [1, 1]
+    check_same(with_graphs, without)
+    assert recorded[0].replays == 3
+    assert with_graphs.ended["why_not"] == "the memory does not suffice for the graphs and for a validation"
 
 
 def test_weights_that_have_moved_are_noticed(job: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
