@@ -8,8 +8,9 @@ starts, with the addresses that they read and write. To replay it costs Python o
 - what is recorded must not look at a value of a tensor. Python would not look again;
 - dropout follows the seed that is set before each replay.
 
-A wrong recording would train wrong weights without a word. So the first replays of each graph are compared with the
-same step without it, to the bit. After anything that is wrong, the run goes on without graphs, and says why.
+A wrong recording would train wrong weights without a word. So the first replays of each graph, and a few later ones,
+are compared with the same step without it, to the bit. After anything that is wrong, the run goes on without graphs,
+and says why.
 
 There is a graph for each shape of the inputs, when it comes for the second time. All graphs share the memory of what is
 computed between inputs and gradients, as only one of them runs at a time.
@@ -37,6 +38,9 @@ MAX_GRAPHS = 4
 """Batches of further shapes are computed without a graph."""
 CHECKED_REPLAYS = 2
 """Of each graph. The second one has other clips, other weights and another seed than those that were recorded."""
+LATER_CHECKS = frozenset(10**n for n in range(2, 8))
+"""Replays of each graph that are compared, too: by then, weights, margins and the loss scale are others, which at first
+hardly change while the learning rate warms up."""
 _CLOSE = 10.0
 """Where a step without a graph does not repeat itself to the bit, a graph's result may differ from it so many times as
 much as it does from itself: the losses together, and the gradient of each parameter."""
@@ -55,6 +59,7 @@ class _Graph:
     """Of each parameter."""
     weights: list[int]
     """The address of each parameter."""
+    replays: int = 0
     checked: int = 0
     """Replays that were compared."""
     is_exact: bool = True
@@ -138,7 +143,8 @@ class StepGraphs:
         _write(graph.inputs, inputs)
         seed_random(seed, self.device)
         graph.recording.replay()
-        if graph.checked < CHECKED_REPLAYS:
+        graph.replays += 1
+        if graph.checked < CHECKED_REPLAYS or graph.replays in LATER_CHECKS:
             return self._checked(graph, inputs, seed)
         for parameter, gradient in zip(self.parameters, graph.gradients, strict=True):
             parameter.grad = gradient
@@ -196,7 +202,10 @@ class StepGraphs:
             repeats = _equal(theirs[what], again[what])
             if repeats or not _is_close(ours[what], theirs[what], again[what]):
                 away = _distances(ours[what], theirs[what]).norm()
-                self._give_up(f"a graph gave other {what} than the same step without it, {away:.3g} away from these")
+                why = f"a graph gave other {what} than the same step without it, {away:.3g} away from these"
+                is_late = graph.checked > CHECKED_REPLAYS
+                late = f"; its first results were right, but {graph.replays - 1} steps used it, and may be wrong"
+                self._give_up(why + late * is_late)
                 return losses
         if graph.checked == CHECKED_REPLAYS:
             self.num_proven += 1

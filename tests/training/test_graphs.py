@@ -290,6 +290,27 @@ def test_a_graph_that_gives_another_result_is_found_and_changes_nothing(
     assert with_graphs.graphs.idle_bytes == 0
 
 
+def test_a_graph_that_becomes_wrong_later_is_found_and_said(
+    job: Callable[..., Job],
+    recorded: list[Recording],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graphs_module, "LATER_CHECKS", {4, 6})
+    made = Recording.__init__
+
+    def make(recording: Recording) -> None:
+        made(recording)
+        stale(recording, 5)
+
+    monkeypatch.setattr(Recording, "__init__", make)
+    with_graphs, without = job(), job(why_not="this is the other one")
+    assert [same_step(with_graphs, without, step) for step in range(8)] == [*[True] * 5, *[False] * 3]
+    assert recorded[0].replays == 6
+    assert "its first results were right, but 5 steps used it, and may be wrong" in caplog.text
+    assert caplog.text.count("steps are computed without CUDA graphs") == 1
+
+
 class Baked:
     """What is recorded reads a copy of an input, which nobody writes again."""
 
