@@ -16,7 +16,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation import Embeddings, evaluate_embeddings, rules
 from attengait.evaluation.embeddings import embed_store
 from attengait.evaluation.result import mean_of_present
-from attengait.evaluation.sides import Labels, has_two_walks
+from attengait.evaluation.sides import Labels
 from attengait.model.net import AttenGait
 from attengait.model.precision import autocast
 from attengait.pipelines.channels import take_channels
@@ -147,11 +147,11 @@ def _protocol_for(store: Store | JoinedStores, indices: NDArray[np.int64], confi
     for name in datasets & rules().keys() if len(datasets) == 1 else ():
         if _is_measured_by(name, labels):
             return str(name)
-    if not has_two_walks(labels.subjects, labels.walks):
+    if not _is_measured_by(CROSS_WALK, labels):
         names = config.data.validation_subjects
         raise ParameterError(
-            f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, so "
-            "that nobody can be found again"
+            f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, or "
+            "no label, so that nobody can be found again"
         )
     return CROSS_WALK
 

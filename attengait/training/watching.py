@@ -130,7 +130,12 @@ class Watch:
         if not self.is_on or self.validate is None or not self.is_missed(step):
             return 0.0
         started = time.perf_counter()
-        found = self.validate(network)
+        try:
+            found = self.validate(network)
+        except torch.OutOfMemoryError:
+            if self.graphs is None or not self.graphs.make_room("a validation"):
+                raise
+            found = self.validate(network)
         seconds = time.perf_counter() - started
         if found is None:
             return seconds

@@ -172,6 +172,15 @@ def test_subjects_of_one_walk_each_cannot_be_validated(tmp_path: Path, dataset: 
     assert not (tmp_path / "run").exists()
 
 
+def test_unlabelled_probes_are_refused_before_a_run_and_not_at_its_first_validation(tmp_path: Path) -> None:
+    subjects = ["001", "002", "probe", "distractor"]
+    made = make_store(tmp_path / "s.zarr", lengths=(18,) * 8, subjects=subjects, frame_shape=(64, 64, 3))
+    changes = {"train_subjects": subjects, "validation_subjects": subjects[2:], "validate_every_steps": 1}
+    with pytest.raises(ParameterError, match="these have one each, or no label"):
+        train_run(made.path, tmp_path / "run", config(**changes))
+    assert not (tmp_path / "run").exists()
+
+
 def scripted(monkeypatch: pytest.MonkeyPatch, *figures: float) -> None:
     """Let validations find these figures, one after the other, in this and in continued runs."""
     left = dict(enumerate(figures, 1))

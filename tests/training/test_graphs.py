@@ -6,8 +6,10 @@ tests/support/recorded_graphs.py stands in for the GPU. The last tests need one.
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from attengait.model.config import ModelConfig
 from attengait.model.losses import pairs_of
 from attengait.model.net import PARTS, AttenGait
 from attengait.pipelines.train import train_run
+from attengait.pipelines.validate import Validator
 from attengait.training import graphs as graphs_module
 from attengait.training import losses as losses_module
 from attengait.training import margins as margins_module
@@ -115,6 +118,8 @@ def test_runs_with_and_without_graphs_are_equal_to_the_bit(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(margins_module, "IDLE_BATCHES", -1)  # margins grow at every idle batch
+    # No gradient overflows: steps that are skipped would prove nothing.
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=32.0))
     without = train("without", cuda_graphs=False, **changes)
     assert recorded == []
     with caplog.at_level(logging.INFO, logger="attengait"):
@@ -279,10 +284,31 @@ def test_a_graph_that_gives_another_result_is_found_and_changes_nothing(
         assert same_step(with_graphs, without, step)
     assert recorded[0].replays == from_replay
     assert len(recorded) == 1
-    assert caplog.text.count("WARNING") == 1
+    assert caplog.text.count("steps are computed without CUDA graphs") == 1
     assert "steps are computed without CUDA graphs from now on: a graph gave other losses than" in caplog.text
     assert with_graphs.graphs.record()["graphs"] == 0
     assert with_graphs.graphs.idle_bytes == 0
+
+
+def test_a_graph_that_becomes_wrong_later_is_found_and_said(
+    job: Callable[..., Job],
+    recorded: list[Recording],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(graphs_module, "LATER_CHECKS", {4, 6})
+    made = Recording.__init__
+
+    def make(recording: Recording) -> None:
+        made(recording)
+        stale(recording, 5)
+
+    monkeypatch.setattr(Recording, "__init__", make)
+    with_graphs, without = job(), job(why_not="this is the other one")
+    assert [same_step(with_graphs, without, step) for step in range(8)] == [*[True] * 5, *[False] * 3]
+    assert recorded[0].replays == 6
+    assert "its first results were right, but 5 steps used it, and may be wrong" in caplog.text
+    assert caplog.text.count("steps are computed without CUDA graphs") == 1
 
 
 class Baked:
@@ -336,7 +362,7 @@ def test_a_recording_that_is_refused_is_said_once_and_the_run_goes_on(
         assert same_step(with_graphs, without, step)
     assert streams == ["current stream"]
     assert [recording.replays for recording in recorded] == [0]
-    assert caplog.text.count("WARNING") == 1
+    assert caplog.text.count("steps are computed without CUDA graphs") == 1
     sentence = "steps are computed without CUDA graphs from now on: a graph could not be recorded or checked (operation"
     assert f"{sentence} _local_scalar_dense not permitted when stream is capturing)" in caplog.text
     assert "Compile with" not in caplog.text
@@ -431,6 +457,80 @@ def test_where_a_step_does_not_repeat_itself_a_graph_may_differ_as_much_and_not_
     assert ("a graph gave other gradients than the same step without it" in caplog.text) == (more > 1)
 
 
+class NoisyOnce(Noisy):
+    """Gradients whose last bits differ from call to call; `spoil` is done to those that are recorded."""
+
+    def __init__(self, compute: StepLosses, spoil: Callable[[AttenGait], None]) -> None:
+        super().__init__(compute, 1)
+        self.spoil = spoil
+
+    def __call__(self, inputs: StepInputs, seed: int | None) -> dict[str, Tensor]:
+        losses = self.compute(inputs, seed)
+        for parameter in self.compute.hooked.model.parameters():
+            assert parameter.grad is not None
+            parameter.grad *= 1 + 1e-2 * torch.randn(parameter.shape, generator=self.generator)
+        if seed is None:
+            self.spoil(self.compute.hooked.model)
+        return losses
+
+
+def double(model: AttenGait) -> None:
+    gradient = model.embedding_attention.weight.grad
+    assert gradient is not None
+    gradient *= 2
+
+
+def forget(model: AttenGait) -> None:
+    model.embedding_attention.weight.grad = None
+
+
+@pytest.mark.parametrize("spoil", [double, forget])
+def test_a_small_gradient_that_is_wrong_is_found_among_large_ones_that_do_not_repeat_themselves(
+    job: Callable[..., Job],
+    recorded: list[Recording],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[AttenGait], None],
+) -> None:
+    one = job(compute=lambda compute: NoisyOnce(compute, spoil))
+    for step in range(5):
+        one.step(step, one.inputs(step))
+    sizes = torch.stack([parameter.grad.norm() for parameter in one.model.parameters()])
+    assert one.model.embedding_attention.weight.grad.norm() < 1e-2 * sizes.norm(), "it hardly counts in the sum"
+    assert recorded[0].replays == 1
+    assert "a graph gave other gradients than the same step without it" in caplog.text
+
+
+def test_steps_that_the_loss_scaler_skips_prove_nothing_of_a_graph(
+    job: Callable[..., Job],
+    recorded: list[Recording],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The gradients of the first three overflow; what is recorded halves those of the others."""
+
+    def overflowing(compute: StepLosses) -> Any:
+        factor = torch.ones(())
+
+        def losses(inputs: StepInputs, seed: int | None) -> dict[str, Tensor]:
+            if seed is not None:
+                factor.fill_(math.inf if seed < 3 else 1)
+            found = compute(inputs, seed)
+            for parameter in compute.hooked.model.parameters():
+                assert parameter.grad is not None
+                parameter.grad *= factor * (0.5 if seed is None else 1)
+            return found
+
+        return losses
+
+    one = job(compute=overflowing)
+    with caplog.at_level(logging.INFO, logger="attengait"):
+        for step in range(6):
+            inputs = one.inputs(step)
+            one.graphs(inputs, seed=step)
+    assert recorded[0].replays == 3
+    assert "a graph gave other gradients than the same step without it" in caplog.text
+    assert "its first results were" not in caplog.text
+
+
 def test_memory_that_does_not_suffice_beside_the_graphs_ends_their_use(
     job: Callable[..., Job],
     recorded: list[Recording],  # noqa: F811
@@ -449,6 +549,30 @@ def test_memory_that_does_not_suffice_beside_the_graphs_ends_their_use(
         assert same_step(with_graphs, without, step, num_frames=17 if step == 4 else 16)
     assert [recording.replays for recording in recorded] == [3]
     assert "the memory does not suffice for the graphs and for steps of other shapes" in caplog.text
+
+
+def test_memory_that_does_not_suffice_for_a_validation_beside_the_graphs_ends_their_use(
+    train: Callable[..., Trained],
+    recorded: list[Recording],  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    validate, calls = Validator.__call__, []
+
+    def greedy(self: Validator, network: AttenGait) -> Any:
+        calls.append(len(recorded))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB")
+        return validate(self, network)
+
+    changes = {"validate_every_steps": 4, "validation_subjects": ["003-004"], "stop_after_steps": 5}
+    without = train("without", cuda_graphs=False, **changes)
+    monkeypatch.setattr(Validator, "__call__", greedy)
+    with_graphs = train("with", **changes)
+    assert calls == [1, 1]
+    check_same(with_graphs, without)
+    assert recorded[0].replays == 3
+    assert with_graphs.ended["why_not"] == "the memory does not suffice for the graphs and for a validation"
 
 
 def test_weights_that_have_moved_are_noticed(job: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
@@ -489,8 +613,9 @@ def test_without_a_gpu_there_are_none(train: Callable[..., Trained]) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_on_a_gpu_runs_with_and_without_graphs_are_equal_to_the_bit(
-    train: Callable[..., Trained], precision: str, caplog: pytest.LogCaptureFixture
+    train: Callable[..., Trained], precision: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=32.0))  # no step is skipped
     settings = {"device": "cuda", "precision": precision, "deterministic": True}
     with caplog.at_level(logging.INFO, logger="attengait"):
         with_graphs = train("with", **settings)
