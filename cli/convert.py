@@ -17,6 +17,7 @@ from attengait.cli.options import (
 )
 from attengait.cli.output import say, say_lines
 from attengait.cli.progress import ProgressLine
+from attengait.errors import ParameterError
 from attengait.system.machine import usable_cores
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def import_pickles(
     from attengait.datasets.opengait_sets import NAMINGS
     from attengait.preprocessing.arrays import ArrayRecipe
 
+    if dataset not in NAMINGS and (known := (dataset or "").strip().lower()) in NAMINGS:
+        raise ParameterError(f"dataset is {dataset!r}, but must be {known!r}, or the name of another data set")
     recipe = ArrayRecipe(dataset=dataset, shows=modality, encoding=encoding, pad=pad)
     _run(
         dataset if dataset in NAMINGS else "pickles",

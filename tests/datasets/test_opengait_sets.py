@@ -215,3 +215,10 @@ def test_the_only_pickle_of_a_folder_is_not_taken_for_the_silhouettes_by_any_nam
         path.rename(path.with_name("other.pkl"))
     with pytest.raises(AttenGaitError, match=r"with a file named 06-\{view\}-.* or \{view\}.pkl; choose another one"):
         find_dataset("sustech1k").scan(Folders(files=tmp_path))
+
+
+def test_a_name_in_other_letters_is_not_taken_for_another_data_set(tmp_path: Path) -> None:
+    build(tmp_path / "in", "gait3d", [("0001", "camid0_videoid2", "seq0")])
+    done = attengait("import", "pickles", "in", "--dataset", "Gait3D", "--out", "s.zarr", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "dataset is 'Gait3D', but must be 'gait3d', or the name of another data set" in done.stderr
