@@ -243,11 +243,14 @@ def submit(
         choose(labels, rule)
 
     remarks: tuple[str, ...] = ()
-    embeddings = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress)
+    embeddings = _embeddings(
+        ranks, what, store, subjects, options, device, precision, check, progress, with_unlabelled=True
+    )
     if embeddings is None:
         return None
     if options.partition is not None:
-        names, absent = subjects_to_test(options, sorted(set(embeddings.subjects.tolist())), where="the embeddings")
+        available = sorted(set(embeddings.subjects.tolist()))
+        names, absent = subjects_to_test(options, available, where="the embeddings", with_unlabelled=True)
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
         remarks = absent_subjects(absent)
     other = options.fuse
@@ -288,6 +291,8 @@ def _embeddings(
     precision: str | None,
     check: Check,
     progress: Progress,
+    *,
+    with_unlabelled: bool = False,
 ) -> Embeddings | None:
     """Those that are given or read, or those that a model makes. `check` may refuse the sequences before that.
 
@@ -310,7 +315,8 @@ def _embeddings(
         ranks = ranks or ALONE
         opened = open_store(store)
         if options.partition is not None:
-            subjects, _ = subjects_to_test(options, subjects_of(opened), where=str(opened.location))
+            available, where = subjects_of(opened), str(opened.location)
+            subjects, _ = subjects_to_test(options, available, where=where, with_unlabelled=with_unlabelled)
         prepared = prepare(what, opened, subjects=subjects, device=device, precision=precision or "fp32", ranks=ranks)
         check(Labels.of_columns(prepared.store.sequences.columns, prepared.indices), str(prepared.store.location))
         return prepared.embed(progress, ranks=ranks)

@@ -111,7 +111,9 @@ def _layouts(folders: Folders, constants: Mapping[str, str]) -> dict[str, Layout
             )
         both = folders.layout, folders.silhouette_layout
         for name in (name for name in constants if all(f"{{{name}}}" in each for each in both)):
-            raise ParameterError(f"constant gives a value of {name}, but both layouts have the field {{{name}}}")
+            raise ParameterError(
+                f"constant is {name}={constants[name]}, but must be left out: both layouts have the field {{{name}}}"
+            )
         frames, silhouettes = (
             {name: value for name, value in constants.items() if f"{{{name}}}" not in each} for each in both
         )

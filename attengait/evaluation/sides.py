@@ -268,9 +268,12 @@ def partition_of(path: str | Path | None) -> "Partition":
 
 
 def subjects_to_test(
-    options: EvaluationOptions, available: Sequence[str], *, where: str
+    options: EvaluationOptions, available: Sequence[str], *, where: str, with_unlabelled: bool = False
 ) -> tuple[list[str], list[str]]:
-    """The subjects of TEST_SET that are there, and those that are not. Raises AttenGaitError where none is there."""
+    """The subjects of TEST_SET that are there, and those that are not. Raises AttenGaitError where none is there.
+
+    `with_unlabelled` adds the subject of probes without labels, whom no partition names.
+    """
     test = partition_of(options.partition).test
     wanted = set(test)
     found = [name for name in available if name in wanted]
@@ -280,7 +283,10 @@ def subjects_to_test(
             f"{some_of(test, 3)}): its subjects are {some_of(available, 3)}"
         )
     there = set(found)
-    return found, [name for name in test if name not in there]
+    absent = [name for name in test if name not in there]
+    if with_unlabelled and UNLABELLED in available and UNLABELLED not in there:
+        found.append(UNLABELLED)
+    return found, absent
 
 
 def _with_one_view(name: str) -> str:

@@ -422,6 +422,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
             "--show-settings",
         ],
         "attention": ["--out", "--rows"],
+        "map": ["--most", "--out", "--seed"],
         "evaluate": [
             *(
                 "--bootstrap",

@@ -137,6 +137,15 @@ def test_what_fusion_and_a_partition_leave_out_of_the_file_is_said(grew: Embeddi
         submit(tmp_path / "s.csv", grew, protocol="grew", options=EvaluationOptions(only_common=True))
 
 
+def test_a_partition_need_not_name_the_probes_without_labels(grew: Embeddings, tmp_path: Path) -> None:
+    names = [name for name in np.unique(grew.subjects).tolist() if name != "probe"]
+    (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": ["x"], "TEST_SET": names}))
+    options = EvaluationOptions(partition=tmp_path / "p.json")
+    submit(tmp_path / "with.csv", grew, protocol="grew", options=options)
+    submit(tmp_path / "without.csv", grew, protocol="grew")
+    assert (tmp_path / "with.csv").read_bytes() == (tmp_path / "without.csv").read_bytes()
+
+
 def test_what_cannot_be_handed_in_is_refused(grew: Embeddings, tmp_path: Path) -> None:
     labelled = grew.select(grew.subjects != "probe")
     with pytest.raises(AttenGaitError, match="no sequence has the subject probe, but the subjects 1, 10, 11"):
