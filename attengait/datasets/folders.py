@@ -137,8 +137,8 @@ def _join(name: Name, sides: Mapping[str, _Found], columns: Sequence[str]) -> So
         for column, value in side.columns.items():
             if known.setdefault(column, value) != value:
                 raise ParameterError(
-                    f"layout gives {'/'.join(name)} the {column} {known[column]!r} for the frames, but {value!r} for "
-                    "the silhouettes, and must give one"
+                    f"layout gives {'/'.join(name)} the {column} {known[column]!r} for the frames and {value!r} for "
+                    "the silhouettes, but must give one"
                 )
     files = {part: side.in_order for part, side in sides.items()}
     content = [line for part, each in files.items() for line in (part, *(f"{name} {size}" for name, size, _ in each))]

@@ -69,30 +69,30 @@ def parse_layout(pattern: str, constants: Mapping[str, str], parameter: str = "l
     """
 
     def refuse(what: str) -> ParameterError:
-        return ParameterError(f"{parameter} is {pattern!r}, but {what}")
+        return ParameterError(f"{parameter} is {pattern!r}, but must {what}")
 
     parts = pattern.split("/")
     if not pattern or any(part in ("", ".", "..") for part in parts):
-        raise refuse("must be names with / between them, such as {subject}/{walk}/{view}/{frame}.png")
+        raise refuse("be names with / between them, such as {subject}/{walk}/{view}/{frame}.png")
     fields = tuple(dict.fromkeys(_FIELD.findall(pattern)))
     if rest := re.search(r"[{}]", _FIELD.sub("", pattern)):
-        raise refuse(f"has a {rest.group()} that belongs to no field such as {{subject}}")
+        raise refuse(f"have no {rest.group()} but those of fields such as {{subject}}")
     if match := re.search(r"\{(\w*)\}\{(\w*)\}", pattern):
-        raise refuse(f"nothing stands between {{{match[1]}}} and {{{match[2]}}}, so that nobody knows where one ends")
+        raise refuse(f"have something between {{{match[1]}}} and {{{match[2]}}}: else nobody knows where one ends")
     for name in (*fields, *constants):
         if not _COLUMN.fullmatch(name) or (name in DTYPES and name not in KEYS):
-            raise refuse(f"the field {name!r} cannot be a column of a store: small letters, digits and _ are accepted")
+            raise refuse(f"have fields of small letters, digits and _ that are no columns of every store, not {name!r}")
     for name in (name for name in fields if name in constants):
-        raise refuse(f"constant gives a value of {{{name}}}, too: one of both must be left out")
+        raise refuse(f"be without the field {{{name}}} where constant gives its value")
     for name in (name for name in KEYS if name not in fields and name not in constants):
         hint = "" if name == "subject" else f", or be given as a constant such as {name}=1"
-        raise refuse(f"must have the field {{{name}}}{hint}")
+        raise refuse(f"have the field {{{name}}}{hint}")
     if FRAME in constants or any(f"{{{FRAME}}}" in part for part in parts[:-1]):
-        raise refuse("{frame} must stand in the name of the file, and nowhere else")
+        raise refuse("have {frame} in the name of the file, and nowhere else")
     suffixes = SUFFIXES if FRAME in fields else VIDEO_SUFFIXES
     if not pattern.lower().endswith(suffixes):
         kind = "with {frame}, pictures" if FRAME in fields else "without {frame}, videos"
-        raise refuse(f"must end in one of {', '.join(suffixes)} ({kind})")
+        raise refuse(f"end in one of {', '.join(suffixes)} ({kind})")
     return Layout(
         pattern=pattern,
         constants=dict(constants),
