@@ -96,7 +96,8 @@ def values_table(value: str, names: list[str], by_step: "Mapping[int, list[float
     for step, values in by_step.items():
         present = [each for each in values if each is not None]
         spread = (mean(present), stdev(present)) if len(present) > 1 else (None, None)
-        table.add_row(f"{step:,}", *(_NONE if each is None else f"{each:.3f}" for each in (*values, *spread)))
+        figures = (_NONE if each is None else f"{each:.3f}" for each in (*values, *spread))
+        table.add_row(*map(cell, (f"{step:,}", *figures)))
     return table
 
 
