@@ -113,6 +113,7 @@ def compare(
             gallery = np.flatnonzero(sharing[0].gallery)
             if not len(which) or not len(gallery):
                 continue  # of these conditions nothing is measured; the coverage says what is missing
+            told.total += len(which)
             ranked = rank(
                 rows_of(which, gallery),
                 people.some(which, gallery, leaves_out=rule.leaves_out),

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from heard import Heard
 
 from attengait.evaluation import (
     DISTANCES,
@@ -197,3 +198,20 @@ def test_more_matches_of_another_probe_change_no_bit() -> None:
     alone, _ = figures_of(before, size, is_there, RANKS)
     longer, _ = figures_of(*(np.pad(array, ((0, 0), (0, 30))) for array in (before, size, is_there)), RANKS)
     np.testing.assert_array_equal(longer, alone)
+
+
+def test_progress_knows_all_probes_from_the_first_block_on(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 0)
+    embeddings = Embeddings(
+        features=case.features,
+        subjects=case.subjects.astype(np.str_),
+        views=case.views.astype(np.str_),
+        sequences=np.where(np.arange(len(case.subjects)) < 120, "probe", "gallery"),
+        feature_order="parts-first",
+    )
+    options = EvaluationOptions(gallery=["walk=gallery"], probes=["walk=probe"])
+    heard = Heard()
+    evaluate_embeddings(embeddings, protocol="custom", options=options, progress=heard)
+    assert len(heard.counts) > 1
+    assert {total for _, total in heard.counts} == {120}
+    assert heard.counts[-1] == (120, 120)
