@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
 from attengait.datasets.inputs import require_readable
-from attengait.datasets.source import Fault, FlowImage
+from attengait.datasets.source import Fault, FlowImage, OneFile
 from attengait.datasets.video import BrokenVideoError, read_video
 from attengait.store.skipped import Reason
 from attengait.system.files import open_regular
@@ -22,30 +22,14 @@ _TABLE = (b"mdia", b"minf", b"stbl")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FlowVideo:
+class FlowVideo(OneFile):
     """A video of the flow images of one sequence, numbered from 1 (a FlowPart). Such a codec changes the colours."""
 
     kind: ClassVar[str] = "video"
     is_lossy: ClassVar[bool] = True
 
-    path: str
     max_images: int
     """Coded frames, as the file's own table has them."""
-
-    @property
-    def files(self) -> list[str]:
-        """See Part."""
-        return [self.path]
-
-    @property
-    def where(self) -> str:
-        """See Part."""
-        return self.path
-
-    @property
-    def packed_names(self) -> str:
-        """See Part."""
-        return os.path.basename(self.path)
 
     def read_flow(self, faults: list[Fault]) -> Iterator[FlowImage]:
         """See FlowPart; from the frame on at which the video breaks, all are at fault."""

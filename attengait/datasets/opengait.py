@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
-from attengait.datasets.source import Folders, Scan
+from attengait.datasets.source import Folders, OneFile, Scan
 from attengait.datasets.unpickling import read_array, read_header
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.description import read_description
@@ -23,28 +23,12 @@ LAYOUT = "subject/type/view/*.pkl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PickledArray:
+class PickledArray(OneFile):
     """A pickle of one array (an ArrayFile)."""
 
     kind: ClassVar[str] = "pickles"
 
-    path: str
     shape: tuple[int, ...]
-
-    @property
-    def files(self) -> list[str]:
-        """See Part."""
-        return [self.path]
-
-    @property
-    def where(self) -> str:
-        """See Part."""
-        return self.path
-
-    @property
-    def packed_names(self) -> str:
-        """See Part."""
-        return os.path.basename(self.path)
 
     def read(self) -> NDArray[Any]:
         """The array; raises FileError. Nothing in the file is run."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
 from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
-from attengait.datasets.source import Folders, Scan
+from attengait.datasets.source import Folders, OneFile, Scan
 from attengait.errors import AttenGaitError, how_to_install
 from attengait.store.description import Description, read_description
 from attengait.store.skipped import Reason, Skipped
@@ -50,28 +50,12 @@ class Hdf5Error(FileError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hdf5Array:
+class Hdf5Array(OneFile):
     """The array `data` of an HDF5 file (an ArrayFile)."""
 
     kind: ClassVar[str] = "h5"
 
-    path: str
     shape: tuple[int, ...]
-
-    @property
-    def files(self) -> list[str]:
-        """See Part."""
-        return [self.path]
-
-    @property
-    def where(self) -> str:
-        """See Part."""
-        return self.path
-
-    @property
-    def packed_names(self) -> str:
-        """See Part."""
-        return os.path.basename(self.path)
 
     def read(self) -> NDArray[Any]:
         """The array; raises Hdf5Error."""

@@ -7,6 +7,7 @@ CASIA-B has 13,640 sequences of 2.2 million files. So a sequence keeps two folde
 string each, not a path object for each file.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -59,6 +60,28 @@ class Part(Protocol):
     def packed_names(self) -> str:
         """The files' names with `/` between them."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneFile:
+    """What each Part of a single file has alike."""
+
+    path: str
+
+    @property
+    def files(self) -> list[str]:
+        """See Part."""
+        return [self.path]
+
+    @property
+    def where(self) -> str:
+        """See Part."""
+        return self.path
+
+    @property
+    def packed_names(self) -> str:
+        """See Part."""
+        return os.path.basename(self.path)
 
 
 class Frame(NamedTuple):

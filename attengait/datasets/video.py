@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from attengait.datasets.inputs import require_readable
 from attengait.datasets.pictures import silent_opencv
-from attengait.datasets.source import Fault, Frame, ReadGrays
+from attengait.datasets.source import Fault, Frame, OneFile, ReadGrays
 from attengait.store.skipped import Reason
 from attengait.system.files import check_regular
 
@@ -38,7 +38,7 @@ class BrokenVideoError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Video:
+class Video(OneFile):
     """A video of one sequence (a FramePart). Its frames are numbered from 1, as they are coded.
 
     How many there are shows only when it is decoded: what its container says can be wrong, and opening thousands of
@@ -46,23 +46,6 @@ class Video:
     """
 
     kind: ClassVar[str] = "video"
-
-    path: str
-
-    @property
-    def files(self) -> list[str]:
-        """See Part."""
-        return [self.path]
-
-    @property
-    def where(self) -> str:
-        """Its path."""
-        return self.path
-
-    @property
-    def packed_names(self) -> str:
-        """See Part."""
-        return os.path.basename(self.path)
 
     def matching(self, numbers: Iterable[int]) -> set[int]:
         """Those of `numbers` that may have a frame."""
