@@ -54,6 +54,13 @@ def synth(
     ] = "0,18,36,54,72,90,108,126,144,162,180",
     frames: Annotated[int, typer.Option(help="Frames of each sequence.")] = 60,
     seed: Annotated[int, typer.Option(help="The same seed gives the same people and the same pictures.")] = 0,
+    identity: Annotated[
+        Literal["all", "cadence"],
+        typer.Option(
+            help="What a person is known by: all (body, gait and skin), or cadence, the number of steps a minute. With "
+            "cadence, all else is drawn anew for each walk, and only a model that sees time can tell people apart."
+        ),
+    ] = "all",
     video: Annotated[
         bool, typer.Option("--video", help="Write the frames as videos, without loss, instead of pictures.")
     ] = False,
@@ -68,6 +75,7 @@ def synth(
         views=parse_numbers("views", views),
         frames=frames,
         seed=seed,
+        identity=identity,
         video=video,
         workers=workers if workers is not None else usable_cores(),
     )

@@ -43,15 +43,17 @@ class Body:
     """How far the hair hangs down behind the neck; 0 for short hair."""
 
 
-def draw_body(rng: np.random.Generator) -> Body:
-    """Draw a person's body."""
-    stature = float(np.clip(rng.normal(1.71, 0.08), 1.5, 1.92))
-    build = float(np.clip(rng.normal(1.0, 0.11), 0.8, 1.28))
+def draw_body(rng: np.random.Generator, variety: float = 1.0) -> Body:
+    """Draw a person's body. `variety` times the usual differences between people."""
+    stature = float(np.clip(rng.normal(1.71, 0.08 * variety), 1.5, 1.92))
+    build = float(np.clip(rng.normal(1.0, 0.11 * variety), 0.8, 1.28))
 
     def length(fraction: float, spread: float) -> float:
+        spread *= variety
         return stature * fraction * float(np.clip(rng.normal(1.0, spread), 1 - 2.2 * spread, 1 + 2.2 * spread))
 
     def girth(metres: float, spread: float = 0.08) -> float:
+        spread *= variety
         return build * metres * float(np.clip(rng.normal(1.0, spread), 1 - 2.2 * spread, 1 + 2.2 * spread))
 
     return Body(

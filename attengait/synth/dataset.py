@@ -8,14 +8,16 @@ Sequences are independent of each other, so several processes make them. The fil
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, require
-from attengait.synth.sequence import render_sequence
+from attengait.synth.sequence import Identity, render_sequence
 from attengait.synth.video import write_video
+from attengait.system.lookup import check_name
 from attengait.system.progress import SILENT, Progress
 from attengait.system.workers import run_in_workers
 
@@ -47,6 +49,9 @@ class SynthConfig:
     frames: int = 60
     """Frames of each sequence, 25 a second."""
     seed: int = 0
+    identity: Identity = "all"
+    """What a subject is known by: all (body, gait and skin), or cadence. With cadence, all else is drawn anew for each
+    walk, and the camera for each sequence."""
     video: bool = False
     """Frames as videos instead of pictures."""
     workers: int = 1
@@ -65,6 +70,7 @@ class SynthConfig:
             is_accepted = bool(values) and len(set(values)) == len(values)
             require(is_accepted, name, list(values), "at least one, and each only once")
         require(1 <= self.frames <= MAX_FRAMES, "frames", self.frames, f"from 1 to {MAX_FRAMES}")
+        check_name(get_args(Identity), self.identity, "identity")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         require(self.workers >= 1, "workers", self.workers, "at least 1")
 
@@ -105,6 +111,7 @@ class _Task:
     walk: str
     view: int
     frames: int
+    identity: Identity
     video: bool
 
 
@@ -119,7 +126,14 @@ def write_walkers(out: Path, config: SynthConfig, *, progress: Progress = SILENT
     """
     tasks = [
         _Task(
-            out=out, seed=config.seed, subject=subject, walk=walk, view=view, frames=config.frames, video=config.video
+            out=out,
+            seed=config.seed,
+            subject=subject,
+            walk=walk,
+            view=view,
+            frames=config.frames,
+            identity=config.identity,
+            video=config.video,
         )
         for subject in config.subject_numbers
         for walk in config.walks
@@ -149,7 +163,7 @@ def write_walkers(out: Path, config: SynthConfig, *, progress: Progress = SILENT
 def _write_sequence(task: _Task) -> int:
     parts = (f"{task.subject:03d}", task.walk, f"{task.view:03d}")
     name = "-".join(parts)
-    rendered = list(render_sequence(task.seed, task.subject, task.walk, task.view, task.frames))
+    rendered = list(render_sequence(task.seed, task.subject, task.walk, task.view, task.frames, task.identity))
     frames, silhouettes = [frame for frame, _ in rendered], [silhouette for _, silhouette in rendered]
     _write_pictures(task.out.joinpath("silh", *parts), name, silhouettes, _SILHOUETTE_PNG)
     if task.video:

@@ -17,6 +17,9 @@ Terms = NDArray[np.complex128]
 
 NUM_TERMS = 5
 
+FASTEST_CYCLE, SLOWEST_CYCLE = 0.7, 1.75
+"""Seconds of two steps where people differ in their cadence alone: 171 and 69 steps a minute."""
+
 _USUAL_DEGREES: dict[str, list[tuple[float, float]]] = {
     # (amplitude, angle in degrees) of each harmonic, from the 0th
     "hip": [(4.6, 0), (17.8, 10), (3.7, 143), (1.7, -96), (0.2, 72)],
@@ -96,27 +99,39 @@ def _usual(joint: str) -> Terms:
     return terms
 
 
-def draw_gait(rng: np.random.Generator) -> Gait:
-    """Draw a person's way of walking."""
+def draw_gait(rng: np.random.Generator, variety: float = 1.0) -> Gait:
+    """Draw a person's way of walking. `variety` times the usual differences between people."""
 
     def sides(joint: str, mean_degrees: float, amplitude: float, delay_degrees: float) -> Terms:
         own = _vary(
             _usual(joint),
             rng,
-            mean_degrees=mean_degrees,
-            amplitude=amplitude,
-            delay_degrees=delay_degrees,
-            detail=0.15,
+            mean_degrees=variety * mean_degrees,
+            amplitude=variety * amplitude,
+            delay_degrees=variety * delay_degrees,
+            detail=variety * 0.15,
         )
         # nobody is quite symmetric
-        uneven = [_vary(own, rng, mean_degrees=1.0, amplitude=0.04, delay_degrees=2.0) for _ in range(2)]
+        uneven = [
+            _vary(own, rng, mean_degrees=variety, amplitude=0.04 * variety, delay_degrees=2.0 * variety)
+            for _ in range(2)
+        ]
         return np.stack(uneven)
 
     def middle(joint: str, mean_degrees: float, amplitude: float, delay_degrees: float) -> Terms:
-        return _vary(_usual(joint), rng, mean_degrees=mean_degrees, amplitude=amplitude, delay_degrees=delay_degrees)
+        return _vary(
+            _usual(joint),
+            rng,
+            mean_degrees=variety * mean_degrees,
+            amplitude=variety * amplitude,
+            delay_degrees=variety * delay_degrees,
+        )
+
+    def scalar(usual: float, spread: float) -> float:
+        return usual + spread * variety * _normal(rng)
 
     return Gait(
-        cycle_seconds=1.08 + 0.05 * _normal(rng),
+        cycle_seconds=scalar(1.08, 0.05),
         hip=sides("hip", 1.5, 0.10, 3.0),
         knee=sides("knee", 2.0, 0.10, 3.0),
         ankle=sides("ankle", 2.0, 0.15, 3.0),
@@ -128,11 +143,21 @@ def draw_gait(rng: np.random.Generator) -> Gait:
         trunk_roll=middle("trunk_roll", 0.0, 0.4, 12.0),
         trunk_lean=middle("trunk_lean", 2.8, 0.3, 20.0),
         head_nod=middle("head_nod", 4.0, 0.3, 20.0),
-        hip_abduction=float(np.radians(1.0 + 1.3 * _normal(rng))),
-        toe_out=float(np.radians(7.0 + 3.5 * _normal(rng))),
-        arm_abduction=float(np.radians(9.0 + 3.5 * _normal(rng))),
-        sway=0.018 + 0.006 * _normal(rng),
+        hip_abduction=float(np.radians(scalar(1.0, 1.3))),
+        toe_out=float(np.radians(scalar(7.0, 3.5))),
+        arm_abduction=float(np.radians(scalar(9.0, 3.5))),
+        sway=scalar(0.018, 0.006),
     )
+
+
+def draw_cycle(rng: np.random.Generator) -> float:
+    """Draw how long two steps take a person, in seconds: from a brisk march to a slow stroll."""
+    return float(np.exp(rng.uniform(np.log(FASTEST_CYCLE), np.log(SLOWEST_CYCLE))))
+
+
+def vary_cycle(cycle_seconds: float, rng: np.random.Generator) -> float:
+    """The same on one walk of the person."""
+    return cycle_seconds * (1 + 0.007 * _normal(rng))
 
 
 def vary_gait(gait: Gait, rng: np.random.Generator, carrying_arm: int | None = None) -> Gait:

@@ -1,12 +1,18 @@
-"""One sequence's pictures, as a pure function of (seed, subject, walk, view, number of frames).
+"""One sequence's pictures, as a pure function of (seed, subject, walk, view, number of frames, identity).
 
 Body and gait depend on seed and subject. The way of walking on this day and the clothes also depend on the walk. They
 are the same in all views, because the views are cameras that film at the same time. The room depends on the view: all
 subjects are filmed by the same cameras.
+
+With the identity `cadence` a subject is known by the cadence alone. Body, gait and skin are drawn for each walk, like
+the clothes, so they differ within a person as much as between people. Each view has several cameras at different
+distances and heights, and each sequence is filmed by one of them.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,9 +20,9 @@ from numpy.typing import NDArray
 
 from attengait.synth.body import draw_body
 from attengait.synth.clothes import MATERIALS, carrying_arm, draw_outfit, dress
-from attengait.synth.gait import draw_gait, vary_gait
+from attengait.synth.gait import draw_cycle, draw_gait, vary_cycle, vary_gait
 from attengait.synth.render import Painter, Picture, make_atlas, project
-from attengait.synth.scene import HEIGHT_PX, WIDTH_PX, Room, build_room, camera_for
+from attengait.synth.scene import HEIGHT_PX, USUAL, WIDTH_PX, Place, Room, build_room, camera_for, draw_place
 from attengait.synth.seeds import generator
 from attengait.synth.skeleton import walk as pose_walk
 from attengait.synth.texture import TEXTURE_SIZE, cloth, leather, skin
@@ -25,27 +31,50 @@ _NOISE_GREY_LEVELS = 1.3
 _NOISE_SPARE_PX = 64
 
 
+Identity = Literal["all", "cadence"]
+"""What a subject is known by: body, gait and skin, or how many steps a minute."""
+
+_CAMERAS = 6
+"""Of each view, where the identity is the cadence."""
+_VARIETY = 0.3
+"""Of bodies and joints there, times the usual differences: what a small network learns in minutes."""
+_NOISE_FACTORS = (0.3, 3.0)
+"""Of the sensor there, times the usual noise."""
+_FASTEST = 2.3
+"""Metres per second of a walker who has both long and quick steps."""
+
+
 def render_sequence(
-    seed: int, subject: int, walk: str, view: int, num_frames: int
+    seed: int, subject: int, walk: str, view: int, num_frames: int, identity: Identity = "all"
 ) -> Iterator[tuple[Picture, Picture]]:
     """Yield each frame's picture uint8 [240, 320, 3] (BGR) and silhouette uint8 [240, 320] (0 or 255)."""
-    body = draw_body(generator(seed, "body", subject))
-    gait = draw_gait(generator(seed, "gait", subject))
+    who = (subject,) if identity == "all" else (subject, walk)
+    variety = 1.0 if identity == "all" else _VARIETY
+    body = draw_body(generator(seed, "body", *who), variety)
     today = generator(seed, "walk", subject, walk)
     outfit = draw_outfit(walk[:2], today)
+    gait = vary_gait(draw_gait(generator(seed, "gait", *who), variety), today, carrying_arm(outfit))
+    camera_number: int | None = None
+    if identity == "cadence":
+        cycle = draw_cycle(generator(seed, "cadence", subject))
+        gait = replace(gait, cycle_seconds=vary_cycle(cycle, generator(seed, "cadence", subject, walk)))
+        camera_number = int(generator(seed, "camera", subject, walk, view).integers(_CAMERAS))
     pose = pose_walk(
         body,
-        vary_gait(gait, today, carrying_arm(outfit)),
+        gait,
         num_frames,
         start_phase=float(today.uniform(0, 2 * np.pi)),
         heading=float(np.radians(today.normal(0, 1.5))),
         aside=float(np.clip(today.normal(0, 0.06), -0.15, 0.15)),
     )
-    camera = camera_for(view, num_frames)
+    camera = camera_for(view, num_frames, _place(seed, view, camera_number))
     parts = project(dress(body, outfit), pose, camera, generator(seed, "clothes", subject, walk))
-    painter = Painter(_room(seed, view, num_frames), parts, _atlas(seed, subject, walk))
+    painter = Painter(_room(seed, view, num_frames, camera_number), parts, _atlas(seed, who, subject, walk))
     sensor = generator(seed, "noise", subject, walk, view)
     noise = _noise_field(seed)
+    if identity == "cadence":  # the noise of flow, relative to the motion, would tell how fast somebody is
+        grain_factor = np.exp(generator(seed, "camera", subject, walk, view, "noise").uniform(*np.log(_NOISE_FACTORS)))
+        noise = np.rint(noise * grain_factor).astype(np.int16)
     for frame in range(num_frames):
         picture, silhouette = painter.paint(frame)
         down, right = sensor.integers(0, _NOISE_SPARE_PX, 2)
@@ -53,15 +82,22 @@ def render_sequence(
         yield cv2.add(picture, grain, dtype=cv2.CV_8U), silhouette
 
 
-@lru_cache(maxsize=16)
-def _room(seed: int, view: int, num_frames: int) -> Room:
-    return build_room(generator(seed, "room", view), camera_for(view, num_frames), num_frames)
+def _place(seed: int, view: int, camera_number: int | None) -> Place:
+    return USUAL if camera_number is None else draw_place(generator(seed, "camera", view, camera_number), _FASTEST)
+
+
+@lru_cache(maxsize=32)
+def _room(seed: int, view: int, num_frames: int, camera_number: int | None) -> Room:
+    place = _place(seed, view, camera_number)
+    keys = (view,) if camera_number is None else (view, camera_number)
+    camera = camera_for(view, num_frames, place)
+    return build_room(generator(seed, "room", *keys), camera, num_frames, place.fastest)
 
 
 @lru_cache(maxsize=4)
-def _atlas(seed: int, subject: int, walk: str) -> Picture:
-    """The walker's textures: skin and hair are the person's own, clothes are new for every walk."""
-    bare, head, hair = skin(generator(seed, "skin", subject), TEXTURE_SIZE)
+def _atlas(seed: int, who: tuple[int | str, ...], subject: int, walk: str) -> Picture:
+    """The walker's textures: skin and hair are those of `who`, clothes are new for every walk."""
+    bare, head, hair = skin(generator(seed, "skin", *who), TEXTURE_SIZE)
     wardrobe = generator(seed, "clothes", subject, walk)
     textures = {
         "skin": bare,

@@ -83,6 +83,33 @@ def test_seed_subject_walk_and_view_all_change_the_pictures() -> None:
         assert (usual != first(*other)).any()
 
 
+def test_known_by_the_cadence_a_subject_keeps_it_and_nothing_else() -> None:
+    def steps(subject: int, walk: str, view: int) -> float:
+        """Steps a second: how often the legs cross, by the width of the silhouette's lower part."""
+        frames = [silhouette for _, silhouette in render_sequence(3, subject, walk, view, 100, "cadence")]
+        widths = []
+        for silhouette in frames:
+            x, y, width, height = cv2.boundingRect(silhouette)
+            widths.append(cv2.boundingRect(silhouette[y + height * 3 // 4 : y + height, x : x + width])[2] / height)
+        spectrum = np.abs(np.fft.rfft(np.array(widths) - np.mean(widths), 2000))
+        return float(np.fft.rfftfreq(2000, 1 / 25)[20 + spectrum[20:].argmax()])
+
+    found = {s: [steps(s, walk, view) for walk, view in (("nm-01", 90), ("cl-01", 72))] for s in range(1, 7)}
+    for first, second in found.values():
+        assert first == pytest.approx(second, rel=0.06)
+    cadences = [first for first, _ in found.values()]
+    assert max(cadences) > 1.3 * min(cadences)
+
+    def height(*key: Any) -> int:
+        return cv2.boundingRect(next(render_sequence(*key))[1])[3]
+
+    walks = [f"nm-{i:02d}" for i in range(1, 13)]
+    of_one = np.std([height(3, 1, walk, 90, 2, "cadence") for walk in walks])
+    of_all = np.std([height(3, s, "nm-01", 90, 2, "cadence") for s in range(1, 13)])
+    assert 0.4 * of_all < of_one < 2.5 * of_all
+    assert np.std([height(3, 1, walk, 90, 2, "all") for walk in walks]) < 0.5 * of_one
+
+
 def test_one_folder_takes_several_sets_and_the_same_call_ends_in_the_same_files(tmp_path: Path) -> None:
     write_walkers(tmp_path, config(subjects=(1,), frames=5))
     write_walkers(tmp_path, config(subjects=(7,)))
@@ -108,6 +135,7 @@ sys.exit("torch" in sys.modules)
     ("changes", "says"),
     [
         ({"subjects": 0}, "subjects is 0"),
+        ({"identity": "face"}, "identity is 'face', but must be one of all, cadence"),
         ({"subjects": 1000}, "subjects is 1000"),
         ({"subjects": (1, 0)}, r"subjects is \(1, 0\)"),
         ({"subjects": (3, 3)}, r"subjects is \[3, 3\], but must be at least one, and each only once"),
