@@ -8,11 +8,30 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 KERNELS := $(shell find kernels -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 BENCH := build/bench
+SEEDS := build/seeds
 
-.PHONY: demo test tries lint types format docs-figures bench clean
+.PHONY: demo demo-seeds test tries lint types format docs-figures bench clean
 
 demo: .venv/.demo-$(EXTRA)
 	$(BIN)/attengait demo --out demo
+
+# Three seeds of a longer training on walkers like the demo's, but other people: the curves of their validations. It takes
+# long. What is there already is used again.
+demo-seeds: $(SEEDS)/walkers.zarr/zarr.json
+	for seed in 0 1 2; do \
+		$(BIN)/attengait train $(SEEDS)/walkers.zarr --out $(SEEDS)/seed-$$seed --preset demo \
+			--set epochs=400 --set seed=$$seed --set validation_subjects=017-036 --set validate_every_steps=80 \
+			$$(test -e $(SEEDS)/seed-$$seed/checkpoint.pt && echo --resume) || exit; \
+	done
+	$(BIN)/attengait runs $(SEEDS) --value validation/rank1
+
+$(SEEDS)/walkers.zarr/zarr.json: .venv/.demo-$(EXTRA)
+	rm -rf $(SEEDS)
+	mkdir -p $(SEEDS)
+	$(BIN)/attengait synth $(SEEDS)/walkers --identity cadence --seed 1 --subjects 36 --frames 48 \
+		--walks nm-01,nm-05,bg-01,cl-01 --views 72,90
+	$(BIN)/attengait preprocess casia-b --frames $(SEEDS)/walkers/rgb --silhouettes $(SEEDS)/walkers/silh \
+		--out $(SEEDS)/walkers.zarr
 
 # The last lines say how much of the code the tests run, with the files of which they run less than 80 %. What only runs
 # in other processes is not counted.

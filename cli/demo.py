@@ -6,7 +6,7 @@ Training and test subjects are disjoint people; nothing is chosen by looking at 
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -22,12 +22,13 @@ from attengait.system.files import write_atomically
 from attengait.system.machine import usable_cores
 from attengait.system.progress import duration
 
-TRAINING_SUBJECTS = range(1, 41)
-TRAINING_WALKS = ("nm-01", "nm-02", "bg-01", "cl-01")
-TEST_SUBJECTS = range(41, 61)
-TEST_WALKS = ("nm-01", "nm-05", "bg-01", "cl-01")
-VIEWS = (54, 72, 90, 108)
-FRAMES = 20
+IDENTITY: Literal["cadence"] = "cadence"
+"""Walkers that no single picture tells apart: see docs/demo.md."""
+TRAINING_SUBJECTS = range(1, 17)
+TEST_SUBJECTS = range(17, 37)
+WALKS = ("nm-01", "nm-05", "bg-01", "cl-01")
+VIEWS = (72, 90)
+FRAMES = 48
 
 
 def demo(
@@ -60,7 +61,7 @@ def demo(
     config = make_config(settings | ({} if epochs is None else {"epochs": epochs}))
     walkers, store, run = out / "walkers", out / "walkers.zarr", out / "run"
     out.mkdir(parents=True, exist_ok=True)
-    _check_same_demo(out / "demo.json", {"seed": seed, "frames": FRAMES, "views": VIEWS})
+    _check_same_demo(out / "demo.json", {"seed": seed, "frames": FRAMES, "views": VIEWS, "identity": IDENTITY})
 
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
@@ -110,13 +111,17 @@ def demo(
 def _make_walkers(out: Path, seed: int, workers: int) -> None:
     from attengait.synth import SynthConfig, write_walkers
 
-    parts = [
-        SynthConfig(subjects=tuple(subjects), walks=walks, views=VIEWS, frames=FRAMES, seed=seed, workers=workers)
-        for subjects, walks in ((TRAINING_SUBJECTS, TRAINING_WALKS), (TEST_SUBJECTS, TEST_WALKS))
-    ]
+    config = SynthConfig(
+        subjects=(*TRAINING_SUBJECTS, *TEST_SUBJECTS),
+        walks=WALKS,
+        views=VIEWS,
+        frames=FRAMES,
+        seed=seed,
+        identity=IDENTITY,
+        workers=workers,
+    )
     with ProgressLine() as line:
-        for part in parts:
-            write_walkers(out, part, progress=line)
+        write_walkers(out, config, progress=line)
 
 
 def _check_same_demo(path: Path, parameters: dict[str, object]) -> None:
