@@ -20,7 +20,7 @@ demo: .venv/.demo-$(EXTRA)
 demo-seeds: $(SEEDS)/walkers.zarr/zarr.json
 	for seed in 0 1 2; do \
 		$(BIN)/attengait train $(SEEDS)/walkers.zarr --out $(SEEDS)/seed-$$seed --preset demo \
-			--set epochs=400 --set seed=$$seed --set validation_subjects=017-036 --set validate_every_steps=80 \
+			--set epochs=600 --set seed=$$seed --set validation_subjects=017-036 --set validate_every_steps=80 \
 			$$(test -e $(SEEDS)/seed-$$seed/checkpoint.pt && echo --resume) || exit; \
 	done
 	$(BIN)/attengait runs $(SEEDS) --value validation/rank1
@@ -28,8 +28,8 @@ demo-seeds: $(SEEDS)/walkers.zarr/zarr.json
 $(SEEDS)/walkers.zarr/zarr.json: .venv/.demo-$(EXTRA)
 	rm -rf $(SEEDS)
 	mkdir -p $(SEEDS)
-	$(BIN)/attengait synth $(SEEDS)/walkers --identity cadence --seed 1 --subjects 36 --frames 48 \
-		--walks nm-01,nm-05,bg-01,cl-01 --views 72,90
+	$(BIN)/attengait synth $(SEEDS)/walkers --identity rhythm --seed 1 --subjects 36 --frames 40 \
+		--walks nm-01,nm-02,nm-05,nm-06,bg-01,bg-02,cl-01,cl-02 --views 80,100
 	$(BIN)/attengait preprocess casia-b --frames $(SEEDS)/walkers/rgb --silhouettes $(SEEDS)/walkers/silh \
 		--out $(SEEDS)/walkers.zarr
 

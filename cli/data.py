@@ -55,10 +55,10 @@ def synth(
     frames: Annotated[int, typer.Option(help="Frames of each sequence.")] = 60,
     seed: Annotated[int, typer.Option(help="The same seed gives the same people and the same pictures.")] = 0,
     identity: Annotated[
-        Literal["all", "cadence"],
+        Literal["all", "rhythm"],
         typer.Option(
-            help="What a person is known by: all (body, gait and skin), or cadence, the number of steps a minute. With "
-            "cadence, all else is drawn anew for each walk, and only a model that sees time can tell people apart."
+            help="What a person is known by: all (body, gait and skin), or rhythm, how often a second the trunk rocks. "
+            "With rhythm, all people look the same in one walk, and only a model that sees time can tell them apart."
         ),
     ] = "all",
     video: Annotated[

@@ -50,8 +50,8 @@ class SynthConfig:
     """Frames of each sequence, 25 a second."""
     seed: int = 0
     identity: Identity = "all"
-    """What a subject is known by: all (body, gait and skin), or cadence. With cadence, all else is drawn anew for each
-    walk, and the camera for each sequence."""
+    """What a subject is known by: all (body, gait and skin), or rhythm, how often a second the trunk rocks. With
+    rhythm, all people look and walk the same in one walk, and differently in the next; cameras differ by sequence."""
     video: bool = False
     """Frames as videos instead of pictures."""
     workers: int = 1

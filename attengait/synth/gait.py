@@ -7,7 +7,7 @@ amplitude and delay of each joint, and each walk of a person differs a little ag
 knee bent, toes up, arm forward, elbow bent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,12 @@ Terms = NDArray[np.complex128]
 
 NUM_TERMS = 5
 
-FASTEST_CYCLE, SLOWEST_CYCLE = 0.7, 1.75
-"""Seconds of two steps where people differ in their cadence alone: 171 and 69 steps a minute."""
+SLOWEST_RHYTHM, FASTEST_RHYTHM = 1.2, 4.5
+"""How often a second the trunk rocks, where people differ in this alone."""
+_STROLL = 0.65
+"""Their steps are so much shorter and slower than usual: beside slow limbs, the trunk is seen to rock."""
+_ROCK_SPEED = 1.3
+"""Of the trunk in radians per second at its fastest: the same for slow and quick rhythms. Slow ones swing farther."""
 
 _USUAL_DEGREES: dict[str, list[tuple[float, float]]] = {
     # (amplitude, angle in degrees) of each harmonic, from the 0th
@@ -58,6 +62,10 @@ class Gait:
     arm_abduction: float
     sway: float
     """Sideways swing of the pelvis, metres."""
+    rock: complex = 0j
+    """The trunk's own rocking, forward and back: its size is the swing in radians, its angle where it begins."""
+    rocks_per_cycle: float = 1.0
+    """How often the trunk rocks while the legs make two steps."""
 
 
 def evaluate(terms: Terms, phase: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -150,14 +158,28 @@ def draw_gait(rng: np.random.Generator, variety: float = 1.0) -> Gait:
     )
 
 
-def draw_cycle(rng: np.random.Generator) -> float:
-    """Draw how long two steps take a person, in seconds: from a brisk march to a slow stroll."""
-    return float(np.exp(rng.uniform(np.log(FASTEST_CYCLE), np.log(SLOWEST_CYCLE))))
+def draw_rhythm(rng: np.random.Generator) -> float:
+    """Draw how often a second a person's trunk rocks forward and back."""
+    return float(np.exp(rng.uniform(np.log(SLOWEST_RHYTHM), np.log(FASTEST_RHYTHM))))
 
 
-def vary_cycle(cycle_seconds: float, rng: np.random.Generator) -> float:
-    """The same on one walk of the person."""
-    return cycle_seconds * (1 + 0.007 * _normal(rng))
+def with_rhythm(gait: Gait, rhythm: float, rng: np.random.Generator) -> Gait:
+    """One walk of a person with this rhythm: a little slower or quicker each time, and wider or narrower."""
+    today = rhythm * (1 + 0.02 * _normal(rng))
+    rock = _ROCK_SPEED * np.exp(rng.uniform(-0.25, 0.25)) / (2 * np.pi * today)
+    order = np.arange(NUM_TERMS)
+    smaller = np.where(order > 0, _STROLL, 1)
+    cycle_seconds = gait.cycle_seconds / _STROLL
+    return replace(
+        gait,
+        cycle_seconds=cycle_seconds,
+        hip=gait.hip * smaller,
+        knee=gait.knee * smaller,
+        ankle=gait.ankle * smaller,
+        shoulder=gait.shoulder * smaller,
+        rock=complex(rock * np.exp(1j * rng.uniform(-np.pi, np.pi))),
+        rocks_per_cycle=today * cycle_seconds,
+    )
 
 
 def vary_gait(gait: Gait, rng: np.random.Generator, carrying_arm: int | None = None) -> Gait:

@@ -40,20 +40,17 @@ class Place:
     """Times the least distance."""
     height: float = CAMERA_HEIGHT
     """Metres above the floor."""
-    fastest: float = _FASTEST
-    """Metres per second of the fastest walker that must stay in the picture."""
 
 
 USUAL = Place()
 
 
-def draw_place(rng: np.random.Generator, fastest: float) -> Place:
+def draw_place(rng: np.random.Generator) -> Place:
     """Draw a place near the usual one: nearer or farther, higher or lower."""
     return Place(
         turn=float(rng.uniform(-3, 3)),
         farther=float(rng.uniform(1.0, 1.2)),
         height=float(rng.uniform(1.0, 1.7)),
-        fastest=fastest,
     )
 
 
@@ -80,11 +77,15 @@ class Room:
     """World x and y of the floor that each pixel shows, metres, [240, 320, 2]; far away where it shows the wall."""
 
 
+def path_metres(num_frames: int) -> float:
+    """The longest way that a walker goes in so many frames."""
+    return _FASTEST * num_frames / FRAMES_PER_SECOND
+
+
 def camera_for(view: int, num_frames: int, place: Place = USUAL) -> Camera:
     """The camera of one view (degrees) for sequences of so many frames."""
     angle = np.radians(view + place.turn)
-    longest = place.fastest * num_frames / FRAMES_PER_SECOND
-    along, across = abs(np.cos(angle)) * longest / 2, abs(np.sin(angle)) * longest / 2
+    along, across = abs(np.cos(angle)) * path_metres(num_frames) / 2, abs(np.sin(angle)) * path_metres(num_frames) / 2
     wide = along + FOCAL_PX * (across + _REACH) / (WIDTH_PX / 2 - MARGIN_PX)
     high = along + _REACH / 2 + FOCAL_PX * (_TALLEST - AIM_HEIGHT) / (HEIGHT_PX / 2 - MARGIN_PX)
     distance = place.farther * max(wide, high)
@@ -96,7 +97,7 @@ def camera_for(view: int, num_frames: int, place: Place = USUAL) -> Camera:
     return Camera(position=position, rotation=np.stack([right, np.cross(forward, right), forward]))
 
 
-def build_room(rng: np.random.Generator, camera: Camera, num_frames: int, fastest: float = _FASTEST) -> Room:
+def build_room(rng: np.random.Generator, camera: Camera, num_frames: int) -> Room:
     """A slab floor and a stained wall across the camera's view, behind the whole path."""
     texels_per_metre, size = 128.0, 512
     columns, rows = np.meshgrid(np.arange(WIDTH_PX), np.arange(HEIGHT_PX))
@@ -106,8 +107,7 @@ def build_room(rng: np.random.Generator, camera: Camera, num_frames: int, fastes
     rays = rays @ camera.rotation  # [240, 320, 3] in the world
     back = -np.array([camera.position[0], camera.position[1], 0.0])
     back /= np.linalg.norm(back)
-    half_path = fastest * num_frames / FRAMES_PER_SECOND / 2
-    wall_distance = np.linalg.norm(camera.position[:2]) + half_path + _WALL_BEHIND
+    wall_distance = np.linalg.norm(camera.position[:2]) + path_metres(num_frames) / 2 + _WALL_BEHIND
     to_wall = wall_distance / (rays @ back)
     to_floor = np.where(rays[..., 2] < 0, -camera.position[2] / np.minimum(rays[..., 2], -1e-9), np.inf)
     floor_is_seen = to_floor < to_wall

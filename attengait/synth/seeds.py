@@ -2,7 +2,7 @@
 
 import numpy as np
 
-PURPOSES = ("body", "gait", "walk", "clothes", "skin", "room", "noise", "cadence", "camera")
+PURPOSES = ("body", "gait", "walk", "clothes", "skin", "room", "noise", "rhythm", "camera")
 
 
 def generator(seed: int, purpose: str, *keys: int | str) -> np.random.Generator:

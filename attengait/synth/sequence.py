@@ -4,13 +4,13 @@ Body and gait depend on seed and subject. The way of walking on this day and the
 are the same in all views, because the views are cameras that film at the same time. The room depends on the view: all
 subjects are filmed by the same cameras.
 
-With the identity `cadence` a subject is known by the cadence alone. Body, gait and skin are drawn for each walk, like
-the clothes, so they differ within a person as much as between people. Each view has several cameras at different
-distances and heights, and each sequence is filmed by one of them.
+With the identity `rhythm` a subject is known by the rhythm alone in which the trunk rocks. Everything else depends on
+the walk and not on the subject: in one walk all people have the same body, gait, skin and clothes, and in the next walk
+all have others. Each view has several cameras at different distances and heights, and each sequence is filmed by one of
+them.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from attengait.synth.body import draw_body
 from attengait.synth.clothes import MATERIALS, carrying_arm, draw_outfit, dress
-from attengait.synth.gait import draw_cycle, draw_gait, vary_cycle, vary_gait
+from attengait.synth.gait import draw_gait, draw_rhythm, vary_gait, with_rhythm
 from attengait.synth.render import Painter, Picture, make_atlas, project
 from attengait.synth.scene import HEIGHT_PX, USUAL, WIDTH_PX, Place, Room, build_room, camera_for, draw_place
 from attengait.synth.seeds import generator
@@ -31,48 +31,52 @@ _NOISE_GREY_LEVELS = 1.3
 _NOISE_SPARE_PX = 64
 
 
-Identity = Literal["all", "cadence"]
-"""What a subject is known by: body, gait and skin, or how many steps a minute."""
+Identity = Literal["all", "rhythm"]
+"""What a subject is known by: body, gait and skin, or the rhythm in which the trunk rocks."""
 
+_EVERYBODY = 0
+"""The subject whose looks all people have, where the identity is the rhythm."""
 _CAMERAS = 6
-"""Of each view, where the identity is the cadence."""
+"""Of each view, where the identity is the rhythm."""
 _VARIETY = 0.3
 """Of bodies and joints there, times the usual differences: what a small network learns in minutes."""
-_NOISE_FACTORS = (0.3, 3.0)
+_NOISE_FACTORS = (0.2, 1.0)
 """Of the sensor there, times the usual noise."""
-_FASTEST = 2.3
-"""Metres per second of a walker who has both long and quick steps."""
 
 
 def render_sequence(
     seed: int, subject: int, walk: str, view: int, num_frames: int, identity: Identity = "all"
 ) -> Iterator[tuple[Picture, Picture]]:
     """Yield each frame's picture uint8 [240, 320, 3] (BGR) and silhouette uint8 [240, 320] (0 or 255)."""
-    who = (subject,) if identity == "all" else (subject, walk)
-    variety = 1.0 if identity == "all" else _VARIETY
+    is_usual = identity == "all"
+    model = subject if is_usual else _EVERYBODY
+    who = (subject,) if is_usual else (model, walk)
+    variety = 1.0 if is_usual else _VARIETY
     body = draw_body(generator(seed, "body", *who), variety)
-    today = generator(seed, "walk", subject, walk)
+    today = generator(seed, "walk", model, walk)
     outfit = draw_outfit(walk[:2], today)
     gait = vary_gait(draw_gait(generator(seed, "gait", *who), variety), today, carrying_arm(outfit))
+    way = today if is_usual else generator(seed, "walk", subject, walk)
     camera_number: int | None = None
-    if identity == "cadence":
-        cycle = draw_cycle(generator(seed, "cadence", subject))
-        gait = replace(gait, cycle_seconds=vary_cycle(cycle, generator(seed, "cadence", subject, walk)))
+    if identity == "rhythm":
+        gait = with_rhythm(
+            gait, draw_rhythm(generator(seed, "rhythm", subject)), generator(seed, "rhythm", subject, walk)
+        )
         camera_number = int(generator(seed, "camera", subject, walk, view).integers(_CAMERAS))
     pose = pose_walk(
         body,
         gait,
         num_frames,
-        start_phase=float(today.uniform(0, 2 * np.pi)),
-        heading=float(np.radians(today.normal(0, 1.5))),
-        aside=float(np.clip(today.normal(0, 0.06), -0.15, 0.15)),
+        start_phase=float(way.uniform(0, 2 * np.pi)),
+        heading=float(np.radians(way.normal(0, 1.5))),
+        aside=float(np.clip(way.normal(0, 0.06), -0.15, 0.15)),
     )
     camera = camera_for(view, num_frames, _place(seed, view, camera_number))
-    parts = project(dress(body, outfit), pose, camera, generator(seed, "clothes", subject, walk))
-    painter = Painter(_room(seed, view, num_frames, camera_number), parts, _atlas(seed, who, subject, walk))
+    parts = project(dress(body, outfit), pose, camera, generator(seed, "clothes", model, walk))
+    painter = Painter(_room(seed, view, num_frames, camera_number), parts, _atlas(seed, who, model, walk))
     sensor = generator(seed, "noise", subject, walk, view)
     noise = _noise_field(seed)
-    if identity == "cadence":  # the noise of flow, relative to the motion, would tell how fast somebody is
+    if identity == "rhythm":
         grain_factor = np.exp(generator(seed, "camera", subject, walk, view, "noise").uniform(*np.log(_NOISE_FACTORS)))
         noise = np.rint(noise * grain_factor).astype(np.int16)
     for frame in range(num_frames):
@@ -83,7 +87,7 @@ def render_sequence(
 
 
 def _place(seed: int, view: int, camera_number: int | None) -> Place:
-    return USUAL if camera_number is None else draw_place(generator(seed, "camera", view, camera_number), _FASTEST)
+    return USUAL if camera_number is None else draw_place(generator(seed, "camera", view, camera_number))
 
 
 @lru_cache(maxsize=32)
@@ -91,7 +95,7 @@ def _room(seed: int, view: int, num_frames: int, camera_number: int | None) -> R
     place = _place(seed, view, camera_number)
     keys = (view,) if camera_number is None else (view, camera_number)
     camera = camera_for(view, num_frames, place)
-    return build_room(generator(seed, "room", *keys), camera, num_frames, place.fastest)
+    return build_room(generator(seed, "room", *keys), camera, num_frames)
 
 
 @lru_cache(maxsize=4)

@@ -69,16 +69,15 @@ def _pose_at(body: Body, gait: Gait, phase: Floats) -> Pose:
     origins: dict[str, Floats] = {}
     turns: dict[str, Floats] = {}
 
+    lean = evaluate(gait.trunk_lean, phase) + (gait.rock * np.exp(1j * gait.rocks_per_cycle * phase)).real
     origins["pelvis"] = np.zeros((num_frames, 3))
     turns["pelvis"] = rotation(2, evaluate(gait.pelvis_yaw, phase)) @ rotation(0, evaluate(gait.pelvis_list, phase))
     origins["trunk"] = origins["pelvis"]
     turns["trunk"] = (
-        rotation(2, evaluate(gait.trunk_yaw, phase))
-        @ rotation(1, evaluate(gait.trunk_lean, phase))
-        @ rotation(0, evaluate(gait.trunk_roll, phase))
+        rotation(2, evaluate(gait.trunk_yaw, phase)) @ rotation(1, lean) @ rotation(0, evaluate(gait.trunk_roll, phase))
     )
     origins["head"] = turns["trunk"] @ np.array([0.0, 0.0, body.trunk + body.neck])
-    turns["head"] = rotation(1, evaluate(gait.head_nod, phase) + 0.5 * evaluate(gait.trunk_lean, phase))
+    turns["head"] = rotation(1, evaluate(gait.head_nod, phase) + 0.5 * lean)
 
     for side, (name, left) in enumerate((("left", 1.0), ("right", -1.0))):
         own = phase + np.pi * side
