@@ -385,8 +385,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         for name, command in group.commands.items()
     }
     assert options == {
-        "datasets": ["--json"],
-        "synth": ["--frames", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
+        "synth": ["--frames", "--identity", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *(
                 "--chunk-frames",
@@ -475,7 +474,8 @@ def test_the_demo_makes_everything_and_continues_where_it_was_stopped(
         ("TRAINING_WALKS", ("nm-01",)),
         ("TEST_SUBJECTS", range(9, 11)),
         ("VIEWS", (54, 90)),
-        ("FRAMES", 18),
+        ("TRAINING_FRAMES", 18),
+        ("TEST_FRAMES", 20),
     ):
         monkeypatch.setattr(demo, name, value)
     train = demo.train_with_line
