@@ -385,6 +385,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
         for name, command in group.commands.items()
     }
     assert options == {
+        "datasets": ["--json"],
         "synth": ["--frames", "--identity", "--seed", "--subjects", "--video", "--views", "--walks", "--workers"],
         "preprocess": [
             *(
