@@ -23,6 +23,17 @@ LOADER_WAYS = {
     "zarr-python": "`zarr-python`: one slice for each clip",
 }
 """The rows of the loader's table, by their names in the report."""
+LOADERS_OF_OTHERS = {
+    "stream": "`stream`",
+    "stream, cache host": "`stream, cache host`",
+    "gather": "`gather`",
+    "ffcv": "FFCV, clips cut beforehand, each a record",
+    "litdata": "LitData",
+    "grain": "Grain over ArrayRecord",
+    "arrayrecord": "DataLoader over ArrayRecord",
+    "webdataset": "WebDataset",
+}
+"""The rows of the table of others' loaders, by their names in the report."""
 
 
 def number(value: float) -> str:
@@ -130,6 +141,19 @@ def loader(reports: Reports, index: int = 0) -> str:
         if name in rows
     ]
     return table(["clips/s", "in the page cache", "page cache emptied"], lines, report, report["store"]["repeats"])
+
+
+def loader_peers(reports: Reports) -> str:
+    """Clips/s of our stream and of the loaders of others, in one run."""
+    report = reports["loader-peers"]
+    rate = named(report["results"], name="stream")["clips_per_s"]
+    lines = []
+    for name, label in LOADERS_OF_OTHERS.items():
+        row = named(report["results"], name=name)
+        gain = rate / row["clips_per_s"]
+        lines.append([label, spread(row, "clips_per_s"), f"{gain:.2f}" if gain < 10 else f"{gain:.0f}"])
+    head = ["in the page cache", "clips/s", "`stream` / this"]
+    return table(head, lines, report, report["store"]["repeats"])
 
 
 def layout(reports: Reports) -> str:
@@ -273,6 +297,7 @@ FIGURES: dict[str, Callable[[Reports], str]] = {
     "flow": flow,
     "loader": loader,
     "loader-lz4": partial(loader, index=1),
+    "loader-peers": loader_peers,
     "layout": layout,
     "layout-shards": layout_shards,
     "ranks": ranks,

@@ -29,7 +29,7 @@ def loader(
     stores: Annotated[list[str], typer.Argument(metavar="STORE...", help=STORE_HELP)],
     batch_size: BatchSizeOption = 64,
     clip_frames: ClipFramesOption = 30,
-    batches: Annotated[int, typer.Option(help="Batches of one measurement; slow ways are measured with fewer.")] = 80,
+    batches: Annotated[int, typer.Option(help="Batches of one measurement; slow ways are measured with fewer.")] = 320,
     repeats: RepeatsOption = 5,
     baselines: Annotated[
         bool,
