@@ -272,18 +272,22 @@ def train(reports: Reports) -> str:
     """Clips/s of training, with compiled code and without, and the milliseconds of a step."""
     lines = []
     for report in reports["train"]:
-        about, row = report["training"], report["results"][0]
+        about = report["training"]
         code = "compiled" if about["has_compiler"] else "PyTorch's operations"
-        parts = [number(row["ms"][part]) for part in ("forward", "backward", "optimiser")]
-        lines.append([f"`{about['size']}`", row["precision"], code, spread(row, "clips_per_s"), *parts])
+        for row in report["results"]:
+            parts = [number(row["ms"][part]) for part in ("forward", "backward", "optimiser")]
+            lines.append([f"`{about['size']}`", row["precision"], code, spread(row, "clips_per_s"), *parts])
     head = ["size", "precision", "maps are computed by", "clips/s", "ms forward", "ms backward", "ms optimiser"]
     return table(head, lines, reports["train"][-1], reports["train"][0]["training"]["repeats"])
 
 
-def train_gain(reports: Reports, size: str) -> str:
+def train_gain(reports: Reports, size: str, precision: str) -> str:
     """The time of a median step without compiled code by that with it."""
     found = [report for report in reports["train"] if report["training"]["size"] == size]
-    steps_ms = {report["training"]["has_compiler"]: report["results"][0]["ms_per_step"] for report in found}
+    steps_ms = {
+        report["training"]["has_compiler"]: named(report["results"], precision=precision)["ms_per_step"]
+        for report in found
+    }
     return f"{steps_ms[False] / steps_ms[True]:.1f}"
 
 
@@ -304,8 +308,11 @@ FIGURES: dict[str, Callable[[Reports], str]] = {
     "scale": scale,
     "soak": soak,
     "train": train,
-    "train-gain-tiny": partial(train_gain, size="tiny"),
-    "train-gain-small": partial(train_gain, size="small"),
+    **{
+        f"train-gain-{size}-{precision}": partial(train_gain, size=size, precision=precision)
+        for size in ("tiny", "small")
+        for precision in ("fp32", "bf16")
+    },
     "preprocess-rate": lambda reports: number(_frame_rate(reports, "cpu, 2 workers")),
     "preprocess-gain": lambda reports: (
         f"{_frame_rate(reports, 'cpu, 2 workers') / _frame_rate(reports, 'opencv, 2 workers'):.1f}"
