@@ -24,8 +24,9 @@ from attengait.system.torchrun import is_started_by_torchrun
 
 _T = TypeVar("_T")
 
-PATIENCE = timedelta(minutes=30)
-"""How long a process waits for others that live: one of them may take long to load a store or to write a checkpoint."""
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for others that live: the first may validate for hours, or load a large store. Of one that
+has died the others hear at once, since its connections close."""
 
 
 class OtherProcessError(AttenGaitError):
