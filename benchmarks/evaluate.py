@@ -118,7 +118,7 @@ def _measure(
     seconds = time.perf_counter() - started
     row = {
         "distance": distance,
-        "seconds": round(seconds, 2),
+        "seconds": float(f"{seconds:.4g}"),
         "peak_memory_gib": round(peak_bytes() / 2**30, 3),
         **_gpu_peak(device),
         "rank1": result.metrics["rank1"],

@@ -258,7 +258,10 @@ def test_frames_are_read_in_order_with_what_is_wrong(walkers: Path) -> None:
 def test_the_benchmark_takes_videos_too(walkers: Path) -> None:
     report = benchmark_preprocess(walkers / "video", walkers / "silh", flows=["opencv"], repeats=1, stage_frames=5)
     (part,) = report["sizes"]
-    assert [row["ms_per_frame"] > 0 for row in part["stages"]["opencv"]] == [True] * 4
+    stages = {row["name"]: row["ms_per_frame"] for row in part["stages"]["opencv"]}
+    assert len(stages) == 4
+    del stages["colour and crop"]  # the difference of two times: below 0 on a busy machine, now and then
+    assert min(stages.values()) > 0
     video_of(walkers).write_bytes(b"none")
     with pytest.raises(AttenGaitError, match="no two frames in a row"):
         benchmark_preprocess(walkers / "video", walkers / "silh", flows=["opencv"], repeats=1)
