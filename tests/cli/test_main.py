@@ -88,15 +88,20 @@ def test_videos_need_no_extraction_and_a_broken_one_is_quietly_reported(tmp_path
     assert "ffmpeg" in summary["versions"]
 
 
+def link_walkers(journey: Path, folder: Path, walks: str) -> None:
+    """Make folders `rgb` and `silh` with some of the journey's walks: their names match `walks`."""
+    for side in ("rgb", "silh"):
+        for walk in (journey / "walkers" / side).glob(walks):
+            link = folder / side / walk.parent.name / walk.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(walk)
+
+
 @pytest.mark.parametrize(("name", "channels", "frames"), [("uv", 2, 20 * 17), ("silhouette", 1, 20 * 18)])
 def test_other_pictures_than_colours_go_the_same_way(
     journey: Path, tmp_path: Path, name: str, channels: int, frames: int
 ) -> None:
-    for side in ("rgb", "silh"):  # half of the walks: nm-01 and nm-05
-        for walk in (journey / "walkers" / side).glob("*/nm-*"):
-            link = tmp_path / side / walk.parent.name / walk.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(walk)
+    link_walkers(journey, tmp_path, "*/nm-*")  # half of the walks: nm-01 and nm-05
     store, run = tmp_path / f"{name}.zarr", tmp_path / "run"
     options = ("--modality", "silhouette") if name == "silhouette" else ("--frames", "rgb", "--encoding", name)
     words = ("preprocess", "casia-b", "--silhouettes", "silh", "--out", store, "--workers", 2, *options)
@@ -132,14 +137,16 @@ def test_a_backend_that_cannot_be_used_is_one_sentence_before_anything_is_made(
 
 
 def test_a_chosen_backend_and_farneback_s_parameters_are_recorded(journey: Path, tmp_path: Path) -> None:
-    out, words = tmp_path / "f.zarr", ("--farneback", "window=gaussian", "--farneback", "winsize=9")
-    done = attengait(*FLOW[:-1], out, "--flow", "opencv", *words, cwd=journey)
+    link_walkers(journey, tmp_path, "001/nm-01")
+    flow = ("preprocess", "casia-b", "--frames", "rgb", "--silhouettes", "silh", "--out", "f.zarr")
+    words = ("--farneback", "window=gaussian", "--farneback", "winsize=9")
+    done = attengait(*flow, "--flow", "opencv", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    recipe = json.loads(attengait("info", out, "--json").stdout)["recipe"]
+    recipe = json.loads(attengait("info", "f.zarr", "--json", cwd=tmp_path).stdout)["recipe"]
     assert recipe["flow"] == "opencv"
     assert (recipe["farneback"]["window"], recipe["farneback"]["winsize"]) == ("gaussian", 9)
-    refused(attengait(*FLOW[:-1], out, cwd=journey), 2, "recipe.farneback.winsize", "9", "15")
-    assert "nothing was done" in attengait(*FLOW[:-1], out, *words, cwd=journey).stdout
+    refused(attengait(*flow, cwd=tmp_path), 2, "recipe.farneback.winsize", "9", "15")
+    assert "nothing was done" in attengait(*flow, *words, cwd=tmp_path).stdout
 
 
 def test_the_doctor_names_the_backend_that_auto_takes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from command import Done, attengait
 from small_stores import make_store
 
 from attengait.cli.signals import NUMBERS
@@ -160,9 +161,8 @@ def test_the_command_reads_a_file_of_settings_and_says_what_it_begins_with(tmp_p
         'epochs_without_cross_entropy = 0\nprecision = "fp32"\ndevice = "cpu"\nseed = 4\n'
     )
 
-    def train(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "attengait", "train", str(store.path), "--config", "own.toml", *words]
-        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    def train(*words: str) -> Done:
+        return attengait("train", store.path, "--config", "own.toml", *words, cwd=tmp_path)
 
     assert train("--out", "first").returncode == 0
     tuned = train("--out", "tuned", "--init", "first", "--set", "train_subjects=001-002")
