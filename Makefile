@@ -15,12 +15,12 @@ SEEDS := build/seeds
 demo: .venv/.demo-$(EXTRA)
 	$(BIN)/attengait demo --out demo
 
-# Three seeds of a longer training on walkers like the demo's, but other people: the curves of their validations. It takes
-# long. What is there already is used again.
+# Three seeds of a training on walkers like the demo's, but other people: the curves of their validations. It takes half
+# an hour or more. What is there already is used again.
 demo-seeds: $(SEEDS)/walkers.zarr/zarr.json
 	for seed in 0 1 2; do \
 		$(BIN)/attengait train $(SEEDS)/walkers.zarr --out $(SEEDS)/seed-$$seed --preset demo \
-			--set epochs=600 --set seed=$$seed --set validation_subjects=017-036 --set validate_every_steps=80 \
+			--set seed=$$seed --set validation_subjects=017-036 --set validate_every_steps=80 \
 			$$(test -e $(SEEDS)/seed-$$seed/checkpoint.pt && echo --resume) || exit; \
 	done
 	$(BIN)/attengait runs $(SEEDS) --value validation/rank1

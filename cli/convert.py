@@ -66,8 +66,8 @@ def import_pickles(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="The name of the data set, for the store to record. With gait3d, ccpg, sustech1k, casia-e or hid, its "
-            "names are checked, and the file of its silhouettes is taken.",
+            help="The name of the data set, for the store to record. With gait3d, ccpg, sustech1k, casia-e, hid or "
+            "grew, its names are checked, and the file of its silhouettes is taken.",
             show_default="imported",
         ),
     ] = None,

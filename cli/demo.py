@@ -25,11 +25,9 @@ from attengait.system.progress import duration
 IDENTITY: Literal["rhythm"] = "rhythm"
 """Walkers that no single picture tells apart: see docs/demo.md."""
 TRAINING_SUBJECTS = range(1, 17)
-TRAINING_WALKS = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
-TRAINING_FRAMES = 28
 TEST_SUBJECTS = range(17, 37)
-TEST_WALKS = ("nm-01", "nm-05", "bg-01", "cl-01")
-TEST_FRAMES = 40
+WALKS = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
+FRAMES = 40
 VIEWS = (80, 100)
 
 
@@ -63,7 +61,7 @@ def demo(
     config = make_config(settings | ({} if epochs is None else {"epochs": epochs}))
     walkers, store, run = out / "walkers", out / "walkers.zarr", out / "run"
     out.mkdir(parents=True, exist_ok=True)
-    _check_same_demo(out / "demo.json", {"seed": seed, "views": VIEWS, "identity": IDENTITY})
+    _check_same_demo(out / "demo.json", {"seed": seed, "frames": FRAMES, "views": VIEWS, "identity": IDENTITY})
 
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
@@ -113,21 +111,17 @@ def demo(
 def _make_walkers(out: Path, seed: int, workers: int) -> None:
     from attengait.synth import SynthConfig, write_walkers
 
-    for subjects, walks, frames in (
-        (TRAINING_SUBJECTS, TRAINING_WALKS, TRAINING_FRAMES),
-        (TEST_SUBJECTS, TEST_WALKS, TEST_FRAMES),
-    ):
-        config = SynthConfig(
-            subjects=tuple(subjects),
-            walks=walks,
-            views=VIEWS,
-            frames=frames,
-            seed=seed,
-            identity=IDENTITY,
-            workers=workers,
-        )
-        with ProgressLine() as line:
-            write_walkers(out, config, progress=line)
+    config = SynthConfig(
+        subjects=(*TRAINING_SUBJECTS, *TEST_SUBJECTS),
+        walks=WALKS,
+        views=VIEWS,
+        frames=FRAMES,
+        seed=seed,
+        identity=IDENTITY,
+        workers=workers,
+    )
+    with ProgressLine() as line:
+        write_walkers(out, config, progress=line)
 
 
 def _check_same_demo(path: Path, parameters: dict[str, object]) -> None:

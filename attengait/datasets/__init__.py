@@ -66,7 +66,7 @@ class Adapter:
         for field in (field.name for field in fields(given)):
             value = getattr(given, field)
             if value is not None and field not in self.takes:
-                takes = " and ".join(self.takes)
+                takes = " and ".join(filter(None, (", ".join(self.takes[:-1]), self.takes[-1])))
                 raise ParameterError(f"{field} is {str(value)!r}, but must be left out: {name} takes {takes} only")
 
 
@@ -98,10 +98,10 @@ DATASETS: dict[str, Adapter] = {
     ),
     "grew": Adapter(
         scan=grew.scan,
-        takes=("flow_images", "silhouettes"),
+        takes=("flow_images", "silhouettes", "files", "pattern"),
         ready=("flow", "silhouette"),
         title="GREW: 26,345 subjects, 128,671 sequences, and distractors",
-        needs="its flow images, or its silhouettes",
+        needs="its flow images, its silhouettes, or OpenGait's pickles (attengait import pickles --dataset grew)",
         home="https://www.grew-benchmark.org",
         licence="on request; see its home page",
         protocol="grew",

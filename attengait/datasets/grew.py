@@ -17,12 +17,15 @@ gallery. There are no views; the view is the name of the sequence:
     distractor   distractor   04
 
 The column `part` keeps the part. No sequence but those of `train` is trained on.
+
+OpenGait's pickles of GREW have these names already (`attengait.datasets.opengait_sets`).
 """
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from attengait.datasets import opengait_sets
 from attengait.datasets.ready import Name, Side, check_different, check_folder, folders_in, pictures_in, sequences_of
 from attengait.datasets.source import FLOW, SILHOUETTES, Folders, Scan
 from attengait.errors import ParameterError
@@ -43,13 +46,18 @@ _Place = tuple[str, str, str]
 
 
 def scan(folders: Folders) -> Scan:
-    """Find the sequences that have flow images or silhouettes; which of them are of use is a recipe's to say.
+    """Find the sequences that have flow images or silhouettes, or OpenGait's pickles in `files`. Which of them are of
+    use is a recipe's to say.
 
-    Raises ParameterError where neither folder is given, AttenGaitError for a folder that is missing, that is a file, or
-    that holds no sequence at all.
+    Raises ParameterError where no folder is given, or pickles and pictures; AttenGaitError for a folder that is
+    missing, that is a file, or that holds no sequence at all.
     """
     given = {"flow_images": (FLOW, folders.flow_images), "silhouettes": (SILHOUETTES, folders.silhouettes)}
     roots = {name: (part, root) for name, (part, root) in given.items() if root is not None}
+    if folders.files is not None:
+        for name, (_, root) in roots.items():
+            raise ParameterError(f"{name} is {str(root)!r}, but must be left out beside files, which are pickles")
+        return opengait_sets.scan_named("grew", folders)
     if not roots:
         raise ParameterError("flow_images is missing, but must be given, or silhouettes: GREW needs one of the folders")
     check_different({name: root for name, (_, root) in roots.items()})

@@ -5,6 +5,7 @@
     sustech1k  0000/01-nm/000-far/06-000-far-Camera-Sils_aligned.pkl     number and conditions
     casia-e    001/H-scene1-nm-1/000/000.pkl     height, scene, condition, number
     hid        00000/1/default/1.pkl; the subject of a probe without label is `probe`
+    grew       00001train/00/4XPn5Z28/4XPn5Z28.pkl, 00001/01/79XJefi8/79XJefi8.pkl, probe/03/etaGVnWf/etaGVnWf.pkl
 
 What a name tells becomes columns of the store. Folders with other names are left out and counted. Where no pattern is
 given, the file of the silhouettes is taken, as OpenGait's configurations take it, or `{view}.pkl`, as an export names
@@ -18,7 +19,7 @@ from functools import partial
 from attengait.datasets import opengait
 from attengait.datasets.source import Folders, Scan, SourceSequence
 from attengait.errors import AttenGaitError
-from attengait.sampling.selection import UNLABELLED
+from attengait.sampling.selection import DISTRACTOR, PART, TRAIN, UNLABELLED
 from attengait.store.skipped import Reason, Skipped
 
 _NO_VIEW = "default"
@@ -35,6 +36,8 @@ class Naming:
     example: str
     files: tuple[str, ...]
     """Names of the silhouettes' file, the first that is there; {walk} and {view} stand for the folders' names."""
+    has_parts: bool = False
+    """Whether the subject's name says to which part it belongs. The column `part` keeps it, as for GREW's pictures."""
 
     def columns(self, subject: str, walk: str, view: str) -> dict[str, str] | None:
         """What the names tell; None for names that the data set does not have."""
@@ -44,7 +47,13 @@ class Naming:
             if match is None:
                 return None
             found |= {key: value or "" for key, value in match.groupdict().items()}
-        return found
+        return found | ({PART: _part_of(subject)} if self.has_parts else {})
+
+
+def _part_of(subject: str) -> str:
+    if subject in (UNLABELLED, DISTRACTOR):
+        return subject
+    return TRAIN if subject.endswith(TRAIN) else "gallery"
 
 
 NAMINGS = {
@@ -82,6 +91,14 @@ NAMINGS = {
         view=r".+",
         example="00000/1/default",
         files=("{walk}.pkl", "{view}.pkl"),
+    ),
+    "grew": Naming(
+        subject=rf"\d{{5}}({TRAIN})?|{UNLABELLED}|{DISTRACTOR}",
+        walk=r"\d{2}",
+        view=r"[\w-]{1,100}",
+        example="00001train/00/4XPn5Z28",
+        files=("{view}.pkl",),
+        has_parts=True,
     ),
 }
 

@@ -129,7 +129,7 @@ def test_folders_of_no_use_are_refused_in_one_sentence(root: Path, tmp_path: Pat
         scan(Folders(flow_images=root / "silhouettes"))
     with pytest.raises(ParameterError, match="another folder than flow_images"):
         scan(Folders(flow_images=root / "flow", silhouettes=root / "flow"))
-    with pytest.raises(ParameterError, match="grew takes flow_images and silhouettes only"):
+    with pytest.raises(ParameterError, match="grew takes flow_images, silhouettes, files and pattern only"):
         find_dataset("grew").check("grew", Folders(frames=root))
 
 

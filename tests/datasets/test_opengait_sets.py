@@ -13,7 +13,8 @@ import pytest
 
 from attengait.datasets import Folders, find_dataset
 from attengait.datasets.opengait_sets import NAMINGS
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.pipelines.runs import subjects_set_aside
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling.plan import ClipBatch
 from attengait.store import Store, open_store
@@ -34,6 +35,7 @@ FILES = {
     ),
     "casia-e": ("{view}.pkl",),
     "hid": ("{walk}.pkl",),
+    "grew": ("{view}.pkl",),
 }
 SUBJECTS = {
     "gait3d": ("0001", "0002", "0003", "0004"),
@@ -41,6 +43,7 @@ SUBJECTS = {
     "sustech1k": ("0000", "0002", "0001", "0003"),
     "casia-e": ("001", "003", "002", "1004"),
     "hid": ("00000", "00002", "00001", "00003"),
+    "grew": ("00001train", "00002train", "00001", "00002"),
 }
 """Two to train on, and two to test."""
 WALKS = {
@@ -49,6 +52,7 @@ WALKS = {
     "sustech1k": ("00-nm", "01-nm", "02-bg-nt"),
     "casia-e": ("H-scene1-nm-1", "L-scene2-nm-2", "H-scene3_s-bg-1", "L-scene3-cl-2"),
     "hid": ("1", "2"),
+    "grew": ("00", "01", "02"),
 }
 VIEWS = {
     "gait3d": ("seq0",),
@@ -56,11 +60,12 @@ VIEWS = {
     "sustech1k": ("000", "090-near"),
     "casia-e": ("000", "090", "270"),
     "hid": ("default",),
+    "grew": ("4XPn5Z28", "79XJefi8"),
 }
 PROBES = {"gait3d": "{}-camid12_videoid1-seq0", "hid": "{}-2-default"}
 """Those of PROBE_SET."""
 VIDEOS = ("video7", "video8")
-"""Of HID, unlabelled."""
+"""Unlabelled, of HID and GREW."""
 
 
 def build(folder: Path, name: str, sequences: list[tuple[str, str, str]]) -> None:
@@ -75,6 +80,9 @@ def build(folder: Path, name: str, sequences: list[tuple[str, str, str]]) -> Non
 
 def of_set(name: str) -> list[tuple[str, str, str]]:
     labelled = [(subject, walk, view) for subject in SUBJECTS[name] for walk in WALKS[name] for view in VIEWS[name]]
+    if name == "grew":  # the training part has walk 00, the gallery 01 and 02
+        labelled = [place for place in labelled if place[0].endswith("train") == (place[1] == "00")]
+        return labelled + [("probe", "03", video) for video in VIDEOS] + [("distractor", "04", "x")]
     return labelled + [("probe", video, "default") for video in VIDEOS] * (name == "hid")
 
 
@@ -88,7 +96,7 @@ def test_each_comes_in_trains_on_its_training_set_alone_and_has_its_table(
         next((tmp_path / "in").joinpath(*of_set(name)[0]).glob("*.pkl")).read_bytes()
     )
     train, test = SUBJECTS[name][:2], SUBJECTS[name][2:]
-    partition: dict[str, Any] = {"TRAIN_SET": train, "TEST_SET": (*test, "probe") if name == "hid" else test}
+    partition: dict[str, Any] = {"TRAIN_SET": train, "TEST_SET": (*test, "probe") if name in ("hid", "grew") else test}
     if name in PROBES:
         partition["PROBE_SET"] = [PROBES[name].format(subject) for subject in test]
     (tmp_path / "p.json").write_text(json.dumps(partition))
@@ -174,6 +182,19 @@ def test_what_the_names_tell_becomes_columns(
     build(tmp_path, name, [(subject, walk, view)])
     (sequence,) = find_dataset(name).scan(Folders(files=tmp_path)).sequences
     assert sequence.columns == expected
+
+
+def test_the_parts_of_grew_are_kept_and_only_one_is_trained_on(tmp_path: Path) -> None:
+    build(tmp_path / "in", "grew", of_set("grew"))
+    scan = find_dataset("grew").scan(Folders(files=tmp_path / "in"))
+    parts = {sequence.subject: sequence.columns["part"] for sequence in scan.sequences}
+    assert parts.pop("00001train") == parts.pop("00002train") == "train"
+    assert parts == {"00001": "gallery", "00002": "gallery", "probe": "probe", "distractor": "distractor"}
+    done = attengait("import", "pickles", "in", "--dataset", "grew", "--out", "s.zarr", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert subjects_set_aside(open_store(tmp_path / "s.zarr")) == parts.keys()
+    with pytest.raises(ParameterError, match=r"silhouettes is .* but must be left out beside files, which are pickles"):
+        find_dataset("grew").scan(Folders(files=tmp_path / "in", silhouettes=tmp_path))
 
 
 def test_unlabelled_videos_of_hid_are_views_of_the_subject_probe(tmp_path: Path) -> None:
