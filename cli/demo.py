@@ -39,7 +39,8 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The seed of the walkers and of the training.")] = 0,
     workers: WorkersOption = None,
 ) -> None:
-    """Run the whole chain on synthetic walkers, to the table of people never seen. It takes minutes, without a GPU.
+    """Run the whole chain on synthetic walkers, to the table of people never seen. It takes a quarter of an hour or
+    less on two cores, without a GPU.
 
     It can be stopped or killed at any moment: the same command continues.
     """
