@@ -63,7 +63,7 @@ def make_on_cpu(root, out, *, frames="rgb", kind=FlowRecipe, **changes):
 def walkers(tmp_path_factory):
     """Synthetic walkers of the usual size, as pictures; to be read only."""
     root = tmp_path_factory.mktemp("walkers")
-    write_walkers(root, SynthConfig(subjects=2, walks=("nm-01",), views=(36, 90), frames=7, workers=2))
+    write_walkers(root, SynthConfig(subjects=1, walks=("nm-01",), views=(36, 90), frames=7, workers=2))
     return root
 
 
