@@ -56,23 +56,37 @@ def store_of(silhouettes: Path, out: Path, workers: int = 1) -> list[np.ndarray]
     return list(open_store(summary))
 
 
-@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar", ".zip"])
-@pytest.mark.parametrize("within", ["", "113/", "./silhouettes/"])
-def test_a_packed_set_gives_the_store_of_the_unpacked_one(
-    plain: Path, tmp_path: Path, suffix: str, within: str
-) -> None:
-    packed = tmp_path / "packed"
+def pack_subjects(plain: Path, packed: Path, suffix: str, within: str) -> Path:
     packed.mkdir()
     for subject in ("001", "113"):
         pack(plain / subject, packed / f"{subject}{suffix}", within=within)
+    return packed
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tgz", ".tar", ".zip"])
+@pytest.mark.parametrize("within", ["", "113/", "./silhouettes/"])
+def test_a_packed_set_is_found_and_read_as_the_unpacked_one(
+    plain: Path, tmp_path: Path, suffix: str, within: str
+) -> None:
+    packed = pack_subjects(plain, tmp_path / "packed", suffix, within)
     here, there = casia.find(None, plain), casia.find(None, packed)
     assert [each.name for each in there.sequences] == [each.name for each in here.sequences]
+    assert len(there.sequences) == 4
     assert there.content_digest == here.content_digest
     assert there.skipped == ()
-    mine, other = store_of(plain, tmp_path / "a.zarr"), store_of(packed, tmp_path / "b.zarr", workers=2)
-    assert len(mine) == len(other) == 4
-    assert all(np.array_equal(*pair) for pair in zip(mine, other, strict=True))
-    assert sorted(path.name for path in packed.iterdir()) == [f"001{suffix}", f"113{suffix}"]  # nothing was unpacked
+    for mine, other in zip(here.sequences, there.sequences, strict=True):
+        np.testing.assert_array_equal(SilhouetteRecipe().make(other).pictures, SilhouetteRecipe().make(mine).pictures)
+
+
+def test_packed_sets_give_the_store_of_the_unpacked_one(plain: Path, tmp_path: Path) -> None:
+    mine = store_of(plain, tmp_path / "plain.zarr")
+    for i, (suffix, within) in enumerate(((".tar.gz", "113/"), (".tar", ""), (".zip", "./silhouettes/"))):
+        packed = pack_subjects(plain, tmp_path / f"packed {i}", suffix, within)
+        other = store_of(packed, tmp_path / f"{i}.zarr", workers=2)
+        assert len(mine) == len(other) == 4
+        assert all(np.array_equal(*pair) for pair in zip(mine, other, strict=True))
+        # Nothing was unpacked.
+        assert sorted(path.name for path in packed.iterdir()) == [f"001{suffix}", f"113{suffix}"]
 
 
 def test_unpacked_sequences_win_and_are_counted(plain: Path) -> None:

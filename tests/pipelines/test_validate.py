@@ -29,6 +29,7 @@ Heard = import_module("heard").Heard
 
 SETTINGS: dict[str, Any] = {
     "size": "tiny",
+    "blocks_per_stage": 1,
     "subjects_per_batch": 2,
     "clips_per_subject": 2,
     "clip_frames": 16,
@@ -41,6 +42,7 @@ SETTINGS: dict[str, Any] = {
     "mixup_probability": 0.5,
     "train_subjects": ["001-006"],
     "validation_subjects": ["005-006"],
+    "loggers": (),
 }
 """Four subjects are trained on, two at a time: eight steps."""
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,9 +145,18 @@ def test_a_killed_run_that_yields_nothing_ends_in_the_same_error(tmp_path):
     assert sorted(tmp_path.iterdir()) == [report_location(out).path]
 
 
-def repack(out, change):
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """The folder of a run that was killed after its first shard; to be copied."""
+    folder = tmp_path_factory.mktemp("begun")
+    run(folder / "s.zarr", num_workers=1, STORE_KILL="3 parent", STORE_KILL_COUNTER=str(folder / "counter"))
+    (folder / "counter").unlink()
+    return folder
+
+
+def repack(begun, out, change):
     """Leave a begun run of one shard, whose plan or record is then changed."""
-    run(out, num_workers=1, STORE_KILL="3 parent", STORE_KILL_COUNTER=str(out.parent / "counter"))
+    shutil.copytree(begun, out.parent, dirs_exist_ok=True)
     work = work_path(out)
     for file, edit in change.items():
         content = json.loads((work / file).read_bytes())
@@ -154,13 +164,13 @@ def repack(out, change):
         (work / file).write_text(json.dumps(content))
 
 
-def test_a_plan_whose_shards_are_packed_otherwise_is_refused(tmp_path):
+def test_a_plan_whose_shards_are_packed_otherwise_is_refused(tmp_path, begun):
     """Records of another packing must not be taken for those of this one."""
 
     def two_shards(plan):
         plan.update(num_shards=2, shard_frames=2 * plan["shard_frames"])
 
-    repack(tmp_path / "s.zarr", {"plan.json": two_shards})
+    repack(begun, tmp_path / "s.zarr", {"plan.json": two_shards})
     with pytest.raises(
         AttenGaitError, match=r"plan\.json is damaged or of another version \(it has 2 shards of 72 frames"
     ):
@@ -178,8 +188,8 @@ def test_a_plan_whose_shards_are_packed_otherwise_is_refused(tmp_path):
         lambda record: record["sequences"][0].update(number_runs=[]),
     ],
 )
-def test_a_record_that_is_not_of_the_plan_is_made_again(tmp_path, undisturbed, edit):
-    repack(tmp_path / "s.zarr", {"records/0.json": edit})
+def test_a_record_that_is_not_of_the_plan_is_made_again(tmp_path, begun, undisturbed, edit):
+    repack(begun, tmp_path / "s.zarr", {"records/0.json": edit})
     summary = write_store(fakes.job_of(tmp_path / "s.zarr"))
     assert summary.num_shards_reused == 0
-    assert {name: data for name, data in fakes.tree(tmp_path).items() if name != "counter"} == undisturbed
+    assert fakes.tree(tmp_path) == undisturbed

@@ -209,7 +209,6 @@ if __name__ == "__main__":
     ("codec", "method", "served", "problem"),
     [
         ("none", "fork", False, None),
-        ("none", "spawn", False, None),
         ("lz4", "fork", False, None),
         ("zstd", "spawn", False, None),
         ("lz4", "spawn", True, None),

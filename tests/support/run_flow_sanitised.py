@@ -12,7 +12,7 @@ from attengait.kernels.pictures import colour_fast, png
 from attengait.kernels.runtime.compile import NATIVE
 from attengait.synth.motion import motion_pair
 
-SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZERS = ("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 PARAMETERS = (
     FarnebackParameters(),
     FarnebackParameters(window="gaussian", winsize=40, poly_n=9, poly_sigma=2.0, iterations=5),

@@ -14,7 +14,7 @@ from attengait.kernels.pictures.encode import ENCODINGS
 from attengait.kernels.runtime.launch import CudaDevice, HostDevice
 from attengait.synth.motion import motion_pair
 
-FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
+FLAGS = ("-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g")
 HEIGHT, WIDTH = 71, 93
 
 

@@ -7,7 +7,7 @@ from attengait.kernels.patch_norm.maps import Maps
 
 cpu.FLAGS = (
     *(flag for flag in cpu.FLAGS if flag not in ("-O3", "-fopenmp")),
-    *("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    *("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
 )
 random = np.random.default_rng(0)
 

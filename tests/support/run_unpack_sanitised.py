@@ -10,7 +10,7 @@ from packed_chunks import CONTENTS
 from attengait.kernels.chunks import unpack as unpacking
 from attengait.kernels.runtime.compile import NATIVE
 
-SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+SANITIZERS = ("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 NUM_DAMAGED = 3000
 
 

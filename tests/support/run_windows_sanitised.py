@@ -7,7 +7,7 @@ from attengait.kernels.windows.clips import KERNEL_ROWS, Clips
 
 cpu.FLAGS = (
     *(flag for flag in cpu.FLAGS if flag not in ("-O3", "-fopenmp")),
-    *("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
+    *("-O0", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"),
 )
 for frames in (16, 17):
     for format, dtype in (("float32", np.float32), ("bfloat16", np.uint16)):

@@ -26,6 +26,7 @@ from attengait.training.triplets import pairs_of_groups, triplet_term
 
 SMALL = {
     "size": "tiny",
+    "blocks_per_stage": 1,
     "subjects_per_batch": 2,
     "clips_per_subject": 2,
     "clip_frames": 16,
@@ -37,6 +38,7 @@ SMALL = {
     "cutmix_probability": 0.5,
     "precision": "fp32",
     "device": "cpu",
+    "loggers": (),
 }
 
 

@@ -27,6 +27,7 @@ Heard = import_module("heard").Heard
 
 SMALL: dict[str, Any] = {
     "size": "tiny",
+    "blocks_per_stage": 1,
     "subjects_per_batch": 2,
     "clips_per_subject": 2,
     "clip_frames": 16,
@@ -38,6 +39,7 @@ SMALL: dict[str, Any] = {
     "device": "cpu",
     "mixup_probability": 0.0,
     "cutmix_probability": 0.0,
+    "loggers": (),
 }
 
 
