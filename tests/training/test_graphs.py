@@ -76,9 +76,11 @@ class Trained:
 
 @pytest.fixture
 def train(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trained]:
-    monkeypatch.setitem(SIZES, "tiny", NETWORK)
-
     def run(name: str, **changes: Any) -> Trained:
+        if changes.get("device") == "cuda":  # the whole network, whose kernels are others
+            changes["blocks_per_stage"] = 2
+        else:
+            monkeypatch.setitem(SIZES, "tiny", NETWORK)
         heard = Heard()
         train_run(store, tmp_path / name, make_config({**SMALL, **changes}), progress=heard)
         steps = [report.losses for report in heard.details if hasattr(report, "losses")]

@@ -70,15 +70,25 @@ class Trained:
 Train = Callable[..., Trained]
 
 
-@pytest.fixture
-def train(store: Store, tmp_path: Path) -> Train:
+def trainer_of(store: Store, folder: Path) -> Train:
     def run(name: str = "run", *, resume: bool = False, **changes: Any) -> Trained:
         heard, config = Heard(), make_config({**SMALL, **changes})
-        train_run(store.path, tmp_path / name, config, resume=resume, progress=heard)
+        train_run(store.path, folder / name, config, resume=resume, progress=heard)
         steps = [report for report in heard.details if hasattr(report, "losses")]
-        return Trained(tmp_path / name, [step.losses for step in steps], [step.learning_rate for step in steps])
+        return Trained(folder / name, [step.losses for step in steps], [step.learning_rate for step in steps])
 
     return run
+
+
+@pytest.fixture
+def train(store: Store, tmp_path: Path) -> Train:
+    return trainer_of(store, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def usual_weights(store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Those of a run with no other settings."""
+    return trainer_of(store, tmp_path_factory.mktemp("usual"))().weights
 
 
 def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -182,8 +192,17 @@ def test_the_saved_weights_are_the_average_of_those_after_each_step(train: Train
         {"erase_probability": 1.0},
     ],
 )
-def test_each_setting_changes_the_weights(train: Train, changes: dict[str, Any]) -> None:
-    assert not equal(train("with", **changes).weights, train("without").weights)
+def test_each_setting_changes_the_weights(
+    train: Train, usual_weights: dict[str, torch.Tensor], changes: dict[str, Any]
+) -> None:
+    assert not equal(train("with", **changes).weights, usual_weights)
+
+
+def test_a_run_without_other_settings_has_the_same_weights_again(
+    train: Train, usual_weights: dict[str, torch.Tensor]
+) -> None:
+    """Else the test above would see a change where there is none."""
+    assert equal(train().weights, usual_weights)
 
 
 def test_weights_that_meant_something_else_are_said(train: Train, caplog: pytest.LogCaptureFixture) -> None:
