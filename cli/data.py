@@ -58,7 +58,7 @@ def synth(
         Literal["all", "rhythm"],
         typer.Option(
             help="What a person is known by: all (body, gait and skin), or rhythm, how often a second the trunk rocks. "
-            "With rhythm, all people look the same in one walk, and only a model that sees time can tell them apart."
+            "With rhythm, all people look the same in one walk. A model must see time to tell them apart well."
         ),
     ] = "all",
     video: Annotated[

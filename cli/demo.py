@@ -23,7 +23,7 @@ from attengait.system.machine import usable_cores
 from attengait.system.progress import duration
 
 IDENTITY: Literal["rhythm"] = "rhythm"
-"""Walkers that no single picture tells apart: see docs/demo.md."""
+"""Walkers that are hard to tell apart by single pictures: see docs/demo.md."""
 TRAINING_SUBJECTS = range(1, 17)
 TEST_SUBJECTS = range(17, 37)
 WALKS = ("nm-01", "nm-02", "nm-05", "nm-06", "bg-01", "bg-02", "cl-01", "cl-02")
