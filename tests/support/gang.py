@@ -57,11 +57,8 @@ def _apply(function, arguments):
 
 def _serve(connection):
     import torch
-    import torch._dynamo  # the first call of our operator loads it
     import torch.distributed as dist
 
-    # Before there is a group: default arguments of functions that it loads keep the group of that moment, so that its
-    # connections would never close, and the others would wait for a process that has failed.
     torch.set_num_threads(1)
     while True:
         try:
