@@ -25,7 +25,8 @@ demo-seeds: $(SEEDS)/walkers.zarr/zarr.json
 	done
 	$(BIN)/attengait runs $(SEEDS) --value validation/rank1
 
-$(SEEDS)/walkers.zarr/zarr.json: .venv/.demo-$(EXTRA)
+# A new .venv is no reason to make them again: that would remove the runs.
+$(SEEDS)/walkers.zarr/zarr.json: | .venv/.demo-$(EXTRA)
 	rm -rf $(SEEDS)
 	mkdir -p $(SEEDS)
 	$(BIN)/attengait synth $(SEEDS)/walkers --identity rhythm --seed 1 --subjects 36 --frames 40 \

@@ -1,6 +1,6 @@
 """The `demo` command: the whole journey on synthetic walkers, from frames to a table, into one folder.
 
-Training and test subjects are disjoint people; nothing is chosen by looking at the test subjects.
+Training and test subjects are disjoint people. docs/demo.md says how the settings were chosen.
 """
 
 import json
