@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.resident import ResidentStream
-from attengait.pipelines.shared_frames import Room, share_frames
+from attengait.pipelines.shared_frames import Room, share_frames, why_not_shared
 from attengait.pipelines.stream import ClipStream
 from attengait.sampling.plan import BatchPlan
 from attengait.store.readers.base import ClipReader, TakeClips
@@ -86,13 +86,17 @@ def choose_cache(cache: str, stores: Sequence[Store], device: torch.device, *, p
 
 def choose_together(cache: str, stores: Sequence[Store], device: torch.device, ranks: Ranks) -> CacheChoice:
     """As `choose_cache`, and the same in all processes: where GPUs differ in their free memory, that of the machines
-    decides, and where this differs, too, nothing is kept. Raises what `choose_cache` raises.
+    decides. Where this differs, too, and where `auto` chose memory that the processes cannot share, nothing is kept.
+    Raises what `choose_cache` raises.
     """
     for place in (device, torch.device("cpu")):
         with ranks.all_or_none():  # all choose before any of them takes memory
             choice = choose_cache(cache, stores, place, processes=ranks.local_world_size)
-        if len(set(ranks.exchange(choice.cache))) == 1:
-            return choice
+        if len(set(ranks.exchange(choice.cache))) > 1:
+            continue
+        if cache == "auto" and choice.cache == "host" and (problem := why_not_shared(ranks)):
+            return CacheChoice(cache="none", reason=f"frames are read from the store: {problem}")
+        return choice
     return CacheChoice(cache="none", reason="frames are read from the store: not all machines have memory for them")
 
 

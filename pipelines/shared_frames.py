@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
-from attengait.training.ranks import Ranks
+from attengait.training.ranks import OtherProcessError, Ranks
 
 Room = Callable[[tuple[int, ...]], torch.Tensor]
 """Memory for frames of a shape, uint8."""
+
+_ADVICE = ": choose --cache none"
 
 
 def share_frames(load: Callable[[Room], torch.Tensor], ranks: Ranks) -> NDArray[np.uint8]:
@@ -40,6 +42,23 @@ def share_frames(load: Callable[[Room], torch.Tensor], ranks: Ranks) -> NDArray[
             if frames is None:
                 frames = map_frames(place, ranks)
     return frames
+
+
+def why_not_shared(ranks: Ranks) -> str | None:
+    """Why processes of a machine cannot share memory, as one byte of it shows; None if all can. All processes call
+    this, and get the same.
+
+    Raises OtherProcessError where another process has died.
+    """
+    problem = None
+    try:
+        share_frames(lambda room: room((1,)), ranks)
+    except OtherProcessError as error:
+        if not error.is_explained:
+            raise
+    except AttenGaitError as error:
+        problem = str(error).removesuffix(_ADVICE)
+    return next(filter(None, ranks.exchange(problem)), None)
 
 
 class Place(NamedTuple):
@@ -68,7 +87,7 @@ class _Memory:
             os.ftruncate(descriptor, num_bytes)
             whole = np.frombuffer(mmap.mmap(descriptor, num_bytes), np.uint8)
         except (OSError, ValueError) as error:
-            raise AttenGaitError(f"no memory can be shared by processes here: {error}: choose --cache none") from None
+            raise AttenGaitError(f"no memory can be shared by processes here: {error}{_ADVICE}") from None
         return torch.from_numpy(whole.reshape(shape))
 
     def __enter__(self) -> None:
@@ -85,16 +104,14 @@ def map_frames(place: Place | None, ranks: Ranks) -> NDArray[np.uint8]:
     """The frames of another process, for reading."""
     whose = f"process {ranks.first_of_machine}, which keeps the frames for process {ranks.rank}"
     if place is None:
-        raise AttenGaitError(f"{whose}, has no memory to share: choose --cache none")
+        raise AttenGaitError(f"{whose}, has no memory to share{_ADVICE}")
     path = f"/proc/{place.process}/fd/{place.descriptor}"
     try:
         if place.name not in os.readlink(path):
-            raise AttenGaitError(f"{whose}, is on another machine: choose --cache none")
+            raise AttenGaitError(f"{whose}, is on another machine{_ADVICE}")
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise AttenGaitError(
-            f"the memory of {whose}, cannot be opened ({path}: {error.strerror}): choose --cache none"
-        ) from None
+        raise AttenGaitError(f"the memory of {whose}, cannot be opened ({path}: {error.strerror}){_ADVICE}") from None
     try:
         whole = mmap.mmap(descriptor, int(np.prod(place.shape)), prot=mmap.PROT_READ)
     finally:

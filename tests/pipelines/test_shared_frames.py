@@ -61,6 +61,19 @@ def test_processes_that_would_choose_apart_choose_the_same(gang: Any, store: Sto
         assert gang.run(2, jobs.choose_apart, store.path, [each * num_bytes for each in free]) == [chosen] * 2
 
 
+def test_auto_keeps_nothing_where_processes_cannot_share_memory(gang: Any, store: Store) -> None:
+    assert gang.run(2, jobs.choose_without_sharing, store.path, "auto", None)[0].cache == "host"
+    for rank, why in (
+        (0, "no memory can be shared by processes here: [Errno 1] Operation not permitted"),
+        (1, "the memory of process 0, which keeps the frames for process 1, cannot be opened (/proc/"),
+    ):
+        first, second = gang.run(2, jobs.choose_without_sharing, store.path, "auto", rank)
+        assert first == second
+        assert first.cache == "none"
+        assert first.reason.startswith(f"frames are read from the store: {why}")
+        assert "--cache" not in first.reason
+
+
 def test_memory_of_a_process_that_is_elsewhere_or_gone_is_not_mapped() -> None:
     ranks = Ranks(rank=3, world_size=4, local_rank=1, local_world_size=2)
     with Path("/dev/null").open() as other:

@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 import torch
 from heard import Heard
@@ -214,6 +216,19 @@ def choose_apart(path, free_bytes_of_rank):
             return choose_together("auto", [open_store(path)], torch.device("cpu"), ranks).cache
         finally:
             cache.available_memory_bytes = before
+
+
+def choose_without_sharing(path, cache, failing_rank):
+    """What processes choose of which one cannot share memory: the first cannot make it, another cannot open it."""
+    from attengait.pipelines import shared_frames
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    with joined_ranks() as ranks:
+        fault = {"open" if ranks.rank else "memfd_create": refuse} if ranks.rank == failing_rank else {}
+        with mock.patch.object(shared_frames, "os", SimpleNamespace(**vars(os) | fault)):
+            return choose_together(cache, [open_store(path)], torch.device("cpu"), ranks)
 
 
 def fail_before_training(failing_rank):
