@@ -41,6 +41,8 @@ class Adapter:
     """Packages that have a hand in the bytes, beside those that are always recorded."""
     ready: tuple[str, ...] = ()
     """Modalities, flow or silhouette, whose pictures are distributed ready-made: they are kept, not computed."""
+    computed: tuple[str, ...] = ()
+    """Modalities that are computed although others are ready."""
     resize: str = "cubic"
     """How ready flow images of another size are resized, as published: a key of
     `attengait.preprocessing.ready_flow.INTERPOLATIONS`."""
@@ -108,11 +110,12 @@ DATASETS: dict[str, Adapter] = {
     ),
     "oumvlp": Adapter(
         scan=oumvlp.scan,
-        takes=("flow_images",),
+        takes=("flow_images", "silhouettes"),
         ready=("flow",),
+        computed=("silhouette",),
         resize="linear",
-        title="OUMVLP-OF: 10,307 subjects, 14 views",
-        needs="its flow images: pictures or MP4 videos",
+        title="OUMVLP-OF and OUMVLP: 10,307 subjects, 14 views",
+        needs="its flow images, pictures or MP4 videos, or its silhouettes, pictures",
         home="http://www.am.sanken.osaka-u.ac.jp/BiometricDB/GaitLPOF.html",
         licence="on request; see its home page",
         protocol="oumvlp",

@@ -61,8 +61,10 @@ class PreprocessConfig:
         modality = self.recipe.modality
         for name, (part, what) in _FOLDER_OF.items():
             if part in self.recipe.needs and name in adapter.takes and getattr(self.folders, name) is None:
+                other = "; the modality silhouette does not" if self.folders.silhouettes is not None else ""
                 raise ParameterError(
                     f"{name} is missing, but must be given: the modality {modality} needs the folder of the {what}"
+                    f"{other}"
                 )
         for name, (part, what) in _FOLDER_OF.items():
             given = getattr(self.folders, name)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from attengait.datasets import Folders
+from attengait.datasets import Folders, find_dataset
 from attengait.errors import ParameterError
 from attengait.pipelines.preprocess.gpus import GpuProcesses
 from attengait.preprocessing.executors import Executor, LocalProcesses
@@ -12,6 +12,7 @@ from attengait.preprocessing.flow_choice import choose_flow
 from attengait.preprocessing.ready import ready_recipe
 from attengait.preprocessing.recipe import Recipe
 from attengait.preprocessing.run import PreprocessConfig, run_preprocessing
+from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.preprocessing.summary import PreprocessSummary
 from attengait.store.layout import DEFAULT_CHUNK_FRAMES
 from attengait.store.location import Where
@@ -52,8 +53,9 @@ def preprocess(
         silhouette_layout: that of the silhouettes, where it is another one.
         constants: values of fields that the paths lack, such as view=090.
         recipe: FlowRecipe, SilhouetteRecipe or SilhouetteFlowRecipe; by default flow images in colour, as published,
-            by the flow back end that suits this machine. For grew and oumvlp the pictures are kept as they are:
-            flow images where their folder is given, else silhouettes.
+            by the flow back end that suits this machine. For grew and oumvlp these are their flow images, kept as they
+            are, where that folder is given. Else silhouettes: grew's are kept as they are, oumvlp's are cut out and
+            resized.
         executor: what runs it; by default one process for each usable core, or the first GPU for the flow cuda.
         codec: none, lz4 or zstd.
         chunk_frames: frames in one chunk, the unit of compression.
@@ -73,7 +75,10 @@ def preprocess(
     >>> summary.written.num_sequences
     16
     """
-    chosen = recipe or ready_recipe(dataset, "silhouette" if silhouettes and not flow_images else "flow")
+    modality = "silhouette" if silhouettes and not flow_images else "flow"
+    chosen = recipe or ready_recipe(dataset, modality)
+    if chosen is None and modality == "silhouette" and modality in find_dataset(dataset).computed:
+        chosen = SilhouetteRecipe()
     chosen = chosen or FlowRecipe(flow=choose_flow("auto", out))
     folders = Folders(
         frames=None if frames is None else Path(frames),

@@ -4,12 +4,18 @@ from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+import attengait
+from attengait.cli.main import app
 from attengait.datasets import Folders, find_dataset
 from attengait.datasets.flow_video import FlowVideo, num_coded_frames
 from attengait.datasets.oumvlp import scan
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.preprocessing.ready import ready_recipe
+from attengait.store import open_store
 from attengait.store.skipped import Reason
 
 sets, videos = import_module("flow_sets"), import_module("videos")
@@ -136,5 +142,58 @@ def test_folders_of_no_use_are_refused_in_one_sentence(tmp_path: Path) -> None:
         scan(Folders(flow_images=tmp_path / "file"))
     with pytest.raises(AttenGaitError, match="holds no sequence laid out as SUBJECT/VIEW_SEQUENCE"):
         scan(Folders(flow_images=tmp_path))
-    with pytest.raises(ParameterError, match="oumvlp takes flow_images only"):
-        find_dataset("oumvlp").check("oumvlp", Folders(silhouettes=tmp_path))
+    with pytest.raises(AttenGaitError, match="holds no sequence laid out as Silhouette_VIEW-SEQUENCE"):
+        scan(Folders(silhouettes=tmp_path))
+    with pytest.raises(ParameterError, match="oumvlp takes flow_images and silhouettes only"):
+        find_dataset("oumvlp").check("oumvlp", Folders(frames=tmp_path))
+    with pytest.raises(ParameterError, match="must be another folder than flow_images"):
+        scan(Folders(flow_images=tmp_path, silhouettes=tmp_path))
+
+
+@pytest.fixture
+def silhouettes(root: Path, tmp_path: Path) -> Path:
+    """OUMVLP's folders of the same sequences."""
+    for sequence in scan(Folders(flow_images=root)).sequences:
+        folder = tmp_path / f"OUMVLP/Silhouette_{sequence.view}-{sequence.walk}/{sequence.subject}"
+        folder.mkdir(parents=True)
+        for number in range(1, 7):
+            picture = np.zeros((100, 120), np.uint8)
+            picture[10:90, 40 + number : 60 + number] = 255
+            sets.write_png(folder / f"{number:04d}.png", picture)
+    return tmp_path / "OUMVLP"
+
+
+def test_silhouettes_have_the_names_of_the_flow(root: Path, silhouettes: Path) -> None:
+    both = scan(Folders(flow_images=root, silhouettes=silhouettes))
+    assert [sorted(sequence.parts) for sequence in both.sequences] == [["flow", "silhouettes"]] * 8
+    assert both.skipped == ()
+    alone = scan(Folders(silhouettes=silhouettes)).sequences
+    assert [sequence.name for sequence in alone] == [sequence.name for sequence in both.sequences]
+    (silhouettes / "Silhouette_090_01").mkdir()
+    (silhouettes / "Silhouette_000-00/1").mkdir()
+    (silhouettes / "Silhouette_000-00/00009").mkdir()
+    (silhouettes / "Silhouette_015-00.zip").write_bytes(b"x")
+    assert {(each.reason, Path(each.where).name) for each in scan(Folders(silhouettes=silhouettes)).skipped} == {
+        (Reason.FOREIGN_FOLDER, "Silhouette_090_01"),
+        (Reason.FOREIGN_FOLDER, "1"),
+        (Reason.NO_SILHOUETTES, "00009"),
+        (Reason.PACKED, "Silhouette_015-00.zip"),
+    }
+
+
+def test_silhouettes_are_cut_out_by_the_command_and_by_the_function(silhouettes: Path, tmp_path: Path) -> None:
+    command, function = tmp_path / "command.zarr", tmp_path / "function.zarr"
+    words = ["preprocess", "oumvlp", "--silhouettes", str(silhouettes), "--out", str(command)]
+    with pytest.raises(ParameterError, match="must be flow or silhouette: oumvlp is distributed as ready pictures"):
+        ready_recipe("oumvlp", "silhouette+flow")
+    done = CliRunner().invoke(app, [*words, "--modality", "silhouette"], catch_exceptions=False)
+    assert done.exit_code == 0
+    attengait.preprocess("oumvlp", function, silhouettes=silhouettes)
+    made = [open_store(path) for path in (command, function)]
+    assert made[0].attributes["digest"] == made[1].attributes["digest"]
+    assert (made[0].attributes["recipe"]["name"], made[0].attributes["modality"]) == (
+        "attengait-silhouette",
+        "silhouette",
+    )
+    assert [made[0][i].shape for i in range(8)] == [(6, 64, 64, 1)] * 8
+    assert made[0][0].any(axis=(1, 2, 3)).all()
