@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +119,10 @@ def evaluate_together(
     embeddings = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress)
     if embeddings is None:
         return None
+    if subjects is not None and options.fuse is not None:
+        from attengait.evaluation.fusion import with_subjects_of
+
+        options = replace(options, fuse=with_subjects_of(embeddings, options.fuse))
     return evaluate_embeddings(
         embeddings,
         protocol=protocol,
@@ -255,8 +260,10 @@ def submit(
         remarks = absent_subjects(absent)
     other = options.fuse
     if other is not None:
-        from attengait.evaluation.fusion import matched
+        from attengait.evaluation.fusion import matched, with_subjects_of
 
+        if subjects is not None or options.partition is not None:
+            other = with_subjects_of(embeddings, other)
         embeddings, other, left_out = matched(embeddings, other, only_common=options.only_common)
         remarks += left_out
     probes, gallery, num_left_out = choose(embeddings.labels, rule)

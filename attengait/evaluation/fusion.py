@@ -60,6 +60,11 @@ def matched(
     return first.select(np.array(common)), second.select(np.array(others)), tuple(remarks)
 
 
+def with_subjects_of(embeddings: Embeddings, others: Embeddings) -> Embeddings:
+    """Those of `others` whose subjects `embeddings` has, too."""
+    return others.select(np.isin(others.subjects, np.unique(embeddings.subjects)))
+
+
 def _some(names: list[Name]) -> str:
     return some_of([as_path(name) for name in names])
 

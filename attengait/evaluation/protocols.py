@@ -13,7 +13,7 @@ from attengait.evaluation.blocks import Int64
 from attengait.evaluation.coverage import coverage, some_names
 from attengait.evaluation.distances import DISTANCES, Float64
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.fusion import matched
+from attengait.evaluation.fusion import matched, with_subjects_of
 from attengait.evaluation.measure import ALL_VIEWS, OTHER_VIEWS, Cells, Means, compare
 from attengait.evaluation.names import Names, one_name_for_each_view
 from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
@@ -159,7 +159,7 @@ def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -
     other = options.fuse
     if other is not None:
         if options.partition is not None:
-            other = other.select(np.isin(other.subjects, np.unique(embeddings.subjects)))
+            other = with_subjects_of(embeddings, other)
         embeddings, other, remarks = matched(embeddings, other, only_common=options.only_common)
     sides = sides_of(rule, embeddings.labels, options, where=where)
     return Prepared(rule=rule, embeddings=embeddings, other=other, sides=sides, remarks=remarks, missing=missing)

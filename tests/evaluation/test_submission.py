@@ -146,6 +146,18 @@ def test_a_partition_need_not_name_the_probes_without_labels(grew: Embeddings, t
     assert (tmp_path / "with.csv").read_bytes() == (tmp_path / "without.csv").read_bytes()
 
 
+def test_a_partition_and_subjects_hold_for_both_models_that_are_fused(grew: Embeddings, tmp_path: Path) -> None:
+    names = [name for name in np.unique(grew.subjects).tolist() if name != "7"]
+    few = grew.select(grew.subjects != "7")
+    submit(tmp_path / "few.csv", few, protocol="grew", options=EvaluationOptions(fuse=few))
+    (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": ["7"], "TEST_SET": names}))
+    options = EvaluationOptions(fuse=grew, partition=tmp_path / "p.json")
+    submit(tmp_path / "partition.csv", grew, protocol="grew", options=options)
+    submit(tmp_path / "subjects.csv", grew, protocol="grew", subjects=names, options=EvaluationOptions(fuse=grew))
+    for name in ("partition", "subjects"):
+        assert (tmp_path / f"{name}.csv").read_bytes() == (tmp_path / "few.csv").read_bytes()
+
+
 def test_what_cannot_be_handed_in_is_refused(grew: Embeddings, tmp_path: Path) -> None:
     labelled = grew.select(grew.subjects != "probe")
     with pytest.raises(AttenGaitError, match="no sequence has the subject probe, but the subjects 1, 10, 11"):

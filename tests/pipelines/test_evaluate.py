@@ -204,6 +204,22 @@ def test_the_order_of_features_holds_for_the_file_that_is_fused(tmp_path: Path) 
     assert expected["mean"] < attengait.evaluate(embeddings, distance="part-l2").mean
 
 
+def test_subjects_are_chosen_of_both_models_that_are_fused(tmp_path: Path) -> None:
+    first, second = made(ROWS), made(ROWS[:100] + ROWS[130:])
+    noise = np.random.default_rng(1).normal(size=second.features.shape)
+    second = replace(second, features=noise.astype(np.float32))
+    few = [embeddings.select(np.isin(embeddings.subjects, ["075", "076"])) for embeddings in (first, second)]
+    expected = attengait.evaluate(few[0], options=attengait.EvaluationOptions(fuse=few[1])).to_dict()
+    save_embeddings(tmp_path / "first.npz", first)
+    save_embeddings(tmp_path / "second.npz", second)
+    words = ["evaluate", "--embeddings", str(tmp_path / "first.npz"), "--fuse", str(tmp_path / "second.npz")]
+    done = CliRunner().invoke(app, [*words, "--subjects", "75-76", "--json", str(tmp_path / "t.json")])
+    assert done.exit_code == 0, done.exception
+    assert json.loads((tmp_path / "t.json").read_text()) == expected
+    refused = CliRunner().invoke(app, [*words, "--subjects", "75-79"])
+    assert "the second embeddings lack 30 sequences of the other" in str(refused.exception)
+
+
 def test_two_models_are_compared_on_a_store_and_a_store_without_a_model_is_refused(
     store: attengait.Store, network: attengait.AttenGait, tmp_path: Path
 ) -> None:
