@@ -30,6 +30,7 @@ from attengait.kernels.patch_norm.maps import Maps
 from attengait.model import chunked_norm
 from attengait.model.chunked_norm import EPS as EPS
 from attengait.model.compiled import addresses, format_of, gpu_of, on_stream_of
+from attengait.model.operators import define, differentiate, new_library
 
 
 def patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) -> Tensor:
@@ -45,7 +46,7 @@ def patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: bool) 
     """
     if torch.compiler.is_exporting():
         return plain_patch_norm(z, a, gain, bias, pool=pool)
-    y: Tensor = _forward(z, a, gain, bias, pool)
+    y: Tensor = torch.ops.attengait.patch_norm(z, a, gain, bias, pool)
     return y
 
 
@@ -60,7 +61,6 @@ def plain_patch_norm(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, *, pool: 
     return y.to(z.dtype)
 
 
-@torch.library.custom_op("attengait::patch_norm", mutates_args=())
 def _forward(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
     z, a, gain, bias = z.contiguous(), a.contiguous(), gain.contiguous(), bias.contiguous()
     kernels = _kernels(z, pool)
@@ -72,7 +72,6 @@ def _forward(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Te
     return y
 
 
-@torch.library.custom_op("attengait::patch_norm_backward", mutates_args=())
 def _backward(dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dy, z, a, gain = dy.contiguous(), z.contiguous(), a.contiguous(), gain.contiguous()
     kernels = _kernels(z, pool)
@@ -86,13 +85,13 @@ def _backward(dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool) -> tup
     return dz, da.sum(0), dgain.sum(0), dbias.sum(0)
 
 
-@_forward.register_fake
-def _(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
+def _forward_shapes(z: Tensor, a: Tensor, gain: Tensor, bias: Tensor, pool: bool) -> Tensor:
     return _empty_y(z, pool)
 
 
-@_backward.register_fake
-def _(dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _backward_shapes(
+    dy: Tensor, z: Tensor, a: Tensor, gain: Tensor, pool: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dz = torch.empty_like(z, memory_format=torch.contiguous_format)
     return dz, a.new_empty(a.shape), torch.empty_like(gain), torch.empty_like(gain)
 
@@ -102,11 +101,14 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor, bool], output:
     ctx.save_for_backward(z, a, gain)
 
 
-def _differentiate(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-    return *_backward(dy, *ctx.saved_tensors, ctx.pool), None
+def _gradients(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+    return *torch.ops.attengait.patch_norm_backward(dy, *ctx.saved_tensors, ctx.pool), None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_library = new_library()
+define(_library, "patch_norm", _forward, _forward_shapes)
+define(_library, "patch_norm_backward", _backward, _backward_shapes)
+differentiate(_library, "patch_norm", _keep, _gradients)
 
 
 def _empty_y(z: Tensor, pool: bool) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from attengait.kernels.windows import cpu, cuda
 from attengait.kernels.windows.clips import BINS, SIDE, Clips, num_windows
 from attengait.model.compiled import addresses, format_of, gpu_of, on_stream_of
+from attengait.model.operators import define, differentiate, new_library
 
 CPU_CHUNK_ELEMENTS = 2**19
 """Elements of the clips that torch's operations work on at once on a CPU, so that the passes of every bin stay in its
@@ -30,7 +31,7 @@ def temporal_windows(x: Tensor, kernels: Tensor) -> Tensor:
 
     A program that torch exports has `exported_windows` instead, and needs nothing but torch.
     """
-    sums: Tensor = _forward(x, kernels)
+    sums: Tensor = torch.ops.attengait.temporal_windows(x, kernels)
     return sums
 
 
@@ -60,7 +61,6 @@ def by_bin(kernels: Tensor) -> Iterator[tuple[int, Tensor]]:
     return ((b, part.view(b, b, *part.shape[1:])) for b, part in zip(BINS, parts, strict=True))
 
 
-@torch.library.custom_op("attengait::temporal_windows", mutates_args=())
 def _forward(x: Tensor, kernels: Tensor) -> Tensor:
     x, kernels = x.contiguous(), kernels.contiguous()
     code = _code(x)
@@ -76,7 +76,6 @@ def _forward(x: Tensor, kernels: Tensor) -> Tensor:
     return sum_rows(rows)
 
 
-@torch.library.custom_op("attengait::temporal_windows_backward", mutates_args=())
 def _backward(dsums: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     dsums, x, kernels = dsums.contiguous(), x.contiguous(), kernels.contiguous()
     code, dx = _code(x), torch.empty_like(x)
@@ -92,13 +91,11 @@ def _backward(dsums: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor
     return dx, sum_shares(shares)
 
 
-@_forward.register_fake
-def _(x: Tensor, kernels: Tensor) -> Tensor:
+def _forward_shapes(x: Tensor, kernels: Tensor) -> Tensor:
     return _empty_sums(x)
 
 
-@_backward.register_fake
-def _(dsums: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
+def _backward_shapes(dsums: Tensor, x: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(kernels)
 
 
@@ -106,12 +103,15 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate(ctx: Any, dsums: Tensor) -> tuple[Tensor, Tensor]:
-    gradients: tuple[Tensor, Tensor] = _backward(dsums, *ctx.saved_tensors)
+def _gradients(ctx: Any, dsums: Tensor) -> tuple[Tensor, Tensor]:
+    gradients: tuple[Tensor, Tensor] = torch.ops.attengait.temporal_windows_backward(dsums, *ctx.saved_tensors)
     return gradients
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+_library = new_library()
+define(_library, "temporal_windows", _forward, _forward_shapes)
+define(_library, "temporal_windows_backward", _backward, _backward_shapes)
+differentiate(_library, "temporal_windows", _keep, _gradients)
 
 
 def _empty_sums(x: Tensor) -> Tensor:

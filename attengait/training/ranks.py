@@ -242,8 +242,8 @@ def joined_ranks() -> Iterator[Ranks]:
         return
     is_new = not dist.is_initialized()
     if is_new:
-        # The first call of our operator would load it later. Default arguments of functions that it loads keep the
-        # group of that moment for ever: its connections would not close, and a program may end by SIGABRT.
+        # An optimiser would load it later. Default arguments of functions that it loads keep the group of that moment
+        # for ever: its connections would not close, and a program may end by SIGABRT.
         import torch._dynamo
 
         with _others_may_die():
