@@ -86,8 +86,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, AttenGait and the packages that have a hand in the numbers."""
-    return {"python": platform.python_version(), "attengait": attengait.__version__, **installed(*_PACKAGES)}
+    """Of Python, AttenGait and the packages that have a hand in the numbers; of torch also its build, as +cu130."""
+    import torch
+
+    own = {"python": platform.python_version(), "attengait": attengait.__version__}
+    return own | installed(*_PACKAGES) | {"torch": str(torch.__version__)}
 
 
 def _git(folder: Path, *words: str) -> str:
