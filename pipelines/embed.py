@@ -1,6 +1,7 @@
 """A store and a model put together: sequences become embeddings, as with `attengait embed` and `evaluate`."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,18 +22,21 @@ from attengait.model.loading import load_model
 from attengait.model.net import AttenGait
 from attengait.model.precision import autocast, computing, resolve_device
 from attengait.pipelines.channels import channels_for, take_channels
-from attengait.pipelines.runs import memory_errors, subjects_of, unseen_subjects
+from attengait.pipelines.runs import memory_errors, subjects_of, trained_on, trained_subjects, unseen_subjects
 from attengait.pipelines.stream import SequenceStream
 from attengait.sampling.plan import sequence_batches
 from attengait.sampling.selection import Spec, parse_subjects
 from attengait.store import Store, open_store
 from attengait.store.joined import describe_kind, picture_kind
 from attengait.store.opening import AnyStore
+from attengait.store.sequences import content_sha256
 from attengait.system.lookup import check_name
 from attengait.system.progress import SILENT, Progress
 from attengait.training.checkpoint import read_record
 from attengait.training.config import PRECISIONS
 from attengait.training.ranks import ALONE, Ranks
+
+_log = logging.getLogger(__name__)
 
 EMBED_BATCH_FRAMES = 1024
 ROUND_BATCHES = 4
@@ -125,11 +129,14 @@ class Prepared:
     """[n]: which sequences of the store."""
     channels: list[int]
     """Which channels of the store's images."""
+    remarks: tuple[str, ...] = ()
+    """What must be known of figures on these sequences, one phrase each."""
 
     def sha256(self) -> str:
         """The digest of what the embeddings depend on."""
         digest = hashlib.sha256()
-        about = (__version__, torch.__version__, self.network.config, self.store.content_sha256, self.channels)
+        contents = (self.store.content_sha256, content_sha256(self.store.sequences))  # the second of those selected
+        about = (__version__, torch.__version__, self.network.config, contents, self.channels)
         digest.update(repr((*about, self.device.type, self.precision, EMBED_BATCH_FRAMES)).encode())
         digest.update(self.indices.tobytes())
         for name, values in self.network.state_dict().items():
@@ -292,9 +299,21 @@ def _prepare(
     else:
         names = parse_subjects(() if subjects is None else subjects, subjects_of(opened))
     chosen = set(names)
+    remarks: tuple[str, ...] = ()
+    if subjects is not None and run is not None and (run / "config.json").exists():
+        trained = [name for name in trained_subjects(run, opened) if name in chosen]
+        if trained:
+            remarks = (trained_on(run, trained, len(chosen)),)
+            _log.warning("%s", *remarks)
     indices = np.flatnonzero([subject in chosen for subject in opened.sequences.subject.tolist()])
     return Prepared(
-        network=network, device=resolved, precision=precision, store=opened, indices=indices, channels=channels
+        network=network,
+        device=resolved,
+        precision=precision,
+        store=opened,
+        indices=indices,
+        channels=channels,
+        remarks=remarks,
     )
 
 

@@ -1,15 +1,15 @@
 """A model, a store and a protocol put together: how well people are recognised, as with `attengait evaluate`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from attengait.errors import ParameterError, require
+from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.evaluation import (
     Embeddings,
     EvaluationOptions,
@@ -21,11 +21,11 @@ from attengait.evaluation import (
     rules,
 )
 from attengait.evaluation.comparison import Comparison, check_two, compare_embeddings
-from attengait.evaluation.pairs import RowsOf, is_reranked
+from attengait.evaluation.pairs import RowsOf
 from attengait.evaluation.protocols import PLAIN, absent_subjects, check_only_common
-from attengait.evaluation.sides import Labels, check_options, subjects_to_test
+from attengait.evaluation.sides import Labels, check_options, is_reranked, subjects_to_test
 from attengait.evaluation.submission import Written, check_target_name, choose, submission_of, write_submission
-from attengait.sampling.selection import Spec, parse_subjects
+from attengait.sampling.selection import Spec, parse_subjects, subjects_among
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -115,22 +115,21 @@ def evaluate_together(
     The first one compares, and returns the result. The others return None.
     """
     check_names(protocol, distance)
+    subjects = _kept(subjects)
+    options = _with_subjects(options, subjects)
     check = partial(_check, protocol, options)
-    embeddings = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress)
-    if embeddings is None:
+    found = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress)
+    if found is None:
         return None
-    if subjects is not None and options.fuse is not None:
-        from attengait.evaluation.fusion import with_subjects_of
-
-        options = replace(options, fuse=with_subjects_of(embeddings, options.fuse))
-    return evaluate_embeddings(
-        embeddings,
+    result = evaluate_embeddings(
+        found.embeddings,
         protocol=protocol,
         distance=distance,
         options=options,
-        device=_device(device, embeddings),
+        device=_device(device, found.embeddings),
         progress=progress,
     )
+    return replace(result, remarks=found.remarks + result.remarks)
 
 
 def _check(protocol: str, options: EvaluationOptions, labels: Labels, where: str) -> None:
@@ -183,6 +182,7 @@ def compare(
     check_names(protocol, distance)
     if options is not None:
         check_two(options)
+    subjects = _kept(subjects)
     is_needed = not (_is_embeddings(first) and _is_embeddings(second))
     require(store is None or is_needed, "store", str(store), "left out where both are embeddings")
     both = [
@@ -204,13 +204,13 @@ def compare(
     assert one is not None, "there is one process"
     assert other is not None
     return compare_embeddings(
-        one,
-        other,
+        one.embeddings,
+        other.embeddings,
         protocol=protocol,
         distance=distance,
         options=options,
         names=(names[0] or "the first", names[1] or "the second"),
-        device=_device(device, one),
+        device=_device(device, one.embeddings),
         progress=progress,
     )
 
@@ -242,28 +242,25 @@ def submit(
     require(not options.verification, "verification", True, "left out where there are no labels")
     rule = rules()[protocol]
     check_options(rule, options)
-    check_only_common(options)
+    subjects = _kept(subjects)
+    options = _with_subjects(options, subjects, with_unlabelled=True)
 
     def check(labels: Labels, where: str) -> None:
         choose(labels, rule)
 
-    remarks: tuple[str, ...] = ()
-    embeddings = _embeddings(
-        ranks, what, store, subjects, options, device, precision, check, progress, with_unlabelled=True
-    )
-    if embeddings is None:
+    found = _embeddings(ranks, what, store, subjects, options, device, precision, check, progress, with_unlabelled=True)
+    if found is None:
         return None
+    embeddings, remarks = found
     if options.partition is not None:
         available = sorted(set(embeddings.subjects.tolist()))
         names, absent = subjects_to_test(options, available, where="the embeddings", with_unlabelled=True)
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
-        remarks = absent_subjects(absent)
+        remarks += absent_subjects(absent)
     other = options.fuse
     if other is not None:
-        from attengait.evaluation.fusion import matched, with_subjects_of
+        from attengait.evaluation.fusion import matched
 
-        if subjects is not None or options.partition is not None:
-            other = with_subjects_of(embeddings, other)
         embeddings, other, left_out = matched(embeddings, other, only_common=options.only_common)
         remarks += left_out
     probes, gallery, num_left_out = choose(embeddings.labels, rule)
@@ -288,6 +285,35 @@ def submit(
     )
 
 
+def _kept(subjects: Spec | None) -> Spec | None:
+    """What may be asked more than once: an iterator would be empty the second time, and then ask for all."""
+    return list(subjects) if isinstance(subjects, Iterator) else subjects
+
+
+def _with_subjects(
+    options: EvaluationOptions, subjects: Spec | None, *, with_unlabelled: bool = False
+) -> EvaluationOptions:
+    """The options, with only those embeddings to fuse whose subjects are asked for."""
+    check_only_common(options)
+    if options.fuse is None or (subjects is None and options.partition is None):
+        return options
+    available = sorted(set(options.fuse.subjects.tolist()))
+    if options.partition is None:
+        assert subjects is not None
+        names = subjects_among(subjects, available)
+    else:
+        where = "the second embeddings"
+        names = set(subjects_to_test(options, available, where=where, with_unlabelled=with_unlabelled)[0])
+    return replace(options, fuse=options.fuse.select(np.isin(options.fuse.subjects, list(names))))
+
+
+class _Found(NamedTuple):
+    """What is compared."""
+
+    embeddings: Embeddings
+    remarks: tuple[str, ...]
+
+
 def _embeddings(
     ranks: "Ranks | None",
     what: "Embeddings | Model",
@@ -300,7 +326,7 @@ def _embeddings(
     progress: Progress,
     *,
     with_unlabelled: bool = False,
-) -> Embeddings | None:
+) -> _Found | None:
     """Those that are given or read, or those that a model makes. `check` may refuse the sequences before that.
 
     None in all processes but the first.
@@ -325,8 +351,16 @@ def _embeddings(
             available, where = subjects_of(opened), str(opened.location)
             subjects, _ = subjects_to_test(options, available, where=where, with_unlabelled=with_unlabelled)
         prepared = prepare(what, opened, subjects=subjects, device=device, precision=precision or "fp32", ranks=ranks)
-        check(Labels.of_columns(prepared.store.sequences.columns, prepared.indices), str(prepared.store.location))
-        return prepared.embed(progress, ranks=ranks)
+        if options.partition is not None and prepared.remarks:
+            raise AttenGaitError(f"{options.partition} is not the partition of this run: {prepared.remarks[0]}")
+        labels = Labels.of_columns(prepared.store.sequences.columns, prepared.indices)
+        check(labels, str(prepared.store.location))
+        if options.fuse is not None:
+            from attengait.evaluation.fusion import match
+
+            match(labels.names, options.fuse.labels.names, only_common=options.only_common)
+        made = prepared.embed(progress, ranks=ranks)
+        return None if made is None else _Found(made, prepared.remarks)
     require(precision is None, "precision", precision, "left out where there are embeddings")
     if isinstance(what, Embeddings):
         embeddings, where = what, "the embeddings"
@@ -338,7 +372,7 @@ def _embeddings(
         names = parse_subjects(subjects, sorted(set(embeddings.subjects.tolist())))
         embeddings = embeddings.select(np.isin(embeddings.subjects, names))
     check(embeddings.labels, where)
-    return embeddings
+    return _Found(embeddings, ())
 
 
 def _is_embeddings(what: "Embeddings | Model") -> bool:

@@ -1,7 +1,7 @@
 """What training and embedding share: which store a run was trained on, whom it has seen, and full memory."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from attengait.errors import AttenGaitError
-from attengait.sampling.selection import PART, TRAIN, distinct, subjects_among
+from attengait.sampling.selection import PART, TRAIN, distinct, some_of, subjects_among
 from attengait.store import Store
 from attengait.store.joined import JoinedStores, picture_kind, prefix_of, store_name
 from attengait.store.sequences import content_sha256
@@ -61,7 +61,7 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
     # Those held out for validation have chosen the best weights.
     specs = [*(data.train_subjects or record.subjects), *data.validation_subjects, *data.exclude_subjects]
     # A part of the training set may have nobody in this store, which is no mistake here.
-    known = subjects_among(specs, [(prefix or "") + name for name in available])
+    known = subjects_among(specs, [(prefix or "") + name for name in available]) | set(record.subjects)
     seen = {name for name in available if (prefix or "") + name in known}
     if seen and prefix is None:
         if "source_sha256" not in record.store and source_of(store) is not None:
@@ -84,6 +84,25 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
             "to use with --subjects"
         )
     return [name for name in available if name not in seen]
+
+
+def trained_subjects(run: Path, store: Store) -> list[str]:
+    """The store's subjects that a run trained on, or by which it chose its best weights, in order. Of a store that is
+    not the run's, as far as the run says, there are none."""
+    record, available = read_record(run), subjects_of(store)
+    try:
+        prefix = _prefix_in(run, record, store)
+    except AttenGaitError:
+        return []
+    if prefix is None:
+        return []
+    held_out = subjects_among(record.config.data.validation_subjects, [prefix + name for name in available])
+    return [name for name in available if prefix + name in held_out.union(record.subjects)]
+
+
+def trained_on(run: Path, subjects: Sequence[str], total: int) -> str:
+    """What to say of figures on these subjects."""
+    return f"{len(subjects)} of the {total} subjects are in the training set of {run}: {some_of(subjects)}"
 
 
 def _prefix_in(run: Path, record: RunRecord, store: Store) -> str | None:

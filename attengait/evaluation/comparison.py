@@ -13,10 +13,11 @@ from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.fusion import matched
 from attengait.evaluation.measure import Cells, Means, compare
 from attengait.evaluation.options import EvaluationOptions
-from attengait.evaluation.pairs import RowsOf, is_reranked
+from attengait.evaluation.pairs import RowsOf
 from attengait.evaluation.protocols import check_names, prepare, unmatched
 from attengait.evaluation.resampling import LEVEL, interval, paired_test
 from attengait.evaluation.result import percent, plain_table
+from attengait.evaluation.sides import is_reranked
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:

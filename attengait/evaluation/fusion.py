@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError
 from attengait.evaluation.blocks import Block, DistanceRows, Int64
@@ -25,10 +26,21 @@ def matched(
 ) -> tuple[Embeddings, Embeddings, tuple[str, ...]]:
     """Both with the same sequences in the order of the first, and remarks about those that were left out.
 
-    A sequence is known by subject, walk and view. Raises AttenGaitError where one of them has a sequence twice or lacks
-    one of the other. With `only_common`, those without a partner are left out instead.
+    Raises what `match` raises.
     """
-    names = [embeddings.names(np.arange(len(embeddings))) for embeddings in (first, second)]
+    rows, others, remarks = match(first.labels.names, second.labels.names, only_common=only_common)
+    return first.select(rows), second.select(others), remarks
+
+
+def match(
+    first: list[Name], second: list[Name], *, only_common: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Rows of the first and of the second names [m] of the same sequences, and remarks about those left out.
+
+    Raises AttenGaitError where a sequence is there twice, or where one side lacks one of the other. With `only_common`,
+    those without a partner are left out instead.
+    """
+    names = [first, second]
     for what, these in zip(("first", "second"), names, strict=True):
         if again := repeated(these):
             raise AttenGaitError(
@@ -57,12 +69,7 @@ def matched(
     if not common:
         raise AttenGaitError("the two sets of embeddings have no sequence in common")
     others = [places[names[0][row]] for row in common]
-    return first.select(np.array(common)), second.select(np.array(others)), tuple(remarks)
-
-
-def with_subjects_of(embeddings: Embeddings, others: Embeddings) -> Embeddings:
-    """Those of `others` whose subjects `embeddings` has, too."""
-    return others.select(np.isin(others.subjects, np.unique(embeddings.subjects)))
+    return np.array(common), np.array(others), tuple(remarks)
 
 
 def _some(names: list[Name]) -> str:

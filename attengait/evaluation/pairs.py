@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attengait.errors import require
 from attengait.evaluation.blocks import DistanceRows, Int64, Rows, same_embeddings
 from attengait.evaluation.distances import Float64
 from attengait.evaluation.embeddings import Embeddings
@@ -12,17 +11,11 @@ from attengait.evaluation.fusion import FARTHEST, FusedRows, same_pairs
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.ranking import as_numpy
 from attengait.evaluation.rerank import RerankedRows
-from attengait.evaluation.rule import Rule
 from attengait.evaluation.sides import Sides
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import torch
-
-
-def is_reranked(rule: Rule, options: EvaluationOptions) -> bool:
-    """Whether distances are re-ranked: as asked for, else as the protocol says."""
-    return rule.rerank if options.rerank is None else options.rerank
 
 
 class RowsOf:
@@ -58,7 +51,7 @@ class RowsOf:
         if not self._is_reranked:
             return rows
         both = np.concatenate([probes, gallery])
-        require(len(np.unique(both)) == len(both), "rerank", True, "left out where a sequence is probe and gallery")
+        assert len(np.unique(both)) == len(both), "sides_of refuses a sequence on both sides"
         done = 0
 
         def hear(count: int) -> None:

@@ -13,15 +13,15 @@ from attengait.evaluation.blocks import Int64
 from attengait.evaluation.coverage import coverage, some_names
 from attengait.evaluation.distances import DISTANCES, Float64
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.fusion import matched, with_subjects_of
+from attengait.evaluation.fusion import matched
 from attengait.evaluation.measure import ALL_VIEWS, OTHER_VIEWS, Cells, Means, compare
 from attengait.evaluation.names import Names, one_name_for_each_view
 from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
-from attengait.evaluation.pairs import RowsOf, is_reranked
+from attengait.evaluation.pairs import RowsOf
 from attengait.evaluation.resampling import LEVEL, bootstrap, interval
 from attengait.evaluation.result import EvaluationResult, Figures
 from attengait.evaluation.rule import Rule, rules
-from attengait.evaluation.sides import Labels, Sides, sides_of, subjects_to_test
+from attengait.evaluation.sides import Labels, Sides, is_reranked, sides_of, subjects_to_test
 from attengait.evaluation.verification import FALSE_ACCEPT_RATES, Scores
 from attengait.sampling.selection import some_of
 from attengait.system.lookup import look_up
@@ -159,7 +159,8 @@ def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -
     other = options.fuse
     if other is not None:
         if options.partition is not None:
-            other = with_subjects_of(embeddings, other)
+            names, _ = subjects_to_test(options, sorted(set(other.subjects.tolist())), where="the second embeddings")
+            other = other.select(np.isin(other.subjects, names))
         embeddings, other, remarks = matched(embeddings, other, only_common=options.only_common)
     sides = sides_of(rule, embeddings.labels, options, where=where)
     return Prepared(rule=rule, embeddings=embeddings, other=other, sides=sides, remarks=remarks, missing=missing)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, ParameterError, require
-from attengait.evaluation.names import Names, has_label, one_name_for_each_view
+from attengait.evaluation.names import Name, Names, has_label, one_name_for_each_view
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.rule import ALL, FROM_FILTERS, FROM_PARTITION, Rule, matching, rules
 from attengait.sampling.selection import UNLABELLED, parse_views, some_of
@@ -45,6 +45,11 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.subjects)
+
+    @property
+    def names(self) -> list[Name]:
+        """Of each sequence."""
+        return list(zip(self.subjects.tolist(), self.walks.tolist(), self.views.tolist(), strict=True))
 
     def column(self, name: str, what: str) -> Names:
         """A column as text. ParameterError for one that is not there; `what` is the filter that asks for it."""
@@ -97,6 +102,14 @@ def sides_of(rule: Rule, labels: Labels, options: EvaluationOptions, *, where: s
     ParameterError for options that do not fit the protocol. `where` says in a sentence where the sequences are.
     """
     check_options(rule, options)
+    sides = _sides_of(rule, labels, options, where)
+    are_apart = not any((side.probes & side.gallery).any() for side in sides.each)
+    is_possible = are_apart or not is_reranked(rule, options)
+    require(is_possible, "rerank", True, "left out where a sequence is probe and gallery")
+    return sides
+
+
+def _sides_of(rule: Rule, labels: Labels, options: EvaluationOptions, where: str) -> Sides:
     if rule.probes_are == FROM_FILTERS:
         return _of_filters(rule, labels, options, where)
     if rule.probes_are == ALL:
@@ -243,7 +256,7 @@ def check_options(rule: Rule, options: EvaluationOptions) -> None:
             value if isinstance(value, str) else list(value or ()),
             f"left out for the protocol {rule.name}, which has its own (custom takes it)",
         )
-    rerank = rule.rerank if options.rerank is None else options.rerank
+    rerank = is_reranked(rule, options)
     require(
         not rerank or rule.compares == "gallery",
         "rerank",
@@ -257,6 +270,11 @@ def check_options(rule: Rule, options: EvaluationOptions) -> None:
         rerank,
         "False where two models are fused (--no-rerank): re-ranking needs the distances of one model",
     )
+
+
+def is_reranked(rule: Rule, options: EvaluationOptions) -> bool:
+    """Whether distances are re-ranked: as asked for, else as the protocol says."""
+    return rule.rerank if options.rerank is None else options.rerank
 
 
 def partition_of(path: str | Path | None) -> "Partition":

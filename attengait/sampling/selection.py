@@ -43,9 +43,9 @@ def parse_subjects(spec: Spec, available: Sequence[str], *, what: str = "subject
     Each text holds one or more of these, separated by commas: a name as it stands in `available`; a number, which
     matches names made of digits by value ("5" is "005"); a range with both ends included, "/2" for every second number
     counted from its beginning; a pattern, in which "*" stands for any text and "?" for any letter ("*train").
-    A name that looks like a range or a pattern is taken as a name. With several stores, each piece begins with the name
-    of its store, casia-b:001-074. The store's name alone, casia-b:, asks for all of its subjects. A number of Python is
-    the same as its text.
+    A name that looks like a range or a pattern, or that has commas, is taken as a name. With several stores, each piece
+    begins with the name of its store, casia-b:001-074. The store's name alone, casia-b:, asks for all of its subjects.
+    A number of Python is the same as its text.
 
     Raises ParameterError for a piece that is not understood or that matches no subject.
     """
@@ -56,7 +56,7 @@ def subjects_among(spec: Spec, available: Sequence[str]) -> set[str]:
     """The subjects that `spec` asks for. Here, a piece that matches nobody is not an error."""
     names = _Names("subjects", available)
     found: set[str] = set()
-    for piece in _pieces("subjects", spec):
+    for piece in _pieces("subjects", spec, names.names):
         # A name there may look like a range that goes nowhere here.
         with contextlib.suppress(ParameterError):
             found |= names.matching(piece)
@@ -79,7 +79,7 @@ def parse_walks(spec: Spec, available: Sequence[str], *, what: str = "train_walk
     names = list(dict.fromkeys(available))
     kinds = walk_kinds(names)
     known = list(dict.fromkeys([*kinds, *names]))
-    pieces = _pieces(what, spec)
+    pieces = _pieces(what, spec, known)
     for piece in pieces:
         check_name(known, piece, what, known_in_words=some_of(known, _NUM_CHOICES))
     return [name for name, kind in zip(names, kinds, strict=True) if name in pieces or kind in pieces]
@@ -167,7 +167,7 @@ class _Names:
 
 def _chosen(what: str, spec: Spec, available: Sequence[str]) -> list[str]:
     names = _Names(what, available)
-    pieces = _pieces(what, spec)
+    pieces = _pieces(what, spec, names.names)
     if not pieces:
         return names.names
     chosen: set[str] = set()
@@ -179,11 +179,14 @@ def _chosen(what: str, spec: Spec, available: Sequence[str]) -> list[str]:
     return [name for name in names.names if name in chosen]
 
 
-def _pieces(what: str, spec: Spec) -> list[str]:
+def _pieces(what: str, spec: Spec, available: Iterable[str]) -> list[str]:
+    """The pieces of a spec. What is available as it stands is one piece: a name may have commas and blanks."""
+    known = set(available)
     texts = spec if isinstance(spec, Iterable) and not isinstance(spec, (str, bytes)) else [spec]
     pieces: list[str] = []
     for text in texts:
         if isinstance(text, bool) or not isinstance(text, (str, int, np.integer)):
             raise ParameterError(f"{what} is {text!r}, but must be a text or a number, such as '001-074', or several")
-        pieces += [piece.strip() for piece in str(text).split(",")]
+        whole = str(text)
+        pieces += [whole] if whole in known else [piece.strip() for piece in whole.split(",")]
     return pieces

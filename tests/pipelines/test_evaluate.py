@@ -65,6 +65,19 @@ def test_a_protocol_that_fits_no_sequence_of_a_store_is_refused_before_embedding
         attengait.evaluate(network, store)
 
 
+def test_what_needs_no_network_is_refused_before_embedding(
+    store: attengait.Store, network: attengait.AttenGait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "SequenceStream", None)  # embedding would fail here
+    for protocol, options, message in (
+        ("casia-b", {"only_common": True}, "only_common is True, but must be left out where there is one set"),
+        ("casia-b", {"fuse": made(ROWS)}, "the second embeddings lack 8 sequences of the other"),
+        ("cross-walk", {"rerank": True}, "rerank is True, but must be left out where a sequence is probe and gallery"),
+    ):
+        with pytest.raises(AttenGaitError, match=message):
+            attengait.evaluate(network, store, protocol=protocol, options=attengait.EvaluationOptions(**options))
+
+
 def test_a_protocol_that_fits_some_is_embedded_and_evaluated(
     store: attengait.Store, network: attengait.AttenGait
 ) -> None:
@@ -218,6 +231,20 @@ def test_subjects_are_chosen_of_both_models_that_are_fused(tmp_path: Path) -> No
     assert json.loads((tmp_path / "t.json").read_text()) == expected
     refused = CliRunner().invoke(app, [*words, "--subjects", "75-79"])
     assert "the second embeddings lack 30 sequences of the other" in str(refused.exception)
+    more = attengait.EvaluationOptions(fuse=first)
+    with pytest.raises(AttenGaitError, match="the first embeddings lack 60 sequences of the other"):
+        attengait.evaluate(few[0], subjects="75-78", options=more)
+    (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": [], "TEST_SET": ["075", "076", "077", "078"]}))
+    with pytest.raises(AttenGaitError, match="the first embeddings lack 60 sequences of the other"):
+        attengait.evaluate(few[0], options=replace(more, partition=tmp_path / "p.json"))
+
+
+def test_subjects_may_come_from_an_iterator_that_is_asked_more_than_once() -> None:
+    both = made(ROWS)
+    two = attengait.compare(both, both, subjects=iter(["075", "076"]))
+    assert two.to_dict() == attengait.compare(both, both, subjects=["075", "076"]).to_dict()
+    options = attengait.EvaluationOptions(fuse=both)
+    assert attengait.evaluate(both, subjects=iter(["075", "076"]), options=options).num_subjects == 2
 
 
 def test_two_models_are_compared_on_a_store_and_a_store_without_a_model_is_refused(

@@ -55,6 +55,18 @@ def test_a_name_wins_over_the_range_it_looks_like():
     assert parse_subjects(["anna"], ["1", "1-2", "2", "anna"]) == ["anna"]
 
 
+def test_a_name_may_have_commas_and_blanks():
+    available = ["003", "Doe, Jane", "Smith, John", " x"]
+    for spec in ("Doe, Jane", ["Doe, Jane"], np.array(["Doe, Jane"])):
+        assert parse_subjects(spec, available) == ["Doe, Jane"]
+        assert subjects_among(spec, available) == {"Doe, Jane"}
+    assert parse_subjects(available, available) == available
+    assert parse_views(["left, far"], ["left, far", "left"]) == ["left, far"]
+    assert parse_walks(["up, down"], ["up, down-01", "up-01"]) == ["up, down-01"]
+    with pytest.raises(ParameterError, match=r"^subjects is 'Doe', but must be among the 4 subjects"):
+        parse_subjects("Doe, Jane, 003", available)
+
+
 @pytest.mark.parametrize("piece", ["200", "200-300", "anna", "001,", "", "1-", "001-074/x"])
 def test_a_piece_that_matches_nothing_is_refused_with_examples(piece: str):
     with pytest.raises(ParameterError, match=r"but must be among the 124 subjects that there are \(such as 001, 002, "):
