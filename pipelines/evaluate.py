@@ -261,9 +261,9 @@ def submit(
     if other is not None:
         from attengait.evaluation.fusion import matched
 
-        embeddings, other, left_out = matched(embeddings, other, only_common=options.only_common)
-        remarks += left_out
-    probes, gallery, num_left_out = choose(embeddings.labels, rule)
+        embeddings, other, unmatched = matched(embeddings, other, only_common=options.only_common)
+        remarks += unmatched
+    probes, gallery, left_out = choose(embeddings.labels, rule)
     rows = RowsOf(
         embeddings,
         other,
@@ -280,7 +280,7 @@ def submit(
         rows(probes, gallery),
         probes,
         gallery,
-        num_left_out=num_left_out,
+        left_out=left_out,
         remarks=remarks,
     )
 

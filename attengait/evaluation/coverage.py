@@ -51,9 +51,12 @@ def coverage(embeddings: Embeddings, rule: Rule, sides: Sides) -> Coverage:
             missing.append(f"no {what} at all ({', '.join(walks)})")
     unused = [name for name, is_it in zip(names, is_used, strict=True) if not is_it]
     again = repeated(name for name, is_it in zip(names, is_used, strict=True) if is_it)
+    remarks = remarks_on(again, unused)
+    if twins := written_in_two_ways(subjects):
+        remarks.append(f"subjects whose names are the same number count as different people: {some_of(twins)}")
     return Coverage(
         missing=tuple(missing),
-        remarks=tuple(_remarks(again, unused, subjects)),
+        remarks=tuple(remarks),
         num_missing=num_missing,
         num_repeated=len(again),
         num_unused=len(unused),
@@ -92,7 +95,8 @@ def _missing_of(
     return phrases
 
 
-def _remarks(again: Sequence[Name], unused: Sequence[Name], subjects: Sequence[str]) -> list[str]:
+def remarks_on(again: Sequence[Name], unused: Sequence[Name]) -> list[str]:
+    """Phrases on sequences that are there more than once, and on those that are not used."""
     remarks = []
     if again:
         of_names = some_names(sorted(set(again)))
@@ -102,8 +106,6 @@ def _remarks(again: Sequence[Name], unused: Sequence[Name], subjects: Sequence[s
             f"{len(unused)} sequences that the protocol does not use, of the walks "
             f"{some_of(sorted({walk for _, walk, _ in unused}))}"
         )
-    if twins := written_in_two_ways(subjects):
-        remarks.append(f"subjects whose names are the same number count as different people: {some_of(twins)}")
     return remarks
 
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.evaluation.blocks import Int64, Rows
+from attengait.evaluation.coverage import remarks_on
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.names import has_label, repeated
+from attengait.evaluation.names import has_label, repeated, written_in_two_ways
 from attengait.evaluation.ranking import nearest
 from attengait.evaluation.rule import Rule, Submission, matching, rules
 from attengait.evaluation.sides import Labels
@@ -70,8 +71,8 @@ def check_target_name(path: Path) -> None:
     require(path.suffix in _SUFFIXES, "submission", str(path), f"a file that ends with {' or '.join(_SUFFIXES)}")
 
 
-def choose(labels: Labels, rule: Rule) -> tuple[Int64, Int64, int]:
-    """Rows of the probes and of the gallery, and how many gallery items are left out for their names.
+def choose(labels: Labels, rule: Rule) -> tuple[Int64, Int64, Int64]:
+    """Rows of the probes, of the gallery, and of gallery items that are left out for their names.
 
     Raises AttenGaitError if there are no probes, no gallery, or two probes of one name.
     """
@@ -98,7 +99,7 @@ def choose(labels: Labels, rule: Rule) -> tuple[Int64, Int64, int]:
             f"{len(again)} unlabelled probes have the name of another one, such as {again[0][2]}: the view of an "
             "unlabelled probe must be the name of its video"
         )
-    return probes, np.flatnonzero(in_gallery), int(left_out.sum())
+    return probes, np.flatnonzero(in_gallery), np.flatnonzero(left_out)
 
 
 def write_submission(
@@ -109,13 +110,13 @@ def write_submission(
     probes: Int64,
     gallery: Int64,
     *,
-    num_left_out: int = 0,
+    left_out: Int64,
     remarks: tuple[str, ...] = (),
 ) -> Written:
     """Write the file, as .csv or as a .zip that holds it, and check its form.
 
-    `rows` are the distances of the probes to the gallery, both as `choose` gives them. AttenGaitError where the file
-    cannot be written.
+    `rows` are the distances of the probes to the gallery, both as `choose` gives them, and what it leaves out.
+    AttenGaitError where the file cannot be written.
     """
     form = submission_of(rule.name)
     check_target_name(path)
@@ -142,10 +143,21 @@ def write_submission(
         num_probes=len(probes),
         num_gallery=len(gallery),
         num_tied=int(is_tied.sum()),
-        num_left_out=num_left_out,
-        remarks=remarks,
+        num_left_out=len(left_out),
+        remarks=remarks + tuple(_remarks(embeddings, probes, gallery, left_out, form)),
         sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _remarks(embeddings: Embeddings, probes: Int64, gallery: Int64, left_out: Int64, form: Submission) -> list[str]:
+    """What the file does not show."""
+    is_unused = np.ones(len(embeddings), bool)
+    is_unused[np.concatenate([probes, gallery, left_out])] = False
+    remarks = remarks_on(repeated(embeddings.names(gallery)), embeddings.names(is_unused))
+    twins = written_in_two_ways(np.unique(embeddings.subjects[gallery]).tolist())
+    if twins and form.subjects_are_numbers:
+        remarks.append(f"subjects whose names are the same number are one person in the file: {some_of(twins)}")
+    return remarks
 
 
 def check_submission(path: Path, protocol: str, *, names: Sequence[str] | None = None) -> int:

@@ -124,6 +124,25 @@ def test_people_whose_names_are_no_numbers_are_left_out_of_grew_and_counted(grew
     assert "2 gallery items are left out, whose subject is not a number" in str(written)
 
 
+def test_what_the_file_does_not_show_is_said(grew: Embeddings, tmp_path: Path) -> None:
+    rows = np.flatnonzero(grew.subjects == "7")
+    more = grew.select(np.concatenate([np.arange(len(grew)), rows, rows, rows]))
+    subjects, sequences = more.subjects.astype(object), more.sequences.copy()
+    new = len(grew) + np.arange(3 * len(rows))
+    subjects[new[len(rows) : 2 * len(rows)]] = "distractor"
+    subjects[new[2 * len(rows) :]] = "007"
+    sequences[new[-1]] = "09"
+    odd = replace(more, subjects=subjects.astype(str), sequences=sequences)
+    written = submit(tmp_path / "s.csv", odd, protocol="grew")
+    assert written.remarks == (
+        f"{len(rows)} repeated rows of sequences that are there already, each row counts: "
+        + ", ".join(sorted("/".join(name) for name in grew.names(rows))),
+        f"{len(rows) + 1} sequences that the protocol does not use, of the walks 01, 02, 09",
+        "subjects whose names are the same number are one person in the file: 007, 7",
+    )
+    assert all(remark in str(written) for remark in written.remarks)
+
+
 def test_what_fusion_and_a_partition_leave_out_of_the_file_is_said(grew: Embeddings, tmp_path: Path) -> None:
     names = np.unique(grew.subjects).tolist()
     (tmp_path / "p.json").write_text(json.dumps({"TRAIN_SET": ["x"], "TEST_SET": [*names, "999"]}))
