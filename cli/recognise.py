@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from attengait.cli.launch import launch, one_voice, refuse_several, use_gpus, without_gpus
 from attengait.cli.options import StoreArgument, parse_gpus
-from attengait.cli.output import complain, say
+from attengait.cli.output import complain, say, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import SENTENCE
 from attengait.cli.tables import evaluation_table
@@ -266,9 +265,9 @@ def evaluate(
         if written is not None:
             say(written)
         if result is not None:
-            Console().print(evaluation_table(result))
             if json_file is not None:
                 write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+            say_table(evaluation_table(result))
             if curves is not None:
                 from attengait.report.curves import draw_curves
 
@@ -322,6 +321,6 @@ def compare(
             device=device,
             progress=line,
         )
-    Console().print(evaluation_table(comparison))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(comparison.to_dict(), indent=2) + "\n").encode())
+    say_table(evaluation_table(comparison))

@@ -7,10 +7,9 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from attengait.cli.output import cell, say, say_json
+from attengait.cli.output import cell, say, say_json, say_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +41,7 @@ def runs(
         if as_json:
             say_json(json.dumps({"value": value, "runs": names, "by_step": by_step}, indent=2))
         else:
-            Console().print(values_table(value, names, by_step))
+            say_table(values_table(value, names, by_step))
         return
     found = list_runs(folder)
     if as_json:
@@ -51,7 +50,7 @@ def runs(
     if not found:
         say(f"{folder} holds no runs")
         return
-    Console().print(runs_table(found))
+    say_table(runs_table(found))
 
 
 def attention(
