@@ -126,7 +126,7 @@ def train(
     from attengait.training.config import parse_assignments
 
     if profile is not None:
-        check_target(profile)
+        check_target(profile, "profile")
     options = {
         "size": size,
         "subjects_per_batch": subjects_per_batch,
@@ -251,7 +251,7 @@ def agreement(
     from attengait.system.files import check_target, write_atomically
 
     if out is not None:
-        check_target(out)
+        check_target(out, "out")
     width, height = _parse_size("size", size)
     report = measure_agreement(height=height, width=width, frames=frames)
     table = format_agreement(report)
@@ -310,7 +310,7 @@ def layout(
     from attengait.system.files import check_target, write_atomically
 
     if out is not None:
-        check_target(out)
+        check_target(out, "out")
     lengths = product(codecs.split(","), parse_numbers("chunks", chunks), parse_numbers("shards", shards))
     layouts = [Layout(codec=codec, chunk_frames=chunk, shard_frames=shard) for codec, chunk, shard in lengths]
     report = benchmark_layout(store, layouts, clip_frames=clip_frames, num_batches=batches, repeats=repeats)

@@ -358,7 +358,7 @@ def show(
     from attengait.store import open_store
     from attengait.system.files import check_target
 
-    check_target(out)
+    check_target(out, "out")
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
     say(f"{out}: {len(shown)} sequences of {opened.location}")

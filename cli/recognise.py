@@ -15,7 +15,7 @@ from attengait.cli.output import complain, say, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import SENTENCE
 from attengait.cli.tables import evaluation_table
-from attengait.errors import ParameterError
+from attengait.errors import ParameterError, require
 from attengait.system.progress import SILENT
 
 ModelArgument = Annotated[
@@ -66,7 +66,8 @@ def embed(
     from attengait.system.files import check_target
 
     with one_voice(_EMBEDDED_IS_KEPT) as ranks:
-        check_target(out)
+        require(out.suffix == ".npz", "out", str(out), "a file that ends in .npz")
+        check_target(out, "out", (run,))
         _on_gpus(gpus, device, _EMBEDDED_IS_KEPT)
         with ProgressLine() if ranks.is_first else nullcontext(SILENT) as line:
             embeddings = embed_to_file(
@@ -186,9 +187,11 @@ def evaluate(
         refuse_several("attengait evaluate without RUN")
     with one_voice(_NOTHING_IS_KEPT) if is_shared else nullcontext() as ranks:
         check_names(protocol, distance)
-        for target in (json_file, submission):
-            if target is not None:
-                check_target(target)
+        needed = (run, embeddings, fuse, partition)
+        if json_file is not None:
+            check_target(json_file, "json", needed)
+        if submission is not None:
+            check_target(submission, "submission", needed)
         if check_submission is not None:
             if others := _given_beside(context, "check_submission", "protocol"):
                 raise ParameterError(
@@ -214,7 +217,7 @@ def evaluate(
 
             if not verification:
                 raise ParameterError(f"--curves is {curves}, but must be left out without --verification")
-            check_figure(curves, "curves")
+            check_figure(curves, "curves", (*needed, json_file))
         if submission is not None and json_file is not None:
             raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
         _on_gpus(gpus, device or "auto", _NOTHING_IS_KEPT)
@@ -298,7 +301,7 @@ def compare(
     from attengait.system.files import check_target, write_atomically
 
     if json_file is not None:
-        check_target(json_file)
+        check_target(json_file, "json", (first, second, partition))
     options = EvaluationOptions(
         partition=partition,
         gallery=tuple(gallery or ()),

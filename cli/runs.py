@@ -82,7 +82,7 @@ def embedding_map(
     from attengait.report.embedding_map import map_embeddings
     from attengait.report.figure import check_figure
 
-    check_figure(out, "out")
+    check_figure(out, "out", (embeddings,))
     drawn = map_embeddings(load_embeddings(embeddings), out, most=most, seed=seed)
     grey = f", {drawn.num_grey} more are grey" if drawn.num_grey else ""
     say(f"{out}: {len(drawn.rows):,} sequences; {len(drawn.coloured)} subjects have a colour{grey}")

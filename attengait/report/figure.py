@@ -1,6 +1,7 @@
 """Figures by matplotlib (extra `report`), drawn without a screen."""
 
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,14 @@ from attengait.errors import AttenGaitError, ParameterError, how_to_install
 from attengait.system.files import check_target, write_atomically
 
 
-def check_figure(path: Path, name: str) -> None:
+def check_figure(path: Path, name: str, others: Iterable[str | Path | None] = ()) -> None:
     """Raise, before the work and not after it, when the file `path` of the option `name` could not be drawn.
 
-    ParameterError where it is no PNG; AttenGaitError where there is no such folder, or no matplotlib.
+    ParameterError where it is no PNG; AttenGaitError where there is no matplotlib; and as `check_target`.
     """
     if path.suffix.lower() != ".png":
         raise ParameterError(f"{name} is {path}, but must be a file that ends in .png")
-    check_target(path)
+    check_target(path, name, others)
     new_figure(1, 1)
 
 
