@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from attengait.cli.launch import launch, one_voice, refuse_several, use_gpus, without_gpus
-from attengait.cli.options import StoreArgument, parse_gpus
+from attengait.cli.options import FeatureOrderOption, StoreArgument, parse_gpus
 from attengait.cli.output import complain, say, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import SENTENCE
@@ -131,13 +131,7 @@ def evaluate(
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
     ] = None,
-    feature_order: Annotated[
-        Literal["parts-first", "parts-last"] | None,
-        typer.Option(
-            help="parts-first (n x parts x D) or parts-last (n x D x parts, as OpenGait has it), for NPZ files "
-            "(--embeddings, --fuse) that do not say it."
-        ),
-    ] = None,
+    feature_order: FeatureOrderOption = None,
     protocol: ProtocolOption = "casia-b",
     distance: DistanceOption = "l2",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
@@ -178,6 +172,7 @@ def evaluate(
     With --gpus, or by torchrun -m attengait evaluate ..., several processes share the embedding of RUN.
     """
     from attengait.evaluation import EvaluationOptions, check_names, load_embeddings
+    from attengait.evaluation.embeddings import feature_orders
     from attengait.evaluation.submission import check_submission as check_form
     from attengait.pipelines.evaluate import evaluate_together, submit
     from attengait.system.files import check_target, write_atomically
@@ -221,20 +216,21 @@ def evaluate(
         if submission is not None and json_file is not None:
             raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
         _on_gpus(gpus, device or "auto", _NOTHING_IS_KEPT)
+        orders = feature_orders([path for path in (embeddings, fuse) if path is not None], feature_order)
         options = EvaluationOptions(
             partition=partition,
             gallery=tuple(gallery or ()),
             probes=tuple(probes or ()),
             leave_out=leave_out,
             rerank=rerank,
-            fuse=None if fuse is None else load_embeddings(fuse, feature_order=feature_order),
+            fuse=None if fuse is None else load_embeddings(fuse, feature_order=orders[fuse]),
             fuse_weight=fuse_weight,
             only_common=only_common,
             bootstrap=bootstrap,
             seed=seed,
             verification=verification,
         )
-        what = run if embeddings is None else load_embeddings(embeddings, feature_order=feature_order)
+        what = run if embeddings is None else load_embeddings(embeddings, feature_order=orders[embeddings])
         assert what is not None
         written = result = None
         with ProgressLine() if ranks is None or ranks.is_first else nullcontext(SILENT) as line:
@@ -281,6 +277,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="NPZ file of embeddings, or with --store a run.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The same of the other model.")],
     store: Annotated[str | None, typer.Option(help="The store that runs embed: a folder or a URL.")] = None,
+    feature_order: FeatureOrderOption = None,
     protocol: ProtocolOption = "casia-b",
     distance: DistanceOption = "l2",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
@@ -322,6 +319,7 @@ def compare(
             subjects=subjects,
             options=options,
             device=device,
+            feature_order=feature_order,
             progress=line,
         )
     if json_file is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Column, Table
 
+from attengait.cli.options import FeatureOrderOption
 from attengait.cli.output import cell, say, say_json, say_table
 
 if TYPE_CHECKING:
@@ -74,16 +75,19 @@ def attention(
 def embedding_map(
     embeddings: Annotated[Path, typer.Argument(metavar="FILE", help="NPZ file of `attengait embed`.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    feature_order: FeatureOrderOption = None,
     most: Annotated[int, typer.Option(help="Of more sequences, so many are drawn, chosen at random.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of what is random. The same seed gives the same picture.")] = 0,
 ) -> None:
     """Draw embeddings in two dimensions by t-SNE, coloured by subject and by view."""
     from attengait.evaluation import load_embeddings
+    from attengait.evaluation.embeddings import feature_orders
     from attengait.report.embedding_map import map_embeddings
     from attengait.report.figure import check_figure
 
     check_figure(out, "out", (embeddings,))
-    drawn = map_embeddings(load_embeddings(embeddings), out, most=most, seed=seed)
+    (order,) = feature_orders([embeddings], feature_order).values()
+    drawn = map_embeddings(load_embeddings(embeddings, feature_order=order), out, most=most, seed=seed)
     grey = f", {drawn.num_grey} more are grey" if drawn.num_grey else ""
     say(f"{out}: {len(drawn.rows):,} sequences; {len(drawn.coloured)} subjects have a colour{grey}")
 

@@ -189,14 +189,8 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
     Raises AttenGaitError if the file is missing or damaged, if its arrays do not fit together, or if nothing says which
     axis is the parts and it may be the last. Raises ParameterError if the file says another order than `feature_order`.
     """
-    orders = get_args(FeatureOrder)
-    require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
-    try:
-        arrays = read_arrays(path, (*_ARRAYS, _AXES, _PRECISION), prefix=_COLUMN)
-    except OSError as error:
-        raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
-    except NpzError as error:
-        raise AttenGaitError(f"embeddings {path} {error}") from error
+    _check_known(feature_order)
+    arrays = _read(path, (*_ARRAYS, _AXES, _PRECISION), prefix=_COLUMN)
     if missing := [name for name in _ARRAYS if name not in arrays]:
         raise AttenGaitError(f"embeddings {path} lack the arrays {', '.join(missing)}")
     if _AXES in arrays:
@@ -219,6 +213,34 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
         return Embeddings(features=features, **names, feature_order=feature_order, precision=precision, extra=extra)
     except AttenGaitError as error:
         raise AttenGaitError(f"embeddings {path}: {error}") from error
+
+
+def feature_orders(paths: Iterable[Path], feature_order: FeatureOrder | None) -> dict[Path, FeatureOrder | None]:
+    """With which `feature_order` to load each of several files: with this one those that do not say theirs.
+
+    Raises ParameterError where all of them say it, and AttenGaitError as `load_embeddings`.
+    """
+    _check_known(feature_order)
+    if feature_order is None:
+        return dict.fromkeys(paths)
+    orders = {path: None if _read(path, (_AXES,)) else feature_order for path in paths}
+    files = " and ".join(map(str, orders))
+    require(any(orders.values()), "feature_order", feature_order, f"left out: the order of {files} is known from there")
+    return orders
+
+
+def _check_known(feature_order: str | None) -> None:
+    orders = get_args(FeatureOrder)
+    require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
+
+
+def _read(path: Path, wanted: Iterable[str], *, prefix: str | None = None) -> dict[str, NDArray[Any]]:
+    try:
+        return read_arrays(path, wanted, prefix=prefix)
+    except OSError as error:
+        raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
+    except NpzError as error:
+        raise AttenGaitError(f"embeddings {path} {error}") from error
 
 
 def _precision(value: NDArray[Any]) -> str:

@@ -449,7 +449,7 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
             "--show-settings",
         ],
         "attention": ["--out", "--rows"],
-        "map": ["--most", "--out", "--seed"],
+        "map": ["--feature-order", "--most", "--out", "--seed"],
         "evaluate": [
             *(
                 "--bootstrap",
@@ -474,8 +474,8 @@ def test_the_set_of_commands_is_the_documented_one() -> None:
             *("--probes", "--protocol", "--rerank", "--seed", "--subjects", "--submission", "--verification"),
         ],
         "compare": [
-            *("--bootstrap", "--device", "--distance", "--gallery", "--json", "--leave-out", "--only-common"),
-            *("--partition", "--probes", "--protocol", "--rerank", "--seed", "--store", "--subjects"),
+            *("--bootstrap", "--device", "--distance", "--feature-order", "--gallery", "--json", "--leave-out"),
+            *("--only-common", "--partition", "--probes", "--protocol", "--rerank", "--seed", "--store", "--subjects"),
         ],
         "embed": ["--device", "--gpus", "--out", "--precision", "--subjects"],
         "demo": ["--epochs", "--out", "--seed", "--workers"],
