@@ -7,6 +7,10 @@ from typing import Any
 
 from attengait.errors import AttenGaitError, ParameterError, how_to_install
 from attengait.system.files import check_target, write_atomically
+from attengait.system.printable import printable
+
+_NOTHING = "\u200b"
+"""A space without width."""
 
 
 def check_figure(path: Path, name: str, others: Iterable[str | Path | None] = ()) -> None:
@@ -27,6 +31,16 @@ def new_figure(width_inches: float, height_inches: float) -> Any:
     except ModuleNotFoundError:
         raise AttenGaitError(f"a plot needs matplotlib: {how_to_install('report')}") from None
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def as_it_is(text: object) -> str:
+    """A name, so that matplotlib draws it as it is.
+
+    It takes what is between dollar signs for a formula, and leaves out of a legend what is empty or begins with an
+    underscore.
+    """
+    escaped = printable(text).replace("$", r"\$")
+    return f"{_NOTHING}{escaped}" if not escaped or escaped.startswith("_") else escaped
 
 
 def save_figure(figure: Any, path: Path) -> None:
