@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attengait.benchmarks.report import Report
-from attengait.report.figure import check_figure, new_figure, save_figure
+from attengait.report.figure import as_it_is, check_figure, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,14 +32,14 @@ def plot_rates(reports: Sequence[Report], path: Path, *, unit: str, ours: str) -
         whiskers = [[row[unit] - row["min"] for row in rows], [row["max"] - row[unit] for row in rows]]
         colours = [_OURS if row["name"].startswith(ours) else _OTHERS for row in rows]
         axes.barh(range(len(rows)), values, color=colours, xerr=whiskers, error_kw={"capsize": 2, "elinewidth": 0.9})
-        axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
+        axes.set_yticks(range(len(rows)), [as_it_is(row["name"]) for row in rows])
         axes.invert_yaxis()
         axes.margins(y=0.02)
         axes.set_xlim(0, 1.12 * max(row["max"] for row in rows))
         for y, row in enumerate(rows):
             place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
             axes.annotate(f"{row[unit]:,.0f}", (row["max"], y), **place)
-        axes.set_title(_title(report), fontsize=9, loc="left")
+        axes.set_title(as_it_is(_title(report)), fontsize=9, loc="left")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel(unit.replace("_per_", "/") + ": median, and the range of all repeats")
         _plain(axes)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from attengait.cli.options import STORE_HELP, StoreArgument, parse_numbers
-from attengait.cli.output import say_lines
+from attengait.cli.output import say_json, say_lines
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -85,7 +85,7 @@ def loader(
         reports.append(report)
     if plot is not None:
         plot_rates(reports, plot, unit="clips_per_s", ours="stream")
-    print(json.dumps(reports[0] if len(reports) == 1 else reports))
+    say_json(json.dumps(reports[0] if len(reports) == 1 else reports))
 
 
 @app.command("train")
@@ -126,7 +126,7 @@ def train(
     from attengait.training.config import parse_assignments
 
     if profile is not None:
-        check_target(profile)
+        check_target(profile, "profile")
     options = {
         "size": size,
         "subjects_per_batch": subjects_per_batch,
@@ -149,7 +149,7 @@ def train(
             progress=line,
         )
     say_lines(format_table(report))
-    print(json.dumps(report))
+    say_json(json.dumps(report))
 
 
 @app.command("evaluate")
@@ -169,7 +169,7 @@ def evaluate(
             gallery=gallery, probes=probes, distances=tuple(distances.split(",")), device=device, progress=line
         )
     say_lines(format_table(report))
-    print(json.dumps(report))
+    say_json(json.dumps(report))
 
 
 @app.command("preprocess")
@@ -215,7 +215,7 @@ def preprocess(
         dataset=dataset,
     )
     say_lines(format_table(report))
-    print(json.dumps(report))
+    say_json(json.dumps(report))
 
 
 @app.command("flow")
@@ -237,7 +237,7 @@ def flow(
         repeats=repeats,
     )
     say_lines(format_table(report))
-    print(json.dumps(report))
+    say_json(json.dumps(report))
 
 
 @app.command("agreement")
@@ -251,14 +251,14 @@ def agreement(
     from attengait.system.files import check_target, write_atomically
 
     if out is not None:
-        check_target(out)
+        check_target(out, "out")
     width, height = _parse_size("size", size)
     report = measure_agreement(height=height, width=width, frames=frames)
     table = format_agreement(report)
-    say_lines(table)
     if out is not None:
         write_atomically(out, (table + "\n").encode())
-    print(json.dumps(report))
+    say_lines(table)
+    say_json(json.dumps(report))
 
 
 @app.command("scale")
@@ -281,10 +281,10 @@ def scale(
         check_plot(plot)
     sizes = parse_numbers("sequences", sequences)
     report = benchmark_scale(sizes, max_files=files, num_batches=batches, repeats=repeats)
-    say_lines(format_table(report))
     if plot is not None:
         plot_curves(report, plot, x="sequences", curves=CURVES)
-    print(json.dumps(report))
+    say_lines(format_table(report))
+    say_json(json.dumps(report))
 
 
 @app.command("layout")
@@ -310,15 +310,15 @@ def layout(
     from attengait.system.files import check_target, write_atomically
 
     if out is not None:
-        check_target(out)
+        check_target(out, "out")
     lengths = product(codecs.split(","), parse_numbers("chunks", chunks), parse_numbers("shards", shards))
     layouts = [Layout(codec=codec, chunk_frames=chunk, shard_frames=shard) for codec, chunk, shard in lengths]
     report = benchmark_layout(store, layouts, clip_frames=clip_frames, num_batches=batches, repeats=repeats)
     table = format_table(report)
-    say_lines(table)
     if out is not None:
         write_atomically(out, (table + "\n").encode())
-    print(json.dumps(report))
+    say_lines(table)
+    say_json(json.dumps(report))
 
 
 @app.command("ranks")
@@ -346,7 +346,7 @@ def ranks(
         repeats=repeats,
     )
     say_lines(format_table(report))
-    print(json.dumps(report))
+    say_json(json.dumps(report))
 
 
 @app.command("soak")
@@ -363,7 +363,7 @@ def soak(
     with ProgressLine() as line:
         report = benchmark_soak(store, num_clips=clips, batch_size=batch_size, clip_frames=clip_frames, progress=line)
     say_lines(format_table(report))
-    print(json.dumps(report))
+    say_json(json.dumps(report))
     if report["growth"]:
         raise AttenGaitError(f"streaming does not keep what it takes: {'; '.join(report['growth'])}")
 

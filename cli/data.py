@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,7 +21,7 @@ from attengait.cli.options import (
     parse_gpus,
     parse_numbers,
 )
-from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines
+from attengait.cli.output import cell, cell_of_lines, say, say_json, say_lines, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.system.machine import usable_cores
@@ -104,7 +103,7 @@ def datasets(
     for name, about in known.items():
         lines = (f"{key}: {value}" if key != "title" else value for key, value in about.items() if value)
         table.add_row(cell(name), cell_of_lines(lines))
-    Console().print(table)
+    say_table(table)
 
 
 def preprocess(
@@ -324,7 +323,7 @@ def info(
     table = Table(title=cell(summary["path"]), show_header=False, title_justify="left")
     for key, value in summary.items():
         table.add_row(cell(key.replace("_", " ")), _cell(value))
-    Console().print(table)
+    say_table(table)
     if summary["digest"] is None:
         say(NO_DIGEST)
 
@@ -359,7 +358,7 @@ def show(
     from attengait.store import open_store
     from attengait.system.files import check_target
 
-    check_target(out)
+    check_target(out, "out")
     opened = open_store(store)
     shown = contact_sheet(opened, out, num_rows=rows, num_frames=columns)
     say(f"{out}: {len(shown)} sequences of {opened.location}")

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 import attengait
 from attengait.cli.options import WorkersOption
-from attengait.cli.output import say, say_lines
+from attengait.cli.output import say, say_lines, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import controls_table, evaluation_table
 from attengait.cli.train import train_with_line
@@ -92,8 +91,8 @@ def demo(
     content = table.to_dict() | {"controls": [row.to_dict() for row in rows]}
     write_atomically(out / "table.json", (json.dumps(content, indent=2) + "\n").encode())
 
-    Console().print(evaluation_table(table))
-    Console().print(controls_table(rows))
+    say_table(evaluation_table(table))
+    say_table(controls_table(rows))
     say(
         f"trained on subjects {_span(TRAINING_SUBJECTS)}; recognised subjects {_span(TEST_SUBJECTS)}, never seen; "
         f"{duration(time.monotonic() - started_seconds)} in all"

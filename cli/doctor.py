@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from attengait.cli.output import cell, say_json
+from attengait.cli.output import cell, say, say_json, say_table
 from attengait.errors import AttenGaitError
 
 _NONE = "-"
@@ -30,14 +29,13 @@ def doctor(
     if as_json:
         say_json(json.dumps(report, indent=2))
         return
-    console = Console()
     for title, rows in tables_of(report).items():
         table = Table(title=cell(title), show_header=False, title_justify="left", box=None, padding=(0, 2))
         table.add_column(no_wrap=True, min_width=14)
         for name, text in rows:
             table.add_row(cell(name), cell(text))
-        console.print(table, markup=False)
-        console.print()
+        say_table(table)
+        say("")
 
 
 def tables_of(report: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:

@@ -14,7 +14,7 @@ from attengait import __version__
 from attengait.cli import benchmark, convert, data, demo, doctor, recognise, runs, train
 from attengait.cli.last_net import explain, explain_in_thread
 from attengait.cli.launch import refuse_several
-from attengait.cli.output import complain, keep_streams_open_to_all_letters, printable_usage_errors
+from attengait.cli.output import check_all_was_said, complain, open_streams, printable_usage_errors, say
 from attengait.cli.progress import show_log
 from attengait.cli.signals import Signals, number_of
 from attengait.errors import AttenGaitError
@@ -82,7 +82,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
-        print(f"attengait {__version__}")
+        say(f"attengait {__version__}")
         raise typer.Exit
     if context.invoked_subcommand not in _SHARED:
         refuse_several(f"attengait {context.invoked_subcommand}")
@@ -112,7 +112,7 @@ def run(signals: Signals) -> None:
 
 
 def _run() -> None:
-    keep_streams_open_to_all_letters()
+    open_streams()
     threading.excepthook = explain_in_thread
     # Torch's threads wait for one another by spinning, by default so long that they starve when anything else runs on
     # the same cores. Read when torch is loaded, which is later. It would overrule a user's OMP_WAIT_POLICY.
@@ -125,7 +125,7 @@ def _run() -> None:
     limit_waiting()
     show_log()
     try:
-        app()
+        _run_command()
     except AttenGaitError as error:
         complain(f"attengait: {error}")
         sys.exit(error.exit_status)
@@ -140,3 +140,12 @@ def _run() -> None:
     except Exception as error:  # whatever nobody foresaw: a user sees no traceback
         explain(error)
         sys.exit(1)
+
+
+def _run_command() -> None:
+    try:
+        app()
+    except SystemExit as end:
+        if not end.code:
+            check_all_was_said()
+        raise

@@ -21,6 +21,13 @@ ChunkOption = Annotated[int, typer.Option(help="Frames of a chunk, the unit of c
 CHUNK_FRAMES = 8
 """The library's default, which a test holds it equal to: reading it from there would load zarr for `--help`."""
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and how large it gets.")]
+FeatureOrderOption = Annotated[
+    Literal["parts-first", "parts-last"] | None,
+    typer.Option(
+        help="parts-first (n x parts x D) or parts-last (n x D x parts, as OpenGait has it), for the NPZ files that do "
+        "not say it."
+    ),
+]
 
 
 def parse_numbers(name: str, text: str) -> tuple[int, ...]:

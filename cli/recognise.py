@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from attengait.cli.launch import launch, one_voice, refuse_several, use_gpus, without_gpus
-from attengait.cli.options import StoreArgument, parse_gpus
-from attengait.cli.output import complain, say
+from attengait.cli.options import FeatureOrderOption, StoreArgument, parse_gpus
+from attengait.cli.output import complain, say, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import SENTENCE
 from attengait.cli.tables import evaluation_table
-from attengait.errors import ParameterError
+from attengait.errors import ParameterError, require
 from attengait.system.progress import SILENT
 
 ModelArgument = Annotated[
@@ -67,7 +66,8 @@ def embed(
     from attengait.system.files import check_target
 
     with one_voice(_EMBEDDED_IS_KEPT) as ranks:
-        check_target(out)
+        require(out.suffix == ".npz", "out", str(out), "a file that ends in .npz")
+        check_target(out, "out", (run,))
         _on_gpus(gpus, device, _EMBEDDED_IS_KEPT)
         with ProgressLine() if ranks.is_first else nullcontext(SILENT) as line:
             embeddings = embed_to_file(
@@ -131,13 +131,7 @@ def evaluate(
     embeddings: Annotated[
         Path | None, typer.Option(help="Evaluate this NPZ file (from `attengait embed`) instead of RUN and STORE.")
     ] = None,
-    feature_order: Annotated[
-        Literal["parts-first", "parts-last"] | None,
-        typer.Option(
-            help="parts-first (n x parts x D) or parts-last (n x D x parts, as OpenGait has it), for NPZ files "
-            "(--embeddings, --fuse) that do not say it."
-        ),
-    ] = None,
+    feature_order: FeatureOrderOption = None,
     protocol: ProtocolOption = "casia-b",
     distance: DistanceOption = "l2",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
@@ -178,6 +172,7 @@ def evaluate(
     With --gpus, or by torchrun -m attengait evaluate ..., several processes share the embedding of RUN.
     """
     from attengait.evaluation import EvaluationOptions, check_names, load_embeddings
+    from attengait.evaluation.embeddings import feature_orders
     from attengait.evaluation.submission import check_submission as check_form
     from attengait.pipelines.evaluate import evaluate_together, submit
     from attengait.system.files import check_target, write_atomically
@@ -187,9 +182,11 @@ def evaluate(
         refuse_several("attengait evaluate without RUN")
     with one_voice(_NOTHING_IS_KEPT) if is_shared else nullcontext() as ranks:
         check_names(protocol, distance)
-        for target in (json_file, submission):
-            if target is not None:
-                check_target(target)
+        needed = (run, embeddings, fuse, partition)
+        if json_file is not None:
+            check_target(json_file, "json", needed)
+        if submission is not None:
+            check_target(submission, "submission", needed)
         if check_submission is not None:
             if others := _given_beside(context, "check_submission", "protocol"):
                 raise ParameterError(
@@ -215,24 +212,25 @@ def evaluate(
 
             if not verification:
                 raise ParameterError(f"--curves is {curves}, but must be left out without --verification")
-            check_figure(curves, "curves")
+            check_figure(curves, "curves", (*needed, json_file))
         if submission is not None and json_file is not None:
             raise ParameterError(f"--json is {json_file}, but must be left out with --submission, which makes no table")
         _on_gpus(gpus, device or "auto", _NOTHING_IS_KEPT)
+        orders = feature_orders([path for path in (embeddings, fuse) if path is not None], feature_order)
         options = EvaluationOptions(
             partition=partition,
             gallery=tuple(gallery or ()),
             probes=tuple(probes or ()),
             leave_out=leave_out,
             rerank=rerank,
-            fuse=None if fuse is None else load_embeddings(fuse, feature_order=feature_order),
+            fuse=None if fuse is None else load_embeddings(fuse, feature_order=orders[fuse]),
             fuse_weight=fuse_weight,
             only_common=only_common,
             bootstrap=bootstrap,
             seed=seed,
             verification=verification,
         )
-        what = run if embeddings is None else load_embeddings(embeddings, feature_order=feature_order)
+        what = run if embeddings is None else load_embeddings(embeddings, feature_order=orders[embeddings])
         assert what is not None
         written = result = None
         with ProgressLine() if ranks is None or ranks.is_first else nullcontext(SILENT) as line:
@@ -266,9 +264,9 @@ def evaluate(
         if written is not None:
             say(written)
         if result is not None:
-            Console().print(evaluation_table(result))
             if json_file is not None:
                 write_atomically(json_file, (json.dumps(result.to_dict(), indent=2) + "\n").encode())
+            say_table(evaluation_table(result))
             if curves is not None:
                 from attengait.report.curves import draw_curves
 
@@ -279,6 +277,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="NPZ file of embeddings, or with --store a run.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The same of the other model.")],
     store: Annotated[str | None, typer.Option(help="The store that runs embed: a folder or a URL.")] = None,
+    feature_order: FeatureOrderOption = None,
     protocol: ProtocolOption = "casia-b",
     distance: DistanceOption = "l2",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the table to this JSON file.")] = None,
@@ -299,7 +298,7 @@ def compare(
     from attengait.system.files import check_target, write_atomically
 
     if json_file is not None:
-        check_target(json_file)
+        check_target(json_file, "json", (first, second, partition))
     options = EvaluationOptions(
         partition=partition,
         gallery=tuple(gallery or ()),
@@ -320,8 +319,9 @@ def compare(
             subjects=subjects,
             options=options,
             device=device,
+            feature_order=feature_order,
             progress=line,
         )
-    Console().print(evaluation_table(comparison))
     if json_file is not None:
         write_atomically(json_file, (json.dumps(comparison.to_dict(), indent=2) + "\n").encode())
+    say_table(evaluation_table(comparison))

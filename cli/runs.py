@@ -7,10 +7,10 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from attengait.cli.output import cell, say, say_json
+from attengait.cli.options import FeatureOrderOption
+from attengait.cli.output import cell, say, say_json, say_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def runs(
         if as_json:
             say_json(json.dumps({"value": value, "runs": names, "by_step": by_step}, indent=2))
         else:
-            Console().print(values_table(value, names, by_step))
+            say_table(values_table(value, names, by_step))
         return
     found = list_runs(folder)
     if as_json:
@@ -51,7 +51,7 @@ def runs(
     if not found:
         say(f"{folder} holds no runs")
         return
-    Console().print(runs_table(found))
+    say_table(runs_table(found))
 
 
 def attention(
@@ -75,16 +75,19 @@ def attention(
 def embedding_map(
     embeddings: Annotated[Path, typer.Argument(metavar="FILE", help="NPZ file of `attengait embed`.")],
     out: Annotated[Path, typer.Option(help="PNG file to write.")],
+    feature_order: FeatureOrderOption = None,
     most: Annotated[int, typer.Option(help="Of more sequences, so many are drawn, chosen at random.")] = 5000,
     seed: Annotated[int, typer.Option(help="Of what is random. The same seed gives the same picture.")] = 0,
 ) -> None:
     """Draw embeddings in two dimensions by t-SNE, coloured by subject and by view."""
     from attengait.evaluation import load_embeddings
+    from attengait.evaluation.embeddings import feature_orders
     from attengait.report.embedding_map import map_embeddings
     from attengait.report.figure import check_figure
 
-    check_figure(out, "out")
-    drawn = map_embeddings(load_embeddings(embeddings), out, most=most, seed=seed)
+    check_figure(out, "out", (embeddings,))
+    (order,) = feature_orders([embeddings], feature_order).values()
+    drawn = map_embeddings(load_embeddings(embeddings, feature_order=order), out, most=most, seed=seed)
     grey = f", {drawn.num_grey} more are grey" if drawn.num_grey else ""
     say(f"{out}: {len(drawn.rows):,} sequences; {len(drawn.coloured)} subjects have a colour{grey}")
 

@@ -41,7 +41,7 @@ def show_attention(model: str | Path, out: str | Path, *, store: AnyStore | None
     7
     """
     out = Path(out)
-    check_figure(out, "out")
+    check_figure(out, "out", (model,))
     require(rows >= 0, "rows", rows, "at least 0")
     network = load_model(model)
     attention = attention_of(network)

@@ -21,6 +21,7 @@ from attengait.evaluation import (
     rules,
 )
 from attengait.evaluation.comparison import Comparison, check_two, compare_embeddings
+from attengait.evaluation.embeddings import FeatureOrder, feature_orders
 from attengait.evaluation.pairs import RowsOf
 from attengait.evaluation.protocols import PLAIN, absent_subjects, check_only_common
 from attengait.evaluation.sides import Labels, check_options, is_reranked, subjects_to_test
@@ -154,6 +155,7 @@ def compare(
     subjects: Spec | None = None,
     options: EvaluationOptions | None = None,
     device: str = "auto",
+    feature_order: FeatureOrder | None = None,
     progress: Progress = SILENT,
 ) -> Comparison:
     """Compare two models on the same sequences. The same as `attengait compare`.
@@ -167,6 +169,7 @@ def compare(
         subjects: those to recognise; None means all embeddings, or what `attengait.embed` chooses.
         options: bootstrap is the number of resamples, here 2000 where nothing is said.
         device: auto, cpu, cuda or cuda:N.
+        feature_order: parts-first or parts-last, for files of embeddings that do not say it.
         progress: hears how many sequences are embedded, and how many probes are compared.
 
     Returns:
@@ -185,6 +188,9 @@ def compare(
     subjects = _kept(subjects)
     is_needed = not (_is_embeddings(first) and _is_embeddings(second))
     require(store is None or is_needed, "store", str(store), "left out where both are embeddings")
+    files = [Path(what) for what in (first, second) if isinstance(what, (str, os.PathLike)) and _is_embeddings(what)]
+    require(feature_order is None or bool(files), "feature_order", feature_order, "left out without .npz files")
+    orders = feature_orders(files, feature_order)
     both = [
         _embeddings(
             None,
@@ -196,6 +202,7 @@ def compare(
             None,
             partial(_check, protocol, options or PLAIN),
             progress,
+            feature_order=orders.get(Path(what)) if isinstance(what, (str, os.PathLike)) else None,
         )
         for what in (first, second)
     ]
@@ -326,6 +333,7 @@ def _embeddings(
     progress: Progress,
     *,
     with_unlabelled: bool = False,
+    feature_order: FeatureOrder | None = None,
 ) -> _Found | None:
     """Those that are given or read, or those that a model makes. `check` may refuse the sequences before that.
 
@@ -365,7 +373,7 @@ def _embeddings(
     if isinstance(what, Embeddings):
         embeddings, where = what, "the embeddings"
     elif _is_embeddings(what):
-        embeddings, where = load_embeddings(Path(str(what))), str(what)
+        embeddings, where = load_embeddings(Path(str(what)), feature_order=feature_order), str(what)
     else:
         raise ParameterError("store is None, but must be given with a model (embeddings are an .npz file)")
     if subjects is not None:

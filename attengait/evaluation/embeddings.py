@@ -11,15 +11,16 @@ torch.
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attengait.errors import AttenGaitError, require
+from attengait.errors import AttenGaitError, ParameterError, require
 from attengait.evaluation.names import Names, as_path, one_name_for_each_view
-from attengait.evaluation.npz import NpzError, read_arrays
+from attengait.evaluation.npz import NpzError, check_readable, read_arrays
 from attengait.evaluation.sides import Labels
 from attengait.system.files import write_atomically
 from attengait.system.progress import SILENT, Progress
@@ -49,6 +50,7 @@ _PARTS_FIRST = ("sequence", "part", "number")
 class Embeddings:
     """n walks' embeddings and what each is of.
 
+    Names may be lists, and subjects and views whole numbers: 75 is "075". ParameterError for what is no such array.
     AttenGaitError if the arrays do not fit together, are not finite, or seem to have the axes of `features` in another
     order.
 
@@ -73,6 +75,11 @@ class Embeddings:
     """Further columns [n] by name, such as camera: text, whole numbers or numbers. The protocol custom filters them."""
 
     def __post_init__(self) -> None:
+        given = {name: getattr(self, name) for name in _ARRAYS} | {"extra": dict(self.extra)}
+        object.__setattr__(self, "features", _features(given["features"]))
+        for name in _ARRAYS[1:]:
+            object.__setattr__(self, name, _names(given[name], name, numbers=name != "sequences"))
+        object.__setattr__(self, "extra", {name: _array(column) for name, column in given["extra"].items()})
         if self.features.ndim != 3 or 0 in self.features.shape[1:]:
             raise AttenGaitError(f"features is {list(self.features.shape)}, but must be [n, parts, D]")
         require(self.feature_order in (None, "parts-first"), "feature_order", self.feature_order, "parts-first or None")
@@ -108,6 +115,7 @@ class Embeddings:
         >>> attengait.Embeddings.from_opengait(features=features, sequences=sequences, **names).features.shape
         (2, 16, 256)
         """
+        features = _features(features)
         if features.ndim != 3:
             raise AttenGaitError(f"features is {list(features.shape)}, but must be [n, D, parts]")
         return cls(
@@ -165,17 +173,19 @@ def _check_order(shape: tuple[int, ...]) -> None:
 
 
 def save_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Write the file, whole or not at all; AttenGaitError if that is not possible."""
+    """Write the file, whole or not at all; AttenGaitError if that is not possible, or what is written would not be
+    read."""
     content = io.BytesIO()
     arrays: dict[str, Any] = {name: getattr(embeddings, name) for name in _ARRAYS}
     arrays[_AXES] = np.array(_PARTS_FIRST)
     if embeddings.precision is not None:
         arrays[_PRECISION] = np.array(embeddings.precision)
-    # NumPy would pickle the text of a store, whose letters have no fixed number.
-    arrays |= {
-        f"{_COLUMN}{name}": np.array(column.tolist(), np.str_) if column.dtype.kind == "T" else column
-        for name, column in embeddings.extra.items()
-    }
+    arrays |= {f"{_COLUMN}{name}": column for name, column in embeddings.extra.items()}
+    for name, array in arrays.items():
+        try:
+            check_readable(name, array, prefix=_COLUMN)
+        except NpzError as error:
+            raise AttenGaitError(f"embeddings {path} cannot be written: they {error}") from None
     np.savez(content, **arrays)
     write_atomically(path, content.getvalue())
 
@@ -189,14 +199,8 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
     Raises AttenGaitError if the file is missing or damaged, if its arrays do not fit together, or if nothing says which
     axis is the parts and it may be the last. Raises ParameterError if the file says another order than `feature_order`.
     """
-    orders = get_args(FeatureOrder)
-    require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
-    try:
-        arrays = read_arrays(path, (*_ARRAYS, _AXES, _PRECISION), prefix=_COLUMN)
-    except OSError as error:
-        raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
-    except NpzError as error:
-        raise AttenGaitError(f"embeddings {path} {error}") from error
+    _check_known(feature_order)
+    arrays = _read(path, (*_ARRAYS, _AXES, _PRECISION), prefix=_COLUMN)
     if missing := [name for name in _ARRAYS if name not in arrays]:
         raise AttenGaitError(f"embeddings {path} lack the arrays {', '.join(missing)}")
     if _AXES in arrays:
@@ -206,11 +210,7 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
         require(feature_order in (None, "parts-first"), "feature_order", feature_order, f"parts-first, as {path} says")
         feature_order = "parts-first"
     try:
-        names = {
-            "subjects": _names(arrays["subjects"], "subjects", numbers=True),
-            "views": _names(arrays["views"], "views", numbers=True),
-            "sequences": _names(arrays["sequences"], "sequences", numbers=False),
-        }
+        names = {name: arrays[name] for name in _ARRAYS[1:]}
         features = _numbers(arrays["features"])
         precision = _precision(arrays[_PRECISION]) if {_AXES, _PRECISION} <= arrays.keys() else None
         extra = {name.removeprefix(_COLUMN): arrays[name] for name in arrays if name.startswith(_COLUMN)}
@@ -219,6 +219,34 @@ def load_embeddings(path: Path, *, feature_order: FeatureOrder | None = None) ->
         return Embeddings(features=features, **names, feature_order=feature_order, precision=precision, extra=extra)
     except AttenGaitError as error:
         raise AttenGaitError(f"embeddings {path}: {error}") from error
+
+
+def feature_orders(paths: Iterable[Path], feature_order: FeatureOrder | None) -> dict[Path, FeatureOrder | None]:
+    """With which `feature_order` to load each of several files: with this one those that do not say theirs.
+
+    Raises ParameterError where all of them say it, and AttenGaitError as `load_embeddings`.
+    """
+    _check_known(feature_order)
+    if feature_order is None:
+        return dict.fromkeys(paths)
+    orders = {path: None if _read(path, (_AXES,)) else feature_order for path in paths}
+    files = " and ".join(map(str, orders))
+    require(any(orders.values()), "feature_order", feature_order, f"left out: the order of {files} is known from there")
+    return orders
+
+
+def _check_known(feature_order: str | None) -> None:
+    orders = get_args(FeatureOrder)
+    require(feature_order in (None, *orders), "feature_order", feature_order, f"one of {', '.join(orders)}")
+
+
+def _read(path: Path, wanted: Iterable[str], *, prefix: str | None = None) -> dict[str, NDArray[Any]]:
+    try:
+        return read_arrays(path, wanted, prefix=prefix)
+    except OSError as error:
+        raise AttenGaitError(f"cannot read embeddings {path}: {error.strerror or error}") from error
+    except NpzError as error:
+        raise AttenGaitError(f"embeddings {path} {error}") from error
 
 
 def _precision(value: NDArray[Any]) -> str:
@@ -235,13 +263,38 @@ def _numbers(features: NDArray[Any]) -> NDArray[np.float32]:
         return np.require(features, np.float32, ["C", "W"])  # without a copy where it can be: they may be gigabytes
 
 
-def _names(values: NDArray[Any], array: str, *, numbers: bool) -> Names:
+def _features(values: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        raise ParameterError(f"features is a {type(values).__name__}, but must be an array [n, parts, D]") from None
+    if array.dtype.kind not in "fiu":
+        raise ParameterError(f"features is {array.dtype}, but must be floating-point numbers")
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
+
+
+def _array(values: Any) -> NDArray[Any]:
+    """A list or an array as an array. Python objects become text or numbers if all of them are.
+
+    So does the text of a store, whose letters have no fixed number: NumPy would pickle it.
+    """
+    array = np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+    if array.dtype.kind in ("O", "T"):
+        objects = array.ravel().tolist()
+        for kind in (str, bool, Integral, Real):
+            if all(isinstance(each, kind) for each in objects):
+                return np.array(objects, np.str_ if kind is str else None).reshape(array.shape)
+    return array
+
+
+def _names(values: Any, name: str, *, numbers: bool) -> Names:
     """Text as it is; whole numbers, where allowed, as at least three digits."""
-    if values.dtype.kind == "U":
-        return values.astype(np.str_)  # of this machine's byte order
-    if numbers and values.dtype.kind in "iu":
-        return np.array([f"{value:03d}" for value in values.ravel().tolist()], dtype=np.str_).reshape(values.shape)
-    raise AttenGaitError(f"{array} is {values.dtype}, but must be text{' or whole numbers' if numbers else ''}")
+    array = _array(values)
+    if array.dtype.kind == "U":
+        return array.astype(np.str_, copy=False)  # of this machine's byte order
+    if numbers and array.dtype.kind in "iu":
+        return np.array([f"{value:03d}" for value in array.ravel().tolist()], dtype=np.str_).reshape(array.shape)
+    raise ParameterError(f"{name} is {array.dtype}, but must be text{' or whole numbers' if numbers else ''}")
 
 
 class Embedder(Protocol):

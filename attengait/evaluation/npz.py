@@ -8,6 +8,7 @@ is an NpzError.
 
 import ast
 import errno
+import logging
 import math
 import os
 import re
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 
 from attengait.system.files import open_regular
 
+_log = logging.getLogger(__name__)
+
 MOST_LETTERS = 1024
 """Of one text in an array."""
 _MOST_UNPACKED_BYTES = 2**30
@@ -34,6 +37,7 @@ _READ_BYTES = 2**20
 _MAGIC = b"\x93NUMPY"
 _LENGTHS = {1: "<H", 2: "<I", 3: "<I"}
 _DTYPE = re.compile(r"[<>=|]?(?:[biufU]\d{1,9}|\?)", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SURROGATES = (0xD800, 0xDFFF)
 _MOST_CODE_POINT = 0x10FFFF
 _DAMAGE = (
@@ -57,13 +61,15 @@ class NpzError(Exception):
 def read_arrays(path: Path, wanted: Iterable[str], *, prefix: str | None = None) -> dict[str, NDArray[Any]]:
     """The arrays of these names that the file has, and those whose names begin with `prefix`: numbers and text.
 
+    What follows the prefix must be a name such as Camera_2. The log says which arrays are left out for theirs.
+
     Raises NpzError, or OSError where the file cannot be read at all.
     """
     with open_regular(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = [info.filename for info in archive.infolist()]
-                names = [*wanted, *_beginning_with(prefix, members)]
+                names = [*wanted, *_beginning_with(prefix, members, path)]
                 counts = {name: members.count(f"{name}.npy") for name in names}
                 if twice := [name for name, count in counts.items() if count > 1]:
                     raise NpzError(f"hold {twice[0]} twice")
@@ -77,12 +83,31 @@ def read_arrays(path: Path, wanted: Iterable[str], *, prefix: str | None = None)
             ) from error
 
 
-def _beginning_with(prefix: str | None, members: Iterable[str]) -> list[str]:
+def check_readable(name: str, array: NDArray[Any], *, prefix: str = "") -> None:
+    """Raise NpzError unless `read_arrays` would read this array from a file that `numpy.savez` writes."""
+    if not _NAME.fullmatch(name.removeprefix(prefix)):
+        raise NpzError(f"hold {name}, whose name must be of letters, digits and _ after {prefix!r}")
+    if not _DTYPE.fullmatch(array.dtype.str):
+        raise NpzError(f"hold {name}, which is {array.dtype}, but must be numbers or text")
+    _check_letters(name, array.dtype)
+    if array.dtype.kind == "U":
+        try:
+            _check_text(_code_points(np.ascontiguousarray(array).reshape(-1), array.dtype))
+        except ValueError:
+            raise NpzError(f"hold {name}, whose texts are not all Unicode") from None
+
+
+def _beginning_with(prefix: str | None, members: Iterable[str], path: Path) -> list[str]:
     """The names of arrays, each once, that can be names of columns behind the prefix."""
     if prefix is None:
         return []
-    matches = (re.fullmatch(rf"({re.escape(prefix)}[a-z][a-z0-9_]{{0,99}})\.npy", name, re.ASCII) for name in members)
-    return list(dict.fromkeys(match[1] for match in matches if match))
+    names = [name.removesuffix(".npy") for name in dict.fromkeys(members) if name.startswith(prefix)]
+    known = [name for name in names if _NAME.fullmatch(name.removeprefix(prefix))]
+    if others := [name for name in names if name not in known]:
+        _log.warning(
+            "%s: %s are not read: what follows %s must be of letters, digits and _", path, ", ".join(others), prefix
+        )
+    return known
 
 
 def _read(archive: zipfile.ZipFile, name: str, file_bytes: int) -> NDArray[Any]:
@@ -100,10 +125,7 @@ def _read(archive: zipfile.ZipFile, name: str, file_bytes: int) -> NDArray[Any]:
     with archive.open(info) as member:
         shape, dtype, is_fortran = _read_header(member)
         begin = member.tell()
-        if dtype.kind == "U" and dtype.itemsize > 4 * MOST_LETTERS:
-            raise NpzError(
-                f"hold {name}, whose texts have up to {dtype.itemsize // 4:,} letters (at most {MOST_LETTERS})"
-            )
+        _check_letters(name, dtype)
         num_bytes = math.prod(shape) * dtype.itemsize
         if num_bytes != info.file_size - begin:
             raise NpzError(
@@ -112,7 +134,7 @@ def _read(archive: zipfile.ZipFile, name: str, file_bytes: int) -> NDArray[Any]:
             )
         data = _read_bytes(member, num_bytes)
     if dtype.kind == "U":
-        _check_text(np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder)))
+        _check_text(_code_points(data, dtype))
     return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -149,6 +171,15 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any], boo
     if not isinstance(shape, tuple) or len(shape) > _MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError("no shape")
     return shape, np.dtype(descr), is_fortran
+
+
+def _check_letters(name: str, dtype: np.dtype[Any]) -> None:
+    if dtype.kind == "U" and dtype.itemsize > 4 * MOST_LETTERS:
+        raise NpzError(f"hold {name}, whose texts have up to {dtype.itemsize // 4:,} letters (at most {MOST_LETTERS})")
+
+
+def _code_points(data: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.uint32]:
+    return np.frombuffer(data, np.dtype(np.uint32).newbyteorder(dtype.byteorder))
 
 
 def _check_text(code_points: NDArray[np.uint32]) -> None:

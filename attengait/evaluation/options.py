@@ -1,6 +1,7 @@
 """What is asked of an evaluation beside the protocol and the distance."""
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,11 @@ class EvaluationOptions:
     """Whether pairs are also accepted or rejected by their distance: ROC, equal error rate, TAR at FAR."""
 
     def __post_init__(self) -> None:
+        if self.fuse is not None:
+            from attengait.evaluation.embeddings import Embeddings
+
+            what = "Embeddings, as attengait.evaluation.load_embeddings reads them"
+            require(isinstance(self.fuse, Embeddings), "fuse", self.fuse, what)
         require(
             self.leave_out is None or self.leave_out in LEAVE_OUT,
             "leave_out",
@@ -53,14 +59,18 @@ class EvaluationOptions:
             f"one of {', '.join(LEAVE_OUT)}",
         )
         weight = self.fuse_weight
+        require(weight is None or isinstance(weight, Real), "fuse_weight", weight, "a number between 0 and 1")
         require(weight is None or 0 < weight < 1, "fuse_weight", weight, "between 0 and 1, without these two")
         require(weight is None or self.fuse is not None, "fuse_weight", weight, "left out where nothing is fused")
-        require(_is_count(self.bootstrap, 0), "bootstrap", self.bootstrap, "a number of resamples, 0 for none")
-        require(_is_count(self.seed, 0), "seed", self.seed, "a whole number from 0 on")
+        self._count("bootstrap", "a number of resamples, 0 for none")
+        self._count("seed", "a whole number from 0 on")
         require(self.bootstrap > 0 or self.seed == 0, "seed", self.seed, "left out where bootstrap is 0")
         for name in ("gallery", "probes"):
-            require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a list of filters")
+            value = getattr(self, name)
+            require(isinstance(value, list | tuple), name, value, "a list of filters")
 
-
-def _is_count(value: Any, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+    def _count(self, name: str, what: str) -> None:
+        value: Any = getattr(self, name)
+        require(isinstance(value, Integral) and value is not True and value is not False, name, value, what)
+        require(int(value) >= 0, name, value, what)
+        object.__setattr__(self, name, int(value))  # of NumPy's numbers, too, which JSON does not take

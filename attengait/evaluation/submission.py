@@ -113,10 +113,10 @@ def write_submission(
     left_out: Int64,
     remarks: tuple[str, ...] = (),
 ) -> Written:
-    """Write the file, as .csv or as a .zip that holds it, and check its form.
+    """Check the form of the file, and write it, as .csv or as a .zip that holds it.
 
     `rows` are the distances of the probes to the gallery, both as `choose` gives them, and what it leaves out.
-    AttenGaitError where the file cannot be written.
+    AttenGaitError where the challenge would not take the file, or it cannot be written.
     """
     form = submission_of(rule.name)
     check_target_name(path)
@@ -133,11 +133,11 @@ def write_submission(
         if form.subjects_are_numbers:
             subjects = [str(int(subject)) for subject in subjects]
         writer.writerow([embeddings.views[probe], *subjects])
+    _check_rows(path, text.getvalue(), form, names=embeddings.views[probes].tolist())
     data = text.getvalue().encode()
     if path.suffix == ".zip":
         data = _zipped(f"{path.stem}.csv", data)
     write_atomically(path, data)
-    check_submission(path, rule.name, names=embeddings.views[probes].tolist())
     return Written(
         path=path,
         num_probes=len(probes),
@@ -160,16 +160,22 @@ def _remarks(embeddings: Embeddings, probes: Int64, gallery: Int64, left_out: In
     return remarks
 
 
-def check_submission(path: Path, protocol: str, *, names: Sequence[str] | None = None) -> int:
+def check_submission(path: Path, protocol: str) -> int:
     """Check the form of a challenge's file, a .csv or a .zip with one in it, and return how many rows it has.
 
-    With `names`, there must be one row for each of these videos. Raises AttenGaitError, naming the row, for anything
-    that the challenge would not take.
+    Raises AttenGaitError, naming the row, for anything that the challenge would not take.
     """
     form = submission_of(protocol)
     check_target_name(path)
+    return _check_rows(path, _text_of(path), form)
+
+
+def _check_rows(path: Path, text: str, form: Submission, *, names: Sequence[str] | None = None) -> int:
+    """As `check_submission`, for the text of the file. With `names`, there must be a row for each of these videos."""
+    if broken := [name for name in names or () if name and name.splitlines() != [name]]:
+        raise AttenGaitError(f"{path} is not written: the name of the video {broken[0]!r} has a line end")
     try:
-        lines = list(csv.reader(_text_of(path).splitlines()))
+        lines = list(csv.reader(text.splitlines()))
     except csv.Error as error:
         raise AttenGaitError(f"{path} is no table of a challenge: {error}") from error
     if not lines or ",".join(lines[0]) != form.header:
@@ -180,8 +186,10 @@ def check_submission(path: Path, protocol: str, *, names: Sequence[str] | None =
         if not name or name in seen:
             raise AttenGaitError(f"{where}: the video is {name!r}, but must be a name that no other row has")
         seen.add(name)
-        if len(subjects) != form.places or not all(subjects):
+        if len(subjects) != form.places:
             raise AttenGaitError(f"{where}: there are {len(subjects)} subjects, but must be {form.places}")
+        if blank := [place for place, subject in enumerate(subjects, start=1) if not subject.strip()]:
+            raise AttenGaitError(f"{where}: the subject in place {blank[0]} is blank, but must be a name")
         wrong = [subject for subject in subjects if form.subjects_are_numbers and not subject.isdecimal()]
         if wrong:
             raise AttenGaitError(f"{where}: the subject is {wrong[0]!r}, but must be a number")

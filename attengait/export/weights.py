@@ -49,7 +49,7 @@ def export_weights(model: str | Path, out: str | Path, *, format: WeightsFormat)
         two lengths. None where nothing was compared: for safetensors, and for ONNX where onnxruntime is not installed.
 
     Raises:
-        ParameterError: an unknown format.
+        ParameterError: an unknown format, or an `out` that is the model or lies in the folder of a run or store.
         AttenGaitError: what `attengait.load_model` raises, a file that cannot be written, a package that is missing,
             or embeddings that differ.
 
@@ -57,7 +57,7 @@ def export_weights(model: str | Path, out: str | Path, *, format: WeightsFormat)
     """
     require(format in get_args(WeightsFormat), "format", format, ", ".join(get_args(WeightsFormat)))
     out = Path(out)
-    check_target(out)
+    check_target(out, "out", (model,))
     network = load_model(model)
     if format == "safetensors":
         save_weights(network, out)

@@ -18,7 +18,7 @@ from attengait.model.attention import PatchAttention
 from attengait.model.config import FRAME_PIXELS
 from attengait.model.net import AttenGait
 from attengait.model.pyramids import PARTS_PER_PYRAMID
-from attengait.report.figure import new_figure, save_figure
+from attengait.report.figure import as_it_is, new_figure, save_figure
 
 Float64 = NDArray[np.float64]
 
@@ -105,7 +105,7 @@ def draw_attention(attention: Attention, pictures: Sequence[tuple[str, NDArray[n
             shown = axes.imshow(layer.picture(), alpha=0.55, **look)
             axes.set_title(f"layer {number}\n{_range(layer.patches)}" if axes in panels[0] else "", fontsize=7)
         of_row[0].text(
-            -0.08, 0.5, name, rotation=90, fontsize=7, ha="right", va="center", transform=of_row[0].transAxes
+            -0.08, 0.5, as_it_is(name), rotation=90, fontsize=7, ha="right", va="center", transform=of_row[0].transAxes
         )
     for (name, table), axes in zip(attention.parts.items(), panels[-1], strict=False):
         axes.set_axis_on()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attengait.errors import AttenGaitError, how_to_install, require
 from attengait.evaluation import Embeddings
-from attengait.report.figure import check_figure, new_figure, save_figure
+from attengait.report.figure import as_it_is, check_figure, new_figure, save_figure
 
 MOST_COLOURS = 18
 """As many as can be told apart: matplotlib's tab20 without its greys. The subjects with the most sequences get one, and
@@ -50,7 +50,7 @@ def map_embeddings(embeddings: Embeddings, out: str | Path, *, most: int = 5000,
         seed: of what is drawn at random. With the same seed, the picture is the same.
 
     Raises:
-        ParameterError: an `out` that is no PNG, `most` below 3.
+        ParameterError: an `out` that is no PNG, `most` below 3, a `seed` below 0 or not below 2^32.
         AttenGaitError: fewer than three embeddings, or scikit-learn or matplotlib is not installed.
 
     Source: van der Maaten and Hinton, "Visualizing data using t-SNE", 2008; scikit-learn's program.
@@ -58,7 +58,7 @@ def map_embeddings(embeddings: Embeddings, out: str | Path, *, most: int = 5000,
     out = Path(out)
     check_figure(out, "out")
     require(most >= 3, "most", most, "at least 3")
-    require(seed >= 0, "seed", seed, "at least 0")
+    require(0 <= seed < 2**32, "seed", seed, "at least 0 and below 2^32")
     if len(embeddings) < 3:
         raise AttenGaitError(f"there are {len(embeddings)} embeddings, but a map needs at least 3")
     rows = np.arange(len(embeddings))
@@ -105,7 +105,7 @@ def _draw(axes: Any, points: NDArray[np.float64], names: NDArray[Any], what: str
     if num_grey:
         axes.scatter(*points[rest].T, s=size, color=_GREY, linewidths=0, label=f"{num_grey} others")
     for name, colour in zip(coloured, colours, strict=False):
-        axes.scatter(*points[names == name].T, s=size, color=colour, linewidths=0, label=name)
+        axes.scatter(*points[names == name].T, s=size, color=colour, linewidths=0, label=as_it_is(name))
     axes.set_title(
         f"{len(counts)} {what}" + (f": {len(coloured)} in colour, {num_grey} grey" if num_grey else ""), fontsize=10
     )

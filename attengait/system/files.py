@@ -11,12 +11,12 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, require
 
 LOCK_TRIES = 10
 
@@ -106,8 +106,34 @@ def lock(file: IO[bytes], busy: AttenGaitError) -> None:
     raise busy
 
 
-def check_target(path: Path) -> None:
-    """Raise AttenGaitError if no file can be written at `path`. Called before long work begins."""
+def check_target(path: Path, name: str, others: Iterable[str | Path | None] = ()) -> None:
+    """Look at the file that an option `name` lets a command write. Called before long work begins.
+
+    `others` are the files that the command reads, or also writes. Raises AttenGaitError if no file can be written at
+    `path`. Raises ParameterError if it is one of `others`, or lies in the folder of a run or store: what is there would
+    be lost.
+    """
+    _check_place(path)
+    for other in others:
+        if other is not None:
+            is_same = path.resolve() == Path(other).resolve()
+            with contextlib.suppress(OSError):
+                is_same = is_same or path.samefile(other)  # a hard link
+            require(not is_same, name, str(path), f"another file than {other}, which this command needs")
+    for folder in path.resolve().parents:
+        for what, marks in _FOLDERS.items():
+            is_inside = all(any((folder / mark).exists() for mark in names) for names in marks)
+            require(not is_inside, name, str(path), f"a file outside {folder}, which is the folder of a {what}")
+
+
+_FOLDERS: dict[str, list[tuple[str, ...]]] = {
+    "store": [("zarr.json",)],
+    "run": [("config.json",), ("checkpoint.pt", "environment.json", "model.safetensors")],
+}
+"""What has each of these, by one of its names, is the folder of a store or run."""
+
+
+def _check_place(path: Path) -> None:
     if not path.name or path.is_dir():
         raise AttenGaitError(f"{path} cannot be written: it is a folder, name a file in it")
     if not path.parent.is_dir():
@@ -120,7 +146,7 @@ def write_atomically(path: Path, data: bytes | Callable[[IO[bytes]], object]) ->
 
     Raises AttenGaitError where that cannot be done (no such folder, no permission, disk full).
     """
-    check_target(path)
+    _check_place(path)
     remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

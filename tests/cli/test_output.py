@@ -130,17 +130,15 @@ def test_long_lines_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_nothing_else_in_the_command_line_prints() -> None:
-    """Other calls of print give JSON, which escapes by itself; tables are made of `cell`s."""
+    """Tables are made of `cell`s. What is printed elsewhere could end the command where nobody reads it."""
     for path in Path(output.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
             call = ast.unparse(node.func)
             words = [ast.unparse(word) for word in node.args]
-            if call == "print" and path.name != "output.py":
-                assert words[0].startswith(
-                    ("json.dumps(", "f'attengait {__version__}'", "f'attengait: {printable(text)}'")
-                ), (path, words)
+            if call in ("print", "Console"):
+                assert path.name == "output.py" or (call, path.name) == ("Console", "progress.py"), (path, words)
             if call.endswith(("add_row", "add_column")):
                 assert all("cell" in word for word in words), (path, words)
             if call in ("Text", "typer.echo", "sys.stdout.write", "sys.stderr.write"):

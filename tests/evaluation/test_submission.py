@@ -110,6 +110,15 @@ def test_a_file_of_embeddings_keeps_the_names_of_videos(tmp_path: Path) -> None:
     assert load_embeddings(tmp_path / "e.npz").views.tolist() == ["00012", "000"]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\x0b"])
+def test_what_would_not_be_taken_is_not_written(grew: Embeddings, tmp_path: Path, end: str) -> None:
+    views = np.where(grew.views == "vid000", f"vid{end}000", grew.views)
+    (tmp_path / "s.csv").write_text("old")
+    with pytest.raises(AttenGaitError, match=r"s\.csv is not written: the name of the video 'vid.*000' has a line end"):
+        submit(tmp_path / "s.csv", replace(grew, views=views), protocol="grew")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("s.csv", "old")]
+
+
 def test_people_whose_names_are_no_numbers_are_left_out_of_grew_and_counted(grew: Embeddings, tmp_path: Path) -> None:
     subjects = np.where(grew.subjects == "7", "7train", grew.subjects)
     some = Embeddings(
@@ -205,6 +214,10 @@ def test_what_cannot_be_handed_in_is_refused(grew: Embeddings, tmp_path: Path) -
         (lambda lines: ["x", *lines[1:]], "does not begin with the header videoId,rank1"),
         (lambda lines: [*lines, lines[1]], "line 12: the video is 'vid000', but must be a name that no other row has"),
         (lambda lines: [*lines[:2], lines[2][:-3], *lines[3:]], "line 3: there are 19 subjects, but must be 20"),
+        (
+            lambda lines: [*lines[:2], lines[2].rpartition(",")[0] + ", ", *lines[3:]],
+            "line 3: the subject in place 20 is blank, but must be a name",
+        ),
         (lambda lines: [*lines[:2], "v,a" + ",1" * 19], "line 3: the subject is 'a', but must be a number"),
         (lambda lines: [*lines[:2], "", *lines[2:]], "line 3: the video is '', but must be a name"),
         (lambda lines: lines[:1], "has no row"),

@@ -171,6 +171,34 @@ def test_a_subject_without_gallery_is_counted_as_the_protocol_says(tmp_path: Pat
     assert "no gallery of subject 079 18 probes whose subject has no gallery item at any of the other views" in screen
 
 
+def test_the_order_of_features_is_for_the_files_that_do_not_say_it(tmp_path: Path) -> None:
+    embeddings = made(ROWS)
+    arrays = {name: getattr(embeddings, name) for name in ("subjects", "sequences", "views")}
+    np.savez(tmp_path / "opengait.npz", features=embeddings.features.transpose(0, 2, 1), **arrays)
+    save_embeddings(tmp_path / "ours.npz", embeddings)
+    ours, opengait, table = (str(tmp_path / name) for name in ("ours.npz", "opengait.npz", "t.json"))
+    order, many = ("--feature-order", "parts-last"), ("--distance", "part-l2", "--json", table)
+    for first, second in ((ours, opengait), (opengait, ours)):
+        for words in (["evaluate", "--embeddings", first, "--fuse", second], ["compare", first, second]):
+            done = CliRunner().invoke(app, [*words, *many, *order])
+            assert done.exit_code == 0, done.exception
+            figures = json.loads(Path(table).read_text()).get("figures", {})
+            assert [each["difference"] for each in figures.values()] == [0.0] * len(figures), "both hold the same"
+    drawn = CliRunner().invoke(app, ["map", opengait, "--out", str(tmp_path / "m.png"), *order])
+    assert drawn.exit_code == 0, drawn.exception
+    for words in (
+        ["evaluate", "--embeddings", ours],
+        ["evaluate", "--embeddings", ours, "--fuse", ours],
+        ["compare", ours, ours],
+        ["map", ours, "--out", str(tmp_path / "n.png")],
+    ):
+        done = CliRunner().invoke(app, [*words, *order])
+        assert isinstance(done.exception, ParameterError)
+        assert "feature_order is 'parts-last', but must be left out: the order of" in str(done.exception)
+    done = CliRunner().invoke(app, ["compare", "run", "run", "--store", "s", *order])
+    assert "feature_order is 'parts-last', but must be left out without .npz files" in str(done.exception)
+
+
 def test_missing_walks_are_named(tmp_path: Path) -> None:
     _, screen, written = evaluate_file(tmp_path, [row for row in ROWS if row[1] not in ("nm-03", "nm-04", "bg-02")])
     assert written["missing"] == ["no gallery of 2 walks: nm-03, nm-04", "no bg probe of walk bg-02"]

@@ -16,7 +16,7 @@ from attengait.model.loading import save_weights
 from attengait.model.net import AttenGait
 from attengait.pipelines import attention as gluing
 from attengait.pipelines.attention import show_attention
-from attengait.report.attention import attention_of
+from attengait.report.attention import attention_of, draw_attention
 
 attengait = import_module("command").attengait
 
@@ -111,6 +111,12 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_read(
     with pytest.raises(AttenGaitError, match="a plot needs matplotlib"):
         show_attention(weights, tmp_path / "a.png")
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_sequence_whose_name_looks_like_a_formula_is_drawn(tmp_path: Path) -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    draw_attention(attention_of(network()), [(r"a/$\bad{x$/090", picture)], tmp_path / "a.png")
+    assert cv2.imread(str(tmp_path / "a.png")) is not None
 
 
 def test_the_command_says_each_layer(weights: Path, tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
+from attengait.model.loading import WEIGHTS_NAME
+from attengait.model.run_folder import RECORD_NAME
 from attengait.system import files
+from attengait.training.checkpoint import CHECKPOINT_NAME
+from attengait.training.environment import ENVIRONMENT_NAME
 
 
 @pytest.mark.parametrize("error", [OSError(28, "no room"), OSError("no room")])
@@ -84,3 +88,38 @@ def test_what_a_kill_left_is_removed_when_the_file_is_written_again(tmp_path: Pa
     files.write_atomically(path, b"newer")
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(["a.json", *others])
     assert path.read_bytes() == b"newer"
+
+
+def test_a_target_that_is_read_is_refused_by_whatever_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("e.npz").write_bytes(b"features")
+    Path("link").symlink_to("e.npz")
+    Path("hard").hardlink_to("e.npz")
+    for path in ("e.npz", "link", "hard", f"../{tmp_path.name}/e.npz"):
+        with pytest.raises(ParameterError, match=r"json is .*, but must be another file than e\.npz, which this"):
+            files.check_target(Path(path), "json", (None, "s3://bucket/store", "e.npz"))
+    with pytest.raises(ParameterError, match=r"curves is 'a\.png', but must be another file than a\.png"):
+        files.check_target(Path("a.png"), "curves", [Path("a.png")])  # which will be written, too
+    files.check_target(Path("f.npz"), "json", ("e.npz",))
+    with pytest.raises(AttenGaitError, match="there is no folder"):
+        files.check_target(Path("no/f.npz"), "json")
+
+
+def test_a_target_in_the_folder_of_a_run_or_a_store_is_refused(tmp_path: Path) -> None:
+    for what, names in (
+        ("store", ["zarr.json"]),
+        ("run", [RECORD_NAME, ENVIRONMENT_NAME]),
+        ("run", [RECORD_NAME, CHECKPOINT_NAME]),
+        ("run", [RECORD_NAME, WEIGHTS_NAME]),
+    ):
+        folder = tmp_path / what
+        (folder / "below").mkdir(parents=True, exist_ok=True)
+        files.check_target(folder / "x", "out")
+        for name in names:
+            files.check_target(folder / "x", "out")
+            (folder / name).touch()
+        for path in (folder / names[0], folder / "x", folder / "below" / "x"):
+            with pytest.raises(ParameterError, match=f"out is .*, but must be a file outside .* of a {what}"):
+                files.check_target(path, "out")
+        for name in names:
+            (folder / name).unlink()
