@@ -1,11 +1,13 @@
 """The distances that an evaluation asks for: of one model or two, re-ranked or not."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from attengait.errors import require
-from attengait.evaluation.blocks import DistanceRows, Int64, Rows, same_embeddings
+from attengait.evaluation.blocks import Block, DistanceRows, Int64, Rows, same_embeddings
 from attengait.evaluation.distances import Float64
 from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.fusion import FARTHEST, FusedRows, same_pairs
@@ -46,6 +48,9 @@ class RowsOf:
         self._is_reranked = is_reranked
         same = [same_embeddings(embeddings.features) for embeddings in self._embeddings]
         self._same = same_pairs(*same) if len(same) > 1 else same[0]
+        by_name = np.lexsort((self._same, embeddings.views, embeddings.sequences, embeddings.subjects))
+        self._place: Int64 = np.argsort(by_name)
+        """[N]: of each embedding in the order of names, then of values."""
 
     @property
     def added(self) -> str:
@@ -54,9 +59,11 @@ class RowsOf:
         return fused + (", re-ranked" if self._is_reranked else "")
 
     def __call__(self, probes: Int64, gallery: Int64) -> Rows:
-        rows = self._plain(probes, gallery)
         if not self._is_reranked:
-            return rows
+            return self._plain(probes, gallery)
+        # In the order of names, which decides among equally near neighbours: the order of the rows decides nothing.
+        probe_order, item_order = np.argsort(self._place[probes]), np.argsort(self._place[gallery])
+        probes, gallery = probes[probe_order], gallery[item_order]
         both = np.concatenate([probes, gallery])
         require(len(np.unique(both)) == len(both), "rerank", True, "left out where a sequence is probe and gallery")
         done = 0
@@ -66,9 +73,13 @@ class RowsOf:
             done += count
             self._progress.update("Finding neighbours", done, len(both), unit="sequences")
 
-        return RerankedRows(
-            self._plain(both, both), rows, lambda first, second: self._between(both[first], both[second]), progress=hear
+        reranked = RerankedRows(
+            self._plain(both, both),
+            self._plain(probes, gallery),
+            lambda first, second: self._between(both[first], both[second]),
+            progress=hear,
         )
+        return _Reordered(reranked, probe_order, item_order)
 
     def range_of(self, sides: Sides) -> tuple[float, float]:
         """The shortest and the longest distance that there can be."""
@@ -96,3 +107,23 @@ class RowsOf:
         table = next(iter(rows.blocks())).table
         values: Float64 = as_numpy(table)[0][rows.column]
         return values
+
+
+class _Reordered:
+    """Rows for probes and gallery items that were put in order before."""
+
+    def __init__(self, rows: Rows, probes: Int64, gallery: Int64) -> None:
+        """`probes` and `gallery` are the places that those of the rows have outside."""
+        self._rows, self._probes = rows, probes
+        self.column = np.empty_like(rows.column)
+        self.column[gallery] = rows.column
+
+    @property
+    def num_probes(self) -> int:
+        """The probes of all blocks."""
+        return self._rows.num_probes
+
+    def blocks(self) -> Iterator[Block]:
+        """Each probe is in one block."""
+        for block in self._rows.blocks():
+            yield replace(block, probes=self._probes[block.probes])

@@ -139,3 +139,22 @@ def test_hid_re_ranks_and_no_rerank_does_not(data: Path, tmp_path: Path) -> None
         assert result.distance == ("part-l2" if rerank is False else "part-l2, re-ranked")
         figures.append(result.metrics["mAP"])
     assert figures[0] != figures[1]
+
+
+@pytest.mark.parametrize("levels", [2, 3, 1])
+def test_re_ranked_figures_do_not_depend_on_the_order_of_rows_that_are_equal_or_equally_near(levels: int) -> None:
+    subjects = np.array([f"{s:03d}" for s in range(30) for _ in range(2)])
+    features = np.random.default_rng(5).integers(0, levels, (60, 1, 3)).astype(np.float32)
+    embeddings = Embeddings(
+        features=features,
+        subjects=subjects,
+        sequences=np.array(["a", "b"] * 30),
+        views=np.full(60, "000"),
+        feature_order="parts-first",
+    )
+    options = EvaluationOptions(gallery=["walk=a"], probes=["walk=b"], rerank=True)
+    results = [
+        evaluate_embeddings(embeddings.select(order), protocol="custom", options=options)
+        for order in (np.arange(60), np.arange(60)[::-1], *(np.random.default_rng(s).permutation(60) for s in range(4)))
+    ]
+    assert all(result == results[0] for result in results)
