@@ -58,7 +58,7 @@ class EvaluationResult:
     """Probes that have a match and an item of another subject at the same distance. They count with the mean over all
     orders of the tied items."""
     num_unmatched: int
-    """Probes that are compared, but have no gallery item of their subject."""
+    """Probes that are compared in a condition, but have no gallery item of their subject there."""
     num_missing: int
     """Sequences of the protocol that are not there: one is expected of each subject, walk and view."""
     num_repeated: int
