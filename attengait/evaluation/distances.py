@@ -63,16 +63,15 @@ def distance(probes: NDArray[np.floating], gallery: NDArray[np.floating], name: 
     return result
 
 
-def centre_of(lowest: Float64, highest: Float64) -> Float64:
-    """About the middle [P, D] between the lowest and the highest values.
+def centre_of(features: NDArray[np.floating]) -> Float64:
+    """The median [P, D] of features [n, P, D], of two middle ones the lower.
 
-    A common offset changes no difference, but its square would swamp theirs. Each value is a multiple of a power of two
-    below the spread there. So where the features are small whole numbers or the like, the squares stay exact, and equal
+    A common offset changes no difference, but its square would swamp theirs. No single embedding moves the median far.
+    It is a value of the features. So where they are small whole numbers or the like, the squares stay exact, and equal
     distances stay equal.
     """
-    _, exponent = np.frexp(highest - lowest)
-    step = np.ldexp(0.25, exponent)
-    centre: Float64 = np.where(lowest < highest, np.round((lowest + highest) / 2 / step) * step, lowest)
+    middle = (len(features) - 1) // 2
+    centre: Float64 = np.partition(features, middle, axis=0)[middle].astype(np.float64)
     return centre
 
 

@@ -10,12 +10,11 @@ from attengait.errors import require
 from attengait.evaluation.blocks import Block, DistanceRows, Int64, Rows, same_embeddings
 from attengait.evaluation.distances import Float64
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.fusion import FARTHEST, FusedRows, same_pairs
+from attengait.evaluation.fusion import FusedRows, same_pairs
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.ranking import as_numpy
 from attengait.evaluation.rerank import RerankedRows
 from attengait.evaluation.rule import Rule
-from attengait.evaluation.sides import Sides
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -80,18 +79,6 @@ class RowsOf:
             progress=hear,
         )
         return _Reordered(reranked, probe_order, item_order)
-
-    def range_of(self, sides: Sides) -> tuple[float, float]:
-        """The shortest and the longest distance that there can be."""
-        if self._is_reranked:
-            return 0.0, 1.0
-        if len(self._embeddings) > 1:
-            return -FARTHEST, FARTHEST
-        if self._distance == "part-cosine":
-            return 0.0, 2.0
-        found = self._plain(np.flatnonzero(sides.probes), np.flatnonzero(sides.gallery))
-        assert isinstance(found, DistanceRows)
-        return 0.0, found.farthest
 
     def _plain(self, probes: Int64, gallery: Int64) -> DistanceRows | FusedRows:
         first, *others = (

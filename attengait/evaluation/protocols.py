@@ -101,7 +101,7 @@ def evaluate_embeddings(
         device=device,
         progress=progress,
     )
-    scores = Scores(*rows.range_of(sides)) if options.verification else None
+    scores = Scores() if options.verification else None
     cells = compare(rule, embeddings.labels, sides, rows, listener=scores, progress=progress)
     result = _result(prepared, distance + rows.added, cells)
     if options.bootstrap:

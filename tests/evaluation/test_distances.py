@@ -98,3 +98,20 @@ def test_parts_added_piece_by_piece_equal_whole_parts_whatever_a_piece_is(
     monkeypatch.setattr(distances, "_PIECE_PROBES", 16)
     monkeypatch.setattr(distances, "_PIECE_PRODUCTS", 2**14)
     np.testing.assert_allclose(distance(probes, gallery, "part-l2"), found, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["l2", "part-l2"])
+@pytest.mark.parametrize("size", [1e6, 1e9, 1e15])
+def test_one_huge_embedding_changes_no_distance_of_the_others(name: str, size: float):
+    probes, gallery = random_features(20), random_features(600, seed=1)
+    gallery[7] = size
+    slow = [[slow_distance(probe, item, name) for item in gallery] for probe in probes]
+    np.testing.assert_allclose(distance(probes, gallery, name), slow, rtol=1e-9)
+
+
+def test_equal_distances_of_whole_numbers_stay_equal_beside_a_huge_embedding():
+    probes = np.random.default_rng(0).integers(0, 4, (5, 2, 3)).astype(np.float32) + 1000
+    gallery = np.random.default_rng(1).integers(0, 4, (50, 2, 3)).astype(np.float32) + 1000
+    gallery[7] = 1e9
+    slow = [[slow_distance(probe, item, "l2") for item in gallery] for probe in probes]
+    np.testing.assert_array_equal(np.delete(distance(probes, gallery, "l2"), 7, 1), np.delete(slow, 7, 1))
