@@ -15,7 +15,7 @@ from attengait.evaluation.measure import Cells, Means, compare
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.pairs import RowsOf, is_reranked
 from attengait.evaluation.protocols import check_names, prepare, unmatched
-from attengait.evaluation.resampling import LEVEL, interval, paired_test
+from attengait.evaluation.resampling import LEVEL, interval, paired_test, subjects_of_probes, why_no_interval
 from attengait.evaluation.result import percent, plain_table
 from attengait.system.progress import SILENT, Progress
 
@@ -56,7 +56,7 @@ class Comparison:
     """Of the two models, as the table shows them."""
     figures: tuple[Difference, ...]
     num_subjects: int
-    """Subjects with a probe, which are resampled."""
+    """Subjects with a probe that was compared, which are resampled."""
     num_probes: int
     num_gallery: int
     resamples: int
@@ -83,7 +83,7 @@ class Comparison:
                 percent(each.first),
                 percent(each.second),
                 signed(each.difference),
-                f"{signed(each.interval[0])} to {signed(each.interval[1])}",
+                "–" if each.interval[0] is None else f"{signed(each.interval[0])} to {signed(each.interval[1])}",
                 "–" if each.p_value is None else f"{each.p_value:.4f}",
             ]
             for each in self.figures
@@ -93,7 +93,8 @@ class Comparison:
     def notes(self) -> list[str]:
         """What belongs below the table."""
         return [
-            f"{self.num_subjects} subjects with probes, {self.num_probes} probes, {self.num_gallery} gallery items",
+            f"{self.num_subjects} subjects with compared probes, {self.num_probes} probes, {self.num_gallery} gallery "
+            "items",
             f"interval: {self.resamples} resamples of the subjects; p: {self.resamples} random exchanges of whole "
             f"subjects between A and B; seed {self.seed}",
             *self.remarks,
@@ -174,6 +175,8 @@ def compare_embeddings(
     one, other = (means.overall(means.by_condition(means.by_view(*cells.sums()))) for cells in found)
     _, samples, p_values = paired_test((found[0], found[1]), means, subjects, options.bootstrap, options.seed)
     low, high = interval(samples)
+    num_subjects = len(subjects_of_probes(found[0], subjects)[0])
+    lacking = [name for k, name in enumerate(found[0].names) if isnan(low[k]) and not isnan(one[k])]
     return Comparison(
         protocol=protocol,
         distance=distance + rows.added,
@@ -189,7 +192,7 @@ def compare_embeddings(
             )
             for k, name in enumerate(found[0].names)
         ),
-        num_subjects=len(np.unique(subjects[prepared.sides.probes])),
+        num_subjects=num_subjects,
         num_probes=int(prepared.sides.probes.sum()),
         num_gallery=int(prepared.sides.gallery.sum()),
         resamples=options.bootstrap,
@@ -199,6 +202,7 @@ def compare_embeddings(
             *prepared.missing,
             *coverage(prepared.embeddings, prepared.rule, prepared.sides).missing,
             *unmatched(prepared, found[0]),
+            *why_no_interval(num_subjects, lacking),
         ),
     )
 

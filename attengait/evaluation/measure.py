@@ -288,12 +288,15 @@ def _widened(figures: Float64, width: int) -> Float64:
 class Means:
     """The means of means of cells, for any number of samples of subjects at once.
 
-    Figures are [..., K], NaN where there is nothing to measure.
+    Figures are [..., K], NaN where there is nothing to measure. A mean is over what was measured of all subjects. So a
+    sample that lacks a part of it has NaN.
     """
 
     def __init__(self, cells: Cells, conditions: tuple[str, ...], headline: str) -> None:
         self.conditions = conditions
         self._headline = conditions.index(headline) if headline else None
+        self._is_measured: Mask = np.stack([~np.isnan(cell.figures).all(axis=0) for cell in cells.each])
+        """[C, K]"""
         of: dict[tuple[str, str | None], list[int]] = {}
         for c, cell in enumerate(cells.each):
             of.setdefault((cell.condition, cell.view), []).append(c)
@@ -302,28 +305,33 @@ class Means:
     def by_view(self, totals: Float64, counts: Float64) -> dict[tuple[str, str | None], Float64]:
         """Of each condition and view, from sums [..., C, K] over probes and numbers of them."""
         cells = _divided(totals, counts)
-        return {key: mean_of_present(cells[..., rows, :]) for key, rows in self._cells_of.items()}
+        return {key: _mean(cells[..., rows, :], self._is_measured[rows]) for key, rows in self._cells_of.items()}
 
     def by_condition(self, by_view: dict[tuple[str, str | None], Float64]) -> list[Float64]:
         """Of each condition, in order."""
         nothing = np.full_like(next(iter(by_view.values())), np.nan)
-        return [
-            mean_of_present(
-                np.stack([figures for (name, _), figures in by_view.items() if name == condition] or [nothing], axis=-2)
-            )
-            for condition in self.conditions
-        ]
+        found = []
+        for condition in self.conditions:
+            keys = [key for key in by_view if key[0] == condition]
+            if keys:
+                measured = [self._is_measured[self._cells_of[key]].any(axis=0) for key in keys]
+                found.append(_mean(np.stack([by_view[key] for key in keys], axis=-2), np.stack(measured)))
+            else:
+                found.append(nothing)
+        return found
 
     def overall(self, by_condition: list[Float64]) -> Float64:
         """The headline figures."""
         if self._headline is not None:
             return by_condition[self._headline]
-        return mean_of_present(np.stack(by_condition, axis=-2))
+        rows = [[c for key, of in self._cells_of.items() if key[0] == name for c in of] for name in self.conditions]
+        measured = [self._is_measured[of].any(axis=0) for of in rows]
+        return _mean(np.stack(by_condition, axis=-2), np.stack(measured))
 
 
-def mean_of_present(figures: Float64) -> Float64:
-    """[..., n, K] to [..., K]: the mean of those that are not NaN; NaN if there are none."""
-    return _divided(np.nansum(figures, axis=-2), (~np.isnan(figures)).sum(axis=-2))
+def _mean(figures: Float64, is_measured: Mask) -> Float64:
+    """[..., n, K] to [..., K]: the mean of those of `is_measured` [n, K]; NaN if there are none."""
+    return _divided(np.where(is_measured, figures, 0).sum(axis=-2), is_measured.sum(axis=0))
 
 
 def _divided(totals: Float64, counts: NDArray[np.floating] | NDArray[np.integer]) -> Float64:

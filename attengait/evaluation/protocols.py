@@ -18,7 +18,7 @@ from attengait.evaluation.measure import ALL_VIEWS, OTHER_VIEWS, Cells, Means, c
 from attengait.evaluation.names import Names, one_name_for_each_view
 from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
 from attengait.evaluation.pairs import RowsOf, is_reranked
-from attengait.evaluation.resampling import LEVEL, bootstrap, interval
+from attengait.evaluation.resampling import LEVEL, bootstrap, interval, subjects_of_probes, why_no_interval
 from attengait.evaluation.result import EvaluationResult, Figures
 from attengait.evaluation.retrieval import Mask
 from attengait.evaluation.rule import Rule, rules
@@ -105,7 +105,7 @@ def evaluate_embeddings(
     cells = compare(rule, embeddings.labels, sides, rows, listener=scores, progress=progress)
     result = _result(prepared, distance + rows.added, cells)
     if options.bootstrap:
-        result = replace(result, intervals=_intervals(prepared, cells, options))
+        result = _with_intervals(result, prepared, cells, options)
     if scores is not None:
         found = scores.found()
         nothing = {"equal_error_rate": None, "tar_at_far": {f"{far:g}": None for far in FALSE_ACCEPT_RATES}}
@@ -270,20 +270,34 @@ def unmatched(prepared: Prepared, cells: Cells) -> list[str]:
     return remarks
 
 
-def _intervals(prepared: Prepared, cells: Cells, options: EvaluationOptions) -> dict[str, Any]:
+def _with_intervals(
+    result: EvaluationResult, prepared: Prepared, cells: Cells, options: EvaluationOptions
+) -> EvaluationResult:
     subjects: Int64 = np.unique(prepared.embeddings.subjects, return_inverse=True)[1]
     means = Means(cells, prepared.conditions, prepared.rule.headline)
     by_condition, overall = bootstrap(cells, means, subjects, options.bootstrap, options.seed)
-    return {
-        "level": LEVEL,
-        "resamples": options.bootstrap,
-        "seed": options.seed,
-        "subjects": len(np.unique(subjects[prepared.sides.probes])),
-        "metrics": _ends(cells.names, overall),
-        "conditions": {
-            condition: _ends(cells.names, by_condition[:, i]) for i, condition in enumerate(prepared.conditions)
+    num_subjects = len(subjects_of_probes(cells, subjects)[0])
+    headline = _ends(cells.names, overall)
+    conditions = {condition: _ends(cells.names, by_condition[:, i]) for i, condition in enumerate(prepared.conditions)}
+    tables = [*((name, result.conditions[name], ends) for name, ends in conditions.items())]
+    tables.append((result.headline, result.metrics, headline))
+    lacking = [
+        name
+        for name, figures, ends in tables
+        if any(figures[figure] is not None and ends[figure][0] is None for figure in cells.names)
+    ]
+    return replace(
+        result,
+        intervals={
+            "level": LEVEL,
+            "resamples": options.bootstrap,
+            "seed": options.seed,
+            "subjects": num_subjects,
+            "metrics": headline,
+            "conditions": conditions,
         },
-    }
+        remarks=(*result.remarks, *why_no_interval(num_subjects, list(dict.fromkeys(lacking)))),
+    )
 
 
 def _ends(names: tuple[str, ...], samples: Float64) -> dict[str, list[float | None]]:

@@ -184,13 +184,13 @@ class EvaluationResult:
             return []
         shown = self.columns or ("rank1",)
         ends = self.intervals["metrics"]
-        texts = [
-            f"{name.replace('rank', 'rank-')} {percent(ends[name][0])} to {percent(ends[name][1])}"
-            for name in shown
-            if ends[name][0] is not None
-        ]
+        texts = []
+        for name in shown:
+            low, high = ends[name]
+            figures = _ABSENT if low is None else f"{percent(low)} to {percent(high)}"
+            texts.append(f"{name.replace('rank', 'rank-')} {figures}")
         level = f"{100 * self.intervals['level']:.0f} % intervals over {self.intervals['subjects']} subjects"
-        return [f"{level}, {self.intervals['resamples']} resamples: {', '.join(texts) or 'nothing to measure'}"]
+        return [f"{level}, {self.intervals['resamples']} resamples: {', '.join(texts)}"]
 
     @property
     def _verification_notes(self) -> list[str]:
