@@ -279,12 +279,11 @@ def _with_intervals(
     num_subjects = len(subjects_of_probes(cells, subjects)[0])
     headline = _ends(cells.names, overall)
     conditions = {condition: _ends(cells.names, by_condition[:, i]) for i, condition in enumerate(prepared.conditions)}
-    tables = [*((name, result.conditions[name], ends) for name, ends in conditions.items())]
-    tables.append((result.headline, result.metrics, headline))
+    ends = {**conditions, result.headline: headline}
     lacking = [
-        name
-        for name, figures, ends in tables
-        if any(figures[figure] is not None and ends[figure][0] is None for figure in cells.names)
+        where
+        for where, figures in {**result.conditions, result.headline: result.metrics}.items()
+        if any(figures[name] is not None and ends[where][name][0] is None for name in cells.names)
     ]
     return replace(
         result,
@@ -296,7 +295,7 @@ def _with_intervals(
             "metrics": headline,
             "conditions": conditions,
         },
-        remarks=(*result.remarks, *why_no_interval(num_subjects, list(dict.fromkeys(lacking)))),
+        remarks=(*result.remarks, *why_no_interval(num_subjects, lacking)),
     )
 
 
