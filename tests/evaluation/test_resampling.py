@@ -288,6 +288,47 @@ def test_a_comparison_says_what_is_missing_and_what_is_unmatched() -> None:
     assert any(text.startswith("3 probes whose subject has no gallery item at any of the other") for text in remarks)
 
 
+def test_a_comparison_says_what_an_evaluation_says_of_ties_unused_sequences_and_precision() -> None:
+    one = replace(made(1.0), precision="fp32")
+    one = with_walks(one, {"00": "00", "01": "01"})
+    one.sequences[:1] = "02"
+    same = replace(one, features=np.ones_like(one.features), precision="bf16")
+    found = attengait.compare(one, same, protocol="oumvlp", options=EvaluationOptions(bootstrap=5))
+    evaluated = evaluate_embeddings(same, protocol="oumvlp")
+    assert evaluated.num_tied == 35
+    assert found.notes[2:4] == [
+        "probes with a match and another person at the same distance: 0 of A and 35 of B: the mean over all orders",
+        "A was computed in fp32 and B in bf16",
+    ]
+    assert set(evaluated.remarks) <= set(found.remarks)
+    assert "1 sequences that the protocol does not use, of the walks 02" in found.remarks
+    written = found.to_dict()
+    assert written["precision"] == ["fp32", "bf16"]
+    of_one = evaluated.to_dict()["counts"]
+    counts = {name: of_one[name] for name in ("probes", "gallery", "unmatched_probes", "missing_sequences")}
+    counts |= {"subjects": 12, "tied_probes": [0, 35], "unused_sequences": 1}
+    assert written["counts"] == counts
+    again = attengait.compare(one, one, protocol="oumvlp", options=EvaluationOptions(bootstrap=5))
+    assert not any("computed in" in note for note in again.notes)
+
+
+def test_two_models_whose_columns_choose_other_probes_are_refused() -> None:
+    one = replace(made(1.0), extra={"camera": np.arange(len(NAMES)) % 2})
+    other = replace(one, extra={"camera": (np.arange(len(NAMES)) % 4 > 0).astype(int)})
+    options = EvaluationOptions(gallery=["camera=0"], probes=["camera=1"], bootstrap=5)
+    with pytest.raises(
+        AttenGaitError,
+        match="the columns of the two embeddings differ: 18 sequences are a probe in one and not in the other, such as "
+        "000/00/180",
+    ):
+        attengait.compare(one, other, protocol="custom", options=options)
+    options = EvaluationOptions(gallery=["camera=0"], probes=["view=000"], bootstrap=5)
+    swapped = replace(one, extra={"camera": 1 - one.extra["camera"]})
+    with pytest.raises(AttenGaitError, match="72 sequences are a gallery item in one and not in the other"):
+        attengait.compare(one, swapped, protocol="custom", options=options)
+    assert attengait.compare(one, one, protocol="custom", options=options).num_probes == 24
+
+
 def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_embedded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
