@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
 from attengait.evaluation import DISTANCES, blocks, distance, distances
+from attengait.evaluation.blocks import DistanceRows, same_embeddings
 
 
 def slow_distance(probe: NDArray[np.float32], item: NDArray[np.float32], name: str) -> float:
@@ -115,3 +117,21 @@ def test_equal_distances_of_whole_numbers_stay_equal_beside_a_huge_embedding():
     gallery[7] = 1e9
     slow = [[slow_distance(probe, item, "l2") for item in gallery] for probe in probes]
     np.testing.assert_array_equal(np.delete(distance(probes, gallery, "l2"), 7, 1), np.delete(slow, 7, 1))
+
+
+@pytest.mark.parametrize("name", ["l2", "part-l2"])
+@pytest.mark.parametrize("on", ["numpy", "torch"])
+@pytest.mark.parametrize("size", [1e4, 1e9])
+def test_two_groups_that_are_far_apart_have_exact_distances_in_each(name: str, on: str, size: float):
+    """Whatever the centre is, one of the groups is far from it."""
+    random = np.random.default_rng(0)
+    features = (1e-6 * size * random.normal(size=(60, 3, 4))).astype(np.float32)
+    features[::3] += np.float32(size)
+    rows = np.arange(60)
+    device = None if on == "numpy" else torch.device("cpu")
+    found = DistanceRows(features, same_embeddings(features), rows, rows, name, device=device)
+    (block,) = found.blocks()
+    table = np.empty((60, 60))
+    table[block.probes] = np.asarray(block.table)[block.row][:, found.column]
+    slow = [[slow_distance(probe, item, name) for item in features] for probe in features]
+    np.testing.assert_allclose(table, slow, rtol=1e-6)
