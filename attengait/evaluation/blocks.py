@@ -30,6 +30,8 @@ BLOCK_BYTES = 2**30
 """Of the distances that are held at once; always at least those of one tile of probes."""
 PROBE_TILE = 512
 GALLERY_TILE = 2048
+_CENTRE_ITEMS = 256
+"""Of the gallery, whose median is the centre."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +101,6 @@ class DistanceRows:
     def num_probes(self) -> int:
         """The probes of all blocks."""
         return len(self._row_of_probe)
-
-    @property
-    def farthest(self) -> float:
-        """No distance is longer, where the distance has no bound of its own: all lie within this of one another."""
-        prepare, between = self._distance.prepare, self._distance.between
-        middle = prepare(self._on_device(np.zeros((1, *self._features.shape[1:]))))
-        return 2 * max(
-            float(between(middle, prepare(self._tile(rows, start, start + GALLERY_TILE))).max())
-            for rows in (self._probes, self._items)
-            for start in range(0, len(rows), GALLERY_TILE)
-        )
 
     @property
     def block_probes(self) -> int:
@@ -182,13 +173,9 @@ class DistanceRows:
         return max(BLOCK_BYTES, int(torch.cuda.mem_get_info(self._device)[0]) // 8)
 
     def _middle(self) -> Float64:
-        lowest, highest = np.full((2, *self._features.shape[1:]), np.inf)
-        highest = -highest
-        for j in range(0, len(self._items), GALLERY_TILE):
-            some = self._features[self._items[j : j + GALLERY_TILE]]
-            np.minimum(lowest, some.min(axis=0), out=lowest)
-            np.maximum(highest, some.max(axis=0), out=highest)
-        return centre_of(lowest, highest)
+        """Of some items, in equal steps of an order that the values decide."""
+        step = -(-len(self._items) // _CENTRE_ITEMS)
+        return centre_of(self._features[self._items[::step]])
 
     def _on_device(self, array: Float64) -> Tile:
         if self._device is None:

@@ -1,7 +1,8 @@
 """Distances between probe and gallery embeddings, by name.
 
 They are computed in float64: in float32, |a|^2 + |b|^2 - 2ab can give a wrong nearest item when embeddings share a
-large offset. They are computed tile by tile, see `attengait.evaluation.blocks`.
+large offset. Where float64 does not do, as between two that are far from all others and near each other, the
+differences are squared instead. They are computed tile by tile, see `attengait.evaluation.blocks`.
 
 The functions of `DISTANCES` compute one tile. They take NumPy arrays or torch tensors, and return the same.
 
@@ -33,6 +34,11 @@ than the product."""
 _SMALL_PART = 64
 """Features of a part up to which a pass over the distances takes about as long as their product."""
 _SMALLEST_NORM = 1e-12
+_NEAR = 2.0**-32
+"""Squared distances below this share of the squared lengths are computed once more, from the differences. The others
+are exact to about 2^-20 of themselves."""
+_NEAR_VALUES = 2**20
+"""Differences that are held at once."""
 
 
 def distance(probes: NDArray[np.floating], gallery: NDArray[np.floating], name: str) -> Float64:
@@ -63,16 +69,15 @@ def distance(probes: NDArray[np.floating], gallery: NDArray[np.floating], name: 
     return result
 
 
-def centre_of(lowest: Float64, highest: Float64) -> Float64:
-    """About the middle [P, D] between the lowest and the highest values.
+def centre_of(features: NDArray[np.floating]) -> Float64:
+    """The median [P, D] of features [n, P, D], of two middle ones the lower.
 
-    A common offset changes no difference, but its square would swamp theirs. Each value is a multiple of a power of two
-    below the spread there. So where the features are small whole numbers or the like, the squares stay exact, and equal
+    A common offset changes no difference, but its square would swamp theirs. No single embedding moves the median far.
+    It is a value of the features. So where they are small whole numbers or the like, the squares stay exact, and equal
     distances stay equal.
     """
-    _, exponent = np.frexp(highest - lowest)
-    step = np.ldexp(0.25, exponent)
-    centre: Float64 = np.where(lowest < highest, np.round((lowest + highest) / 2 / step) * step, lowest)
+    middle = (len(features) - 1) // 2
+    centre: Float64 = np.partition(features, middle, axis=0)[middle].astype(np.float64)
     return centre
 
 
@@ -146,6 +151,8 @@ def _part_l2(probes: tuple[Tile, Tile], gallery: tuple[Tile, Tile]) -> Tile:
                 np.matmul(few[part, rows], many[part, columns].T, out=squares)
                 squares += few_squares[part, rows, None]
                 squares += many_squares[part, columns]
+                some = few[part, rows], few_squares[part, rows]
+                _mend_near(squares, some, (many[part, columns], many_squares[part, columns]), -0.5)
                 np.maximum(squares, 0, out=squares)
                 piece += np.sqrt(squares, out=squares)
             total[rows, columns] = piece
@@ -188,10 +195,29 @@ def _euclidean(probes: tuple[Tile, Tile], gallery: tuple[Tile, Tile]) -> Tile:
     squares *= -2
     squares += probes[1][:, None]
     squares += gallery[1]
+    _mend_near(squares, probes, gallery)
     if isinstance(squares, np.ndarray):
         np.maximum(squares, 0, out=squares)
         return np.sqrt(squares, out=squares)
     return squares.clamp_(min=0).sqrt_()
+
+
+def _mend_near(squares: Tile, probes: tuple[Tile, Tile], gallery: tuple[Tile, Tile], factor: float = 1.0) -> None:
+    """Compute small squared distances [b, g] once more, from differences, in place.
+
+    Both have a tile of vectors with their squares. The vectors of the gallery are to be multiplied by `factor`.
+    """
+    (few, few_squares), (many, many_squares) = probes, gallery
+    if float(squares.min()) >= _NEAR * (float(few_squares.max()) + float(many_squares.max())):
+        return
+    is_near = squares < _NEAR * (few_squares[:, None] + many_squares)
+    rows, columns = is_near.nonzero() if isinstance(is_near, np.ndarray) else is_near.nonzero(as_tuple=True)
+    step = max(1, _NEAR_VALUES // few.shape[1])
+    for start in range(0, len(rows), step):
+        row, column = rows[start : start + step], columns[start : start + step]
+        gaps = few[row] - factor * many[column]
+        gaps *= gaps
+        squares[row, column] = gaps.sum(axis=1)
 
 
 DISTANCES: dict[str, Distance] = {

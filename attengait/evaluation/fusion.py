@@ -17,9 +17,6 @@ from attengait.evaluation.embeddings import Embeddings
 from attengait.evaluation.names import Name, as_path, repeated
 from attengait.sampling.selection import some_of
 
-FARTHEST = 8.0
-"""In standard deviations; what is farther from a probe's mean counts as this far in verification."""
-
 
 def matched(
     first: Embeddings, second: Embeddings, *, only_common: bool

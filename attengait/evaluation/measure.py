@@ -42,27 +42,52 @@ class Cell:
     """[p, K]: NaN where a probe does not count."""
 
 
+class Matches:
+    """Whether the gallery of a condition has items of the probes' subjects."""
+
+    def __init__(self, num: int) -> None:
+        self._num_compared, self._num_matched = np.zeros((2, num), np.int64)
+        self.is_alone = np.zeros(num, bool)
+        """[N]: had nothing to be compared with."""
+
+    def hear(self, side: Side, probes: Int64, ranked: Ranked) -> None:
+        """Note what was found of these embeddings, of which some are probes of the condition."""
+        mine = side.probes[probes]
+        self._num_compared[probes[mine]] += 1
+        self._num_matched[probes[mine]] += ranked.is_matched[mine]
+        self.is_alone[probes[mine]] |= ranked.is_alone[mine]
+
+    @property
+    def is_unmatched(self) -> Mask:
+        """[N]: was compared, and never with an item of its subject."""
+        found: Mask = (self._num_compared > 0) & (self._num_matched == 0)
+        return found
+
+    @property
+    def is_partly_matched(self) -> Mask:
+        """[N]: was compared with items of its subject at some of the gallery's views, and at others with none."""
+        found: Mask = (self._num_matched > 0) & (self._num_matched < self._num_compared)
+        return found
+
+
 @dataclass(slots=True, kw_only=True)
 class Cells:
     """All that a protocol found."""
 
     names: tuple[str, ...]
     each: list[Cell] = field(default_factory=list)
-    num_compared: Int64
-    """[N]: with how many galleries each embedding was compared as a probe."""
-    num_matched: Int64
-    """[N]: how many of them have an item of its subject."""
     is_tied: Mask
     """[N]: a match and another person were at the same distance."""
-    is_alone: Mask
-    """[N]: had nothing to be compared with."""
+    matches: dict[str, "Matches"]
+    """Of the probes of each condition."""
+    in_view_pairs: dict[str, "Matches"]
+    """The same of the comparisons for pairs of views; empty where the protocol has none."""
 
-    def hear(self, probes: Int64, ranked: Ranked) -> None:
-        """Note what one ranking found of these embeddings."""
-        self.num_compared[probes] += 1
-        self.num_matched[probes] += ranked.is_matched
-        self.is_tied[probes] |= ranked.is_tied
-        self.is_alone[probes] |= ranked.is_alone
+    @property
+    def is_unmatched(self) -> Mask:
+        """[N]: was compared in a condition, and had no gallery item of its subject there."""
+        found: Mask = np.logical_or.reduce([each.is_unmatched for each in self.matches.values()])
+        return found
 
     def sums(self) -> tuple[Float64, Float64]:
         """[C, K]: sums over the probes of each cell, rounded once, and over how many of them."""
@@ -98,15 +123,20 @@ def compare(
     people = _People(rule, labels)
     names = (*metric_names(rule.ranks), *((ALL_VIEWS, OTHER_VIEWS) if rule.view_pairs else ()))
     num = len(labels)
-    is_tied, is_alone = np.zeros((2, num), bool)
-    num_compared, num_matched = np.zeros((2, num), np.int64)
-    cells = Cells(names=names, num_compared=num_compared, num_matched=num_matched, is_tied=is_tied, is_alone=is_alone)
+    matches, in_view_pairs = ({side.condition: Matches(num) for side in sides.each} for _ in range(2))
+    cells = Cells(
+        names=names,
+        is_tied=np.zeros(num, bool),
+        matches=matches,
+        in_view_pairs=in_view_pairs if rule.view_pairs else {},
+    )
     told = _Told(progress)
     for sharing in _sharing_a_gallery(sides):
         if rule.compares == "views":
             for which, ranked, other in _view_by_view(people, sharing, rows_of, rule.ranks, listener, told):
-                cells.hear(which, ranked)
+                cells.is_tied[which] |= ranked.is_tied
                 for side in sharing:
+                    matches[side.condition].hear(side, which, ranked)
                     cells.each += _by_view(people, side, which, ranked.figures, without=other)
         else:
             which = np.flatnonzero(np.logical_or.reduce([side.probes for side in sharing]))
@@ -121,11 +151,12 @@ def compare(
                 listener=listener,
                 progress=told.more,
             )
-            cells.hear(which, ranked)
+            cells.is_tied[which] |= ranked.is_tied
             figures = ranked.figures
             if rule.unmatched == "left out":
                 figures[~ranked.is_matched] = np.nan
             for side in sharing:
+                matches[side.condition].hear(side, which, ranked)
                 if rule.table == "views":
                     cells.each += _by_view(people, side, which, figures)
                 else:
@@ -134,7 +165,7 @@ def compare(
                         Cell(condition=side.condition, view=None, probes=which[mine], figures=figures[mine])
                     )
             if rule.view_pairs:
-                cells.each += _view_pairs(people, sharing, rows_of, names, told)
+                cells.each += _view_pairs(people, sharing, rows_of, names, in_view_pairs, told)
     if rule.view_pairs:
         width = len(names)
         cells.each = [replace(cell, figures=_widened(cell.figures, width)) for cell in cells.each]
@@ -232,7 +263,12 @@ def _by_view(
 
 
 def _view_pairs(
-    people: _People, sharing: list[Side], rows_of: RowsOf, names: tuple[str, ...], told: _Told
+    people: _People,
+    sharing: list[Side],
+    rows_of: RowsOf,
+    names: tuple[str, ...],
+    matches: dict[str, Matches],
+    told: _Told,
 ) -> Iterator[Cell]:
     """Rank-1 for each pair of views: two of the columns, the others NaN."""
     of_all, of_others = names.index(ALL_VIEWS), names.index(OTHER_VIEWS)
@@ -241,6 +277,7 @@ def _view_pairs(
         figures[:, of_all] = ranked.figures[:, 0]
         figures[:, of_others] = np.where(people.views[which] == other, np.nan, ranked.figures[:, 0])
         for side in sharing:
+            matches[side.condition].hear(side, which, ranked)
             yield from _by_view(people, side, which, figures)
 
 
@@ -251,12 +288,15 @@ def _widened(figures: Float64, width: int) -> Float64:
 class Means:
     """The means of means of cells, for any number of samples of subjects at once.
 
-    Figures are [..., K], NaN where there is nothing to measure.
+    Figures are [..., K], NaN where there is nothing to measure. A mean is over what was measured of all subjects. So a
+    sample that lacks a part of it has NaN.
     """
 
     def __init__(self, cells: Cells, conditions: tuple[str, ...], headline: str) -> None:
         self.conditions = conditions
         self._headline = conditions.index(headline) if headline else None
+        self._is_measured: Mask = np.stack([~np.isnan(cell.figures).all(axis=0) for cell in cells.each])
+        """[C, K]"""
         of: dict[tuple[str, str | None], list[int]] = {}
         for c, cell in enumerate(cells.each):
             of.setdefault((cell.condition, cell.view), []).append(c)
@@ -265,28 +305,33 @@ class Means:
     def by_view(self, totals: Float64, counts: Float64) -> dict[tuple[str, str | None], Float64]:
         """Of each condition and view, from sums [..., C, K] over probes and numbers of them."""
         cells = _divided(totals, counts)
-        return {key: mean_of_present(cells[..., rows, :]) for key, rows in self._cells_of.items()}
+        return {key: _mean(cells[..., rows, :], self._is_measured[rows]) for key, rows in self._cells_of.items()}
 
     def by_condition(self, by_view: dict[tuple[str, str | None], Float64]) -> list[Float64]:
         """Of each condition, in order."""
         nothing = np.full_like(next(iter(by_view.values())), np.nan)
-        return [
-            mean_of_present(
-                np.stack([figures for (name, _), figures in by_view.items() if name == condition] or [nothing], axis=-2)
-            )
-            for condition in self.conditions
-        ]
+        found = []
+        for condition in self.conditions:
+            keys = [key for key in by_view if key[0] == condition]
+            if keys:
+                measured = [self._is_measured[self._cells_of[key]].any(axis=0) for key in keys]
+                found.append(_mean(np.stack([by_view[key] for key in keys], axis=-2), np.stack(measured)))
+            else:
+                found.append(nothing)
+        return found
 
     def overall(self, by_condition: list[Float64]) -> Float64:
         """The headline figures."""
         if self._headline is not None:
             return by_condition[self._headline]
-        return mean_of_present(np.stack(by_condition, axis=-2))
+        rows = [[c for key, of in self._cells_of.items() if key[0] == name for c in of] for name in self.conditions]
+        measured = [self._is_measured[of].any(axis=0) for of in rows]
+        return _mean(np.stack(by_condition, axis=-2), np.stack(measured))
 
 
-def mean_of_present(figures: Float64) -> Float64:
-    """[..., n, K] to [..., K]: the mean of those that are not NaN; NaN if there are none."""
-    return _divided(np.nansum(figures, axis=-2), (~np.isnan(figures)).sum(axis=-2))
+def _mean(figures: Float64, is_measured: Mask) -> Float64:
+    """[..., n, K] to [..., K]: the mean of those of `is_measured` [n, K]; NaN if there are none."""
+    return _divided(np.where(is_measured, figures, 0).sum(axis=-2), is_measured.sum(axis=0))
 
 
 def _divided(totals: Float64, counts: NDArray[np.floating] | NDArray[np.integer]) -> Float64:

@@ -1,17 +1,18 @@
 """The distances that an evaluation asks for: of one model or two, re-ranked or not."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attengait.evaluation.blocks import DistanceRows, Int64, Rows, same_embeddings
+from attengait.evaluation.blocks import Block, DistanceRows, Int64, Rows, same_embeddings
 from attengait.evaluation.distances import Float64
 from attengait.evaluation.embeddings import Embeddings
-from attengait.evaluation.fusion import FARTHEST, FusedRows, same_pairs
+from attengait.evaluation.fusion import FusedRows, same_pairs
 from attengait.evaluation.options import EvaluationOptions
 from attengait.evaluation.ranking import as_numpy
 from attengait.evaluation.rerank import RerankedRows
-from attengait.evaluation.sides import Sides
 from attengait.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class RowsOf:
         self._is_reranked = is_reranked
         same = [same_embeddings(embeddings.features) for embeddings in self._embeddings]
         self._same = same_pairs(*same) if len(same) > 1 else same[0]
+        by_name = np.lexsort((self._same, embeddings.views, embeddings.sequences, embeddings.subjects))
+        self._place: Int64 = np.argsort(by_name)
+        """[N]: of each embedding in the order of names, then of values."""
 
     @property
     def added(self) -> str:
@@ -47,9 +51,11 @@ class RowsOf:
         return fused + (", re-ranked" if self._is_reranked else "")
 
     def __call__(self, probes: Int64, gallery: Int64) -> Rows:
-        rows = self._plain(probes, gallery)
         if not self._is_reranked:
-            return rows
+            return self._plain(probes, gallery)
+        # In the order of names, which decides among equally near neighbours: the order of the rows decides nothing.
+        probe_order, item_order = np.argsort(self._place[probes]), np.argsort(self._place[gallery])
+        probes, gallery = probes[probe_order], gallery[item_order]
         both = np.concatenate([probes, gallery])
         assert len(np.unique(both)) == len(both), "sides_of refuses a sequence on both sides"
         done = 0
@@ -59,21 +65,13 @@ class RowsOf:
             done += count
             self._progress.update("Finding neighbours", done, len(both), unit="sequences")
 
-        return RerankedRows(
-            self._plain(both, both), rows, lambda first, second: self._between(both[first], both[second]), progress=hear
+        reranked = RerankedRows(
+            self._plain(both, both),
+            self._plain(probes, gallery),
+            lambda first, second: self._between(both[first], both[second]),
+            progress=hear,
         )
-
-    def range_of(self, sides: Sides) -> tuple[float, float]:
-        """The shortest and the longest distance that there can be."""
-        if self._is_reranked:
-            return 0.0, 1.0
-        if len(self._embeddings) > 1:
-            return -FARTHEST, FARTHEST
-        if self._distance == "part-cosine":
-            return 0.0, 2.0
-        found = self._plain(np.flatnonzero(sides.probes), np.flatnonzero(sides.gallery))
-        assert isinstance(found, DistanceRows)
-        return 0.0, found.farthest
+        return _Reordered(reranked, probe_order, item_order)
 
     def _plain(self, probes: Int64, gallery: Int64) -> DistanceRows | FusedRows:
         first, *others = (
@@ -89,3 +87,23 @@ class RowsOf:
         table = next(iter(rows.blocks())).table
         values: Float64 = as_numpy(table)[0][rows.column]
         return values
+
+
+class _Reordered:
+    """Rows for probes and gallery items that were put in order before."""
+
+    def __init__(self, rows: Rows, probes: Int64, gallery: Int64) -> None:
+        """`probes` and `gallery` are the places that those of the rows have outside."""
+        self._rows, self._probes = rows, probes
+        self.column = np.empty_like(rows.column)
+        self.column[gallery] = rows.column
+
+    @property
+    def num_probes(self) -> int:
+        """The probes of all blocks."""
+        return self._rows.num_probes
+
+    def blocks(self) -> Iterator[Block]:
+        """Each probe is in one block."""
+        for block in self._rows.blocks():
+            yield replace(block, probes=self._probes[block.probes])

@@ -18,8 +18,9 @@ from attengait.evaluation.measure import ALL_VIEWS, OTHER_VIEWS, Cells, Means, c
 from attengait.evaluation.names import Names, one_name_for_each_view
 from attengait.evaluation.options import LEAVE_OUT, EvaluationOptions
 from attengait.evaluation.pairs import RowsOf
-from attengait.evaluation.resampling import LEVEL, bootstrap, interval
+from attengait.evaluation.resampling import LEVEL, bootstrap, interval, subjects_of_probes, why_no_interval
 from attengait.evaluation.result import EvaluationResult, Figures
+from attengait.evaluation.retrieval import Mask
 from attengait.evaluation.rule import Rule, rules
 from attengait.evaluation.sides import Labels, Sides, is_reranked, sides_of, subjects_to_test
 from attengait.evaluation.verification import FALSE_ACCEPT_RATES, Scores
@@ -100,11 +101,11 @@ def evaluate_embeddings(
         device=device,
         progress=progress,
     )
-    scores = Scores(*rows.range_of(sides)) if options.verification else None
+    scores = Scores() if options.verification else None
     cells = compare(rule, embeddings.labels, sides, rows, listener=scores, progress=progress)
     result = _result(prepared, distance + rows.added, cells)
     if options.bootstrap:
-        result = replace(result, intervals=_intervals(prepared, cells, options))
+        result = _with_intervals(result, prepared, cells, options)
     if scores is not None:
         found = scores.found()
         nothing = {"equal_error_rate": None, "tar_at_far": {f"{far:g}": None for far in FALSE_ACCEPT_RATES}}
@@ -201,7 +202,7 @@ def _result(prepared: Prepared, distance: str, cells: Cells) -> EvaluationResult
         num_probes=int(in_probes.sum()),
         num_gallery=int(in_gallery.sum()),
         num_tied=int(cells.is_tied.sum()),
-        num_unmatched=int(((cells.num_compared > 0) & (cells.num_matched == 0)).sum()),
+        num_unmatched=int(cells.is_unmatched.sum()),
         num_missing=covered.num_missing,
         num_repeated=covered.num_repeated,
         num_unused=covered.num_unused,
@@ -239,49 +240,64 @@ def _alone(rule: Rule, sides: Sides, embeddings: Embeddings) -> list[str]:
 def unmatched(prepared: Prepared, cells: Cells) -> list[str]:
     """Which probes have no gallery item of their subject, and how they count."""
     rule, embeddings = prepared.rule, prepared.embeddings
-    is_unmatched = (cells.num_compared > 0) & (cells.num_matched == 0) & ~cells.is_alone
-    partly = (cells.num_matched > 0) & (cells.num_matched < cells.num_compared)
     remarks = []
+
+    def remark(mask: Mask, text: str) -> None:
+        if mask.any():
+            remarks.append(f"{mask.sum()} {text}: {some_names(embeddings.names(mask))}")
+
+    alone: Mask = np.logical_or.reduce([each.is_alone for each in cells.matches.values()])
     if rule.compares == "views":
-        for mask, where in ((is_unmatched, "any of the"), (partly, "some of the")):
-            if mask.any():
-                remarks.append(
-                    f"{mask.sum()} probes whose subject has no gallery item at {where} other views count as wrong "
-                    f"there: {some_names(embeddings.names(mask))}"
-                )
+        partly: Mask = np.logical_or.reduce([each.is_partly_matched for each in cells.matches.values()])
+        for mask, where in ((cells.is_unmatched & ~alone, "any of the"), (partly, "some of the")):
+            remark(mask, f"probes whose subject has no gallery item at {where} other views count as wrong there")
         return remarks
     at = {"own view": " at another view", "own walk": " in another walk"}.get(rule.leaves_out, "")
     result = "are left out" if rule.unmatched == "left out" else "count as wrong for rank-1 and are left out of mAP"
-    for side in prepared.sides.each:
-        mask = is_unmatched & side.probes
-        if mask.any():
-            named = side.condition if rule.probes else "of the"
-            remarks.append(
-                f"{mask.sum()} {named} probes have no gallery item of their subject{at}, so they {result}: "
-                f"{some_names(embeddings.names(mask))}"
-            )
-    if cells.is_alone.any():
-        remarks.append(
-            f"{cells.is_alone.sum()} probes have nothing to be compared with, so they are left out: "
-            f"{some_names(embeddings.names(cells.is_alone))}"
+    for condition, each in cells.matches.items():
+        named = condition if rule.probes else "of the"
+        remark(
+            each.is_unmatched & ~each.is_alone,
+            f"{named} probes have no gallery item of their subject{at}, so they {result}",
         )
+    for condition, each in cells.in_view_pairs.items():
+        for mask, where in ((each.is_unmatched, "any"), (each.is_partly_matched, "some")):
+            remark(
+                mask,
+                f"{condition} probes whose subject has no gallery item at {where} of the views count as wrong there in "
+                "rank-1 of view pairs",
+            )
+    remark(alone, "probes have nothing to be compared with, so they are left out")
     return remarks
 
 
-def _intervals(prepared: Prepared, cells: Cells, options: EvaluationOptions) -> dict[str, Any]:
+def _with_intervals(
+    result: EvaluationResult, prepared: Prepared, cells: Cells, options: EvaluationOptions
+) -> EvaluationResult:
     subjects: Int64 = np.unique(prepared.embeddings.subjects, return_inverse=True)[1]
     means = Means(cells, prepared.conditions, prepared.rule.headline)
     by_condition, overall = bootstrap(cells, means, subjects, options.bootstrap, options.seed)
-    return {
-        "level": LEVEL,
-        "resamples": options.bootstrap,
-        "seed": options.seed,
-        "subjects": len(np.unique(subjects[prepared.sides.probes])),
-        "metrics": _ends(cells.names, overall),
-        "conditions": {
-            condition: _ends(cells.names, by_condition[:, i]) for i, condition in enumerate(prepared.conditions)
+    num_subjects = len(subjects_of_probes(cells, subjects)[0])
+    headline = _ends(cells.names, overall)
+    conditions = {condition: _ends(cells.names, by_condition[:, i]) for i, condition in enumerate(prepared.conditions)}
+    ends = {**conditions, result.headline: headline}
+    lacking = [
+        where
+        for where, figures in {**result.conditions, result.headline: result.metrics}.items()
+        if any(figures[name] is not None and ends[where][name][0] is None for name in cells.names)
+    ]
+    return replace(
+        result,
+        intervals={
+            "level": LEVEL,
+            "resamples": options.bootstrap,
+            "seed": options.seed,
+            "subjects": num_subjects,
+            "metrics": headline,
+            "conditions": conditions,
         },
-    }
+        remarks=(*result.remarks, *why_no_interval(num_subjects, lacking)),
+    )
 
 
 def _ends(names: tuple[str, ...], samples: Float64) -> dict[str, list[float | None]]:

@@ -41,7 +41,10 @@ class RerankedRows:
         own_share: float = OWN_SHARE,
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`everything` has all N items as probes and as gallery, `rows` the n probes and the m gallery items."""
+        """`everything` has all N items as probes and as gallery, `rows` the n probes and the m gallery items.
+
+        Among equally near items the first ones are neighbours, and sums are in the order of the items.
+        """
         self._rows, self._own_share = rows, own_share
         self.column = np.arange(len(rows.column))
         self._num_probes = rows.num_probes
@@ -94,8 +97,7 @@ def _neighbours(rows: Rows, count: int, progress: Callable[[int], None]) -> tupl
             values[item] = -1
             limit = np.partition(values, count - 1)[count - 1]
             near = np.flatnonzero(values <= limit)
-            # The columns are in the order of the embeddings' values: the order of the rows decides nothing.
-            found[item] = near[np.lexsort((rows.column[near], values[near]))[:count]]
+            found[item] = near[np.argsort(values[near], kind="stable")[:count]]
         progress(len(block.probes))
     return found, farthest
 

@@ -2,11 +2,13 @@
 
 The sequences of one person are alike, so people are resampled, not sequences: each resample takes as many of the
 probes' subjects as there are, with replacement. The gallery stays as it is. Everything follows from the seed.
+Where a resample lacks something that the figures are means over, such as a condition that few subjects have, there is
+no interval. Nor is there one with fewer than two subjects.
 
 Shapes: S subjects, B resamples, C cells, K figures.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from attengait.evaluation.distances import Float64
 from attengait.evaluation.measure import Cells, Means
 
 LEVEL = 0.95
+_FEWEST_SUBJECTS = 2
 _BLOCK = 100
 """Resamples at once."""
 
@@ -24,7 +27,10 @@ def bootstrap(cells: Cells, means: Means, subjects: Int64, num_resamples: int, s
 
     `subjects` [N] numbers the subjects of the embeddings.
     """
-    present, who = _subjects_of_probes(cells, subjects)
+    present, who = subjects_of_probes(cells, subjects)
+    if len(present) < _FEWEST_SUBJECTS:
+        nothing = np.full((1, len(means.conditions), len(cells.names)), np.nan)
+        return nothing, nothing[:, 0]
     sums = list(cells.sums_by_subject(who, len(present)))
     by_condition, overall = [], []
     for weights in _resamples(len(present), num_resamples, seed):
@@ -44,12 +50,16 @@ def paired_test(
     results could as well be exchanged between them. p is the share of B random exchanges with a difference as large as
     the one found, counting the one found, too.
     """
-    present, who = _subjects_of_probes(both[0], subjects)
+    present, who = subjects_of_probes(both[0], subjects)
+    nothing = np.full((1, len(both[0].names)), np.nan)
+    if not len(present):
+        return nothing[0], nothing, nothing[0]
     first, second = (list(cells.sums_by_subject(who, len(present))) for cells in both)
     found = _difference(means, first, second, np.ones((1, len(present))))[0]
-    differences = [
-        _difference(means, first, second, weights) for weights in _resamples(len(present), num_resamples, seed)
-    ]
+    differences = [nothing]
+    if len(present) >= _FEWEST_SUBJECTS:
+        resamples = _resamples(len(present), num_resamples, seed)
+        differences = [_difference(means, first, second, weights) for weights in resamples]
     random = np.random.default_rng([seed, 1])
     # One below the other [2 S, K]: a subject counts with one of its two rows.
     stacked = [(np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])) for a, b in zip(first, second, strict=True)]
@@ -89,10 +99,20 @@ def _figures(means: Means, sums: Sums, weights: Float64) -> list[Float64]:
     return means.by_condition(means.by_view(totals, counts))
 
 
-def _subjects_of_probes(cells: Cells, subjects: Int64) -> tuple[Int64, Int64]:
-    """The subjects that have a probe, and [N] the place of each embedding's among them."""
-    present = np.unique(np.concatenate([subjects[cell.probes] for cell in cells.each]))
-    return present, np.searchsorted(present, subjects)
+def subjects_of_probes(cells: Cells, subjects: Int64) -> tuple[Int64, Int64]:
+    """The subjects that have a probe with a figure, and [N] the place of each embedding's among them."""
+    counted = [cell.probes[~np.isnan(cell.figures).all(axis=1)] for cell in cells.each]
+    present = np.unique(subjects[np.concatenate(counted)])
+    return present, np.searchsorted(present, subjects).clip(max=len(present) - 1)
+
+
+def why_no_interval(num_subjects: int, lacking: Sequence[str]) -> tuple[str, ...]:
+    """A sentence where there are too few subjects, or where what is named in `lacking` has a figure and no interval."""
+    if num_subjects < _FEWEST_SUBJECTS:
+        return (f"no intervals: there must be 2 subjects with a probe that was compared, but there is {num_subjects}",)
+    names = ", ".join(lacking)
+    few = "some resamples have none of the few subjects with probes of one condition or view there"
+    return (f"no interval for {names}: {few}",) if lacking else ()
 
 
 def _resamples(num_subjects: int, num_resamples: int, seed: int) -> Iterator[Float64]:

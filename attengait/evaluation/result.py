@@ -58,7 +58,7 @@ class EvaluationResult:
     """Probes that have a match and an item of another subject at the same distance. They count with the mean over all
     orders of the tied items."""
     num_unmatched: int
-    """Probes that are compared, but have no gallery item of their subject."""
+    """Probes that are compared in a condition, but have no gallery item of their subject there."""
     num_missing: int
     """Sequences of the protocol that are not there: one is expected of each subject, walk and view."""
     num_repeated: int
@@ -184,13 +184,13 @@ class EvaluationResult:
             return []
         shown = self.columns or ("rank1",)
         ends = self.intervals["metrics"]
-        texts = [
-            f"{name.replace('rank', 'rank-')} {percent(ends[name][0])} to {percent(ends[name][1])}"
-            for name in shown
-            if ends[name][0] is not None
-        ]
+        texts = []
+        for name in shown:
+            low, high = ends[name]
+            figures = _ABSENT if low is None else f"{percent(low)} to {percent(high)}"
+            texts.append(f"{name.replace('rank', 'rank-')} {figures}")
         level = f"{100 * self.intervals['level']:.0f} % intervals over {self.intervals['subjects']} subjects"
-        return [f"{level}, {self.intervals['resamples']} resamples: {', '.join(texts) or 'nothing to measure'}"]
+        return [f"{level}, {self.intervals['resamples']} resamples: {', '.join(texts)}"]
 
     @property
     def _verification_notes(self) -> list[str]:

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from attengait.errors import ParameterError
 from attengait.evaluation import DISTANCES, blocks, distance, distances
+from attengait.evaluation.blocks import DistanceRows, same_embeddings
 
 
 def slow_distance(probe: NDArray[np.float32], item: NDArray[np.float32], name: str) -> float:
@@ -98,3 +100,38 @@ def test_parts_added_piece_by_piece_equal_whole_parts_whatever_a_piece_is(
     monkeypatch.setattr(distances, "_PIECE_PROBES", 16)
     monkeypatch.setattr(distances, "_PIECE_PRODUCTS", 2**14)
     np.testing.assert_allclose(distance(probes, gallery, "part-l2"), found, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["l2", "part-l2"])
+@pytest.mark.parametrize("size", [1e6, 1e9, 1e15])
+def test_one_huge_embedding_changes_no_distance_of_the_others(name: str, size: float):
+    probes, gallery = random_features(20), random_features(600, seed=1)
+    gallery[7] = size
+    slow = [[slow_distance(probe, item, name) for item in gallery] for probe in probes]
+    np.testing.assert_allclose(distance(probes, gallery, name), slow, rtol=1e-9)
+
+
+def test_equal_distances_of_whole_numbers_stay_equal_beside_a_huge_embedding():
+    probes = np.random.default_rng(0).integers(0, 4, (5, 2, 3)).astype(np.float32) + 1000
+    gallery = np.random.default_rng(1).integers(0, 4, (50, 2, 3)).astype(np.float32) + 1000
+    gallery[7] = 1e9
+    slow = [[slow_distance(probe, item, "l2") for item in gallery] for probe in probes]
+    np.testing.assert_array_equal(np.delete(distance(probes, gallery, "l2"), 7, 1), np.delete(slow, 7, 1))
+
+
+@pytest.mark.parametrize("name", ["l2", "part-l2"])
+@pytest.mark.parametrize("on", ["numpy", "torch"])
+@pytest.mark.parametrize("size", [1e4, 1e9])
+def test_two_groups_that_are_far_apart_have_exact_distances_in_each(name: str, on: str, size: float):
+    """Whatever the centre is, one of the groups is far from it."""
+    random = np.random.default_rng(0)
+    features = (1e-6 * size * random.normal(size=(60, 3, 4))).astype(np.float32)
+    features[::3] += np.float32(size)
+    rows = np.arange(60)
+    device = None if on == "numpy" else torch.device("cpu")
+    found = DistanceRows(features, same_embeddings(features), rows, rows, name, device=device)
+    (block,) = found.blocks()
+    table = np.empty((60, 60))
+    table[block.probes] = np.asarray(block.table)[block.row][:, found.column]
+    slow = [[slow_distance(probe, item, name) for item in features] for probe in features]
+    np.testing.assert_allclose(table, slow, rtol=1e-6)

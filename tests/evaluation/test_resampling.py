@@ -117,7 +117,7 @@ def test_the_command_compares_files_and_refuses_those_that_do_not_match(tmp_path
     written = json.loads((tmp_path / "c.json").read_text())
     assert written["resamples"] == 100
     assert written["figures"]["rank1"]["difference"] > 0
-    assert "12 subjects with probes, 36 probes, 36 gallery items" in " ".join(done.output.split())
+    assert "12 subjects with compared probes, 36 probes, 36 gallery items" in " ".join(done.output.split())
     lacking = good.select(~((good.subjects == "003") & (good.sequences == "00")))
     save_embeddings(tmp_path / "b.npz", lacking)
     refused = CliRunner().invoke(app, words)
@@ -128,6 +128,70 @@ def test_the_command_compares_files_and_refuses_those_that_do_not_match(tmp_path
     done = CliRunner().invoke(app, [*words, "--only-common"])
     assert done.exit_code == 0
     assert "3 sequences that the second embeddings lack are left out: 003/00/000" in " ".join(done.output.split())
+
+
+def with_walks(embeddings: Embeddings, walks: dict[str, str]) -> Embeddings:
+    """With other names of the walks."""
+    return replace(embeddings, sequences=np.array([walks[walk] for walk in embeddings.sequences.tolist()]))
+
+
+@pytest.mark.parametrize("few", [1, 12])
+def test_where_resamples_lack_a_condition_or_a_view_the_headline_has_no_interval(few: int) -> None:
+    gallery, coats = (with_walks(made(1.0), {"00": probe, "01": "nm-01"}) for probe in ("nm-05", "cl-01"))
+    coats = coats.select((coats.sequences == "cl-01") & (coats.subjects < f"{few:03d}"))
+    both = Embeddings(
+        **{
+            name: np.concatenate([getattr(gallery, name), getattr(coats, name)])
+            for name in ("features", "subjects", "sequences", "views")
+        }
+    )
+    sentence = (
+        "no interval for {}: some resamples have none of the few subjects with probes of one condition or view there"
+    )
+    result = evaluate_embeddings(both, options=EvaluationOptions(bootstrap=200))
+    assert result.intervals is not None
+    conditions = result.intervals["conditions"]
+    assert None not in conditions["nm"]["rank1"]
+    there = few == 12
+    assert (None in conditions["cl"]["rank1"]) != there
+    assert (None in result.intervals["metrics"]["rank1"]) != there
+    assert (sentence.format("cl, mean over conditions") in result.remarks) != there
+    assert ("200 resamples: rank-1 –" in str(result)) != there
+    found = attengait.compare(both, both, options=EvaluationOptions(bootstrap=200))
+    assert (found.figures[0].interval == (None, None)) != there
+    assert (sentence.format("rank1, rank5, rank10, rank20, mAP, mINP") in found.remarks) != there
+    # The same of a view, of which the figures of a condition are a mean.
+    one_view = made(1.0)
+    one_view = one_view.select((one_view.subjects < f"{few:03d}") | (one_view.views != "180"))
+    of_view = evaluate_embeddings(one_view, protocol="oumvlp", options=EvaluationOptions(bootstrap=200))
+    assert of_view.intervals is not None
+    assert (of_view.intervals["metrics"]["rank1"] == [None, None]) != there
+    assert (sentence.format("nm, mean over conditions") in of_view.remarks) != there
+
+
+def test_one_subject_has_no_interval_and_those_without_a_compared_probe_are_not_resampled() -> None:
+    one = made(1.0).select(np.arange(6))
+    result = evaluate_embeddings(one, protocol="oumvlp", options=EvaluationOptions(bootstrap=50))
+    sentence = "no intervals: there must be 2 subjects with a probe that was compared, but there is 1"
+    assert result.intervals is not None
+    assert result.intervals["metrics"] == {name: [None, None] for name in result.metrics}
+    assert result.remarks == (sentence,)
+    found = attengait.compare(one, one, protocol="oumvlp", options=EvaluationOptions(bootstrap=50))
+    assert {each.interval for each in found.figures} == {(None, None)}
+    assert found.remarks == (sentence,)
+    # In retrieval, probes without a match are left out: 3 subjects have a single sequence.
+    some = made(1.0)
+    some = some.select((some.subjects > "002") | ((some.sequences == "00") & (some.views == "000")))
+    retrieval = evaluate_embeddings(some, protocol="retrieval", options=EvaluationOptions(bootstrap=50))
+    assert retrieval.intervals is not None
+    assert (retrieval.num_subjects, retrieval.intervals["subjects"]) == (12, 9)
+    alone = some.select((some.sequences == "00") & (some.views == "000"))
+    nothing = evaluate_embeddings(alone, protocol="retrieval", options=EvaluationOptions(bootstrap=50))
+    assert nothing.intervals is not None
+    assert nothing.intervals["metrics"]["rank1"] == [None, None]
+    assert nothing.remarks[-1] == sentence.replace("is 1", "is 0")
+    compared = attengait.compare(alone, alone, protocol="retrieval", options=EvaluationOptions(bootstrap=50))
+    assert (compared.num_subjects, compared.figures[0].p_value) == (0, None)
 
 
 def test_what_makes_no_sense_for_two_models_is_refused() -> None:
@@ -222,6 +286,47 @@ def test_a_comparison_says_what_is_missing_and_what_is_unmatched() -> None:
     remarks = attengait.compare(some, some, protocol="oumvlp", options=EvaluationOptions(bootstrap=5)).remarks
     assert "no gallery of subject 003" in remarks
     assert any(text.startswith("3 probes whose subject has no gallery item at any of the other") for text in remarks)
+
+
+def test_a_comparison_says_what_an_evaluation_says_of_ties_unused_sequences_and_precision() -> None:
+    one = replace(made(1.0), precision="fp32")
+    one = with_walks(one, {"00": "00", "01": "01"})
+    one.sequences[:1] = "02"
+    same = replace(one, features=np.ones_like(one.features), precision="bf16")
+    found = attengait.compare(one, same, protocol="oumvlp", options=EvaluationOptions(bootstrap=5))
+    evaluated = evaluate_embeddings(same, protocol="oumvlp")
+    assert evaluated.num_tied == 35
+    assert found.notes[2:4] == [
+        "probes with a match and another person at the same distance: 0 of A and 35 of B: the mean over all orders",
+        "A was computed in fp32 and B in bf16",
+    ]
+    assert set(evaluated.remarks) <= set(found.remarks)
+    assert "1 sequences that the protocol does not use, of the walks 02" in found.remarks
+    written = found.to_dict()
+    assert written["precision"] == ["fp32", "bf16"]
+    of_one = evaluated.to_dict()["counts"]
+    counts = {name: of_one[name] for name in ("probes", "gallery", "unmatched_probes", "missing_sequences")}
+    counts |= {"subjects": 12, "tied_probes": [0, 35], "unused_sequences": 1}
+    assert written["counts"] == counts
+    again = attengait.compare(one, one, protocol="oumvlp", options=EvaluationOptions(bootstrap=5))
+    assert not any("computed in" in note for note in again.notes)
+
+
+def test_two_models_whose_columns_choose_other_probes_are_refused() -> None:
+    one = replace(made(1.0), extra={"camera": np.arange(len(NAMES)) % 2})
+    other = replace(one, extra={"camera": (np.arange(len(NAMES)) % 4 > 0).astype(int)})
+    options = EvaluationOptions(gallery=["camera=0"], probes=["camera=1"], bootstrap=5)
+    with pytest.raises(
+        AttenGaitError,
+        match="the columns of the two embeddings differ: 18 sequences are a probe in one and not in the other, such as "
+        "000/00/180",
+    ):
+        attengait.compare(one, other, protocol="custom", options=options)
+    options = EvaluationOptions(gallery=["camera=0"], probes=["view=000"], bootstrap=5)
+    swapped = replace(one, extra={"camera": 1 - one.extra["camera"]})
+    with pytest.raises(AttenGaitError, match="72 sequences are a gallery item in one and not in the other"):
+        attengait.compare(one, swapped, protocol="custom", options=options)
+    assert attengait.compare(one, one, protocol="custom", options=options).num_probes == 24
 
 
 def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_embedded(

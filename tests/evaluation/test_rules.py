@@ -222,6 +222,28 @@ def test_unmatched_probes_are_named_with_how_they_count(reference: dict[str, np.
     assert remarks[0].startswith("6 up probes have no gallery item of their subject at another view, so they are left")
 
 
+def test_a_probe_that_one_condition_cannot_match_is_counted_although_another_can(
+    reference: dict[str, np.ndarray],
+) -> None:
+    ccpg = of(reference, "ccpg")
+    lacking = ccpg.select(~((ccpg.subjects == "003") & (ccpg.sequences == "U0_D0")))
+    result = evaluate_embeddings(lacking, protocol="ccpg")
+    probes = [f"003/U0_D0_BG/{view}" for view in sorted(ccpg.views[ccpg.subjects == "003"])]
+    number = int(((lacking.subjects == "003") & (lacking.sequences == "U0_D0_BG")).sum())
+    assert result.num_unmatched == number > 0
+    left_out, wrong = result.remarks
+    assert left_out.startswith(
+        f"{number} bg probes have no gallery item of their subject at another view, so they are left out: {probes[0]}, "
+    )
+    assert wrong.startswith(
+        f"{number} bg probes whose subject has no gallery item at any of the views count as wrong there in rank-1 of "
+        f"view pairs: {probes[0]}, "
+    )
+    at_one_view = (ccpg.subjects == "003") & (ccpg.sequences == "U0_D3") & np.char.startswith(ccpg.views, "01")
+    (partly,) = evaluate_embeddings(ccpg.select(~at_one_view), protocol="ccpg").remarks
+    assert " up probes whose subject has no gallery item at some of the views count as wrong there in rank-1" in partly
+
+
 def test_every_rule_has_a_source_and_shows_figures_that_it_has() -> None:
     for name, rule in rules().items():
         assert rule.about, name

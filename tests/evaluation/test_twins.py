@@ -215,9 +215,15 @@ def test_protocols_of_one_gallery_equal_their_twin(protocol: str, keep: float, d
     rows = [(subject, walk, view.split("_")[0]) for subject, walk, view in rows]
     assert list(written["conditions"]) == list(CONDITIONS[protocol])
     of_conditions = []
+    unmatched: set[int] = set()
     for condition, (gallery, probes) in CONDITIONS[protocol].items():
         own = None if protocol == "grew" else 2
         each = in_one_gallery(rows, table, gallery, probes, own=own, wrong=protocol != "ccpg")
+        of_probes = zip([i for i, row in enumerate(rows) if probes(row[1])], each, strict=True)
+        lacking = {probe for probe, figures in of_probes if figures["mAP"] is None}
+        unmatched |= lacking
+        start = f"{len(lacking)} {condition} probes have no gallery item of their subject"
+        assert any(remark.startswith(start) for remark in written["remarks"]) == bool(lacking)
         figures = mean_of(each)
         if protocol.endswith("cross-view"):
             at = [row[2] for row in rows if probes(row[1])]
@@ -229,6 +235,8 @@ def test_protocols_of_one_gallery_equal_their_twin(protocol: str, keep: float, d
         assert_equal(written["conditions"][condition], figures)
     assert any(figures["rank1"] is not None for figures in of_conditions)
     assert_equal(written["metrics"], mean_of(of_conditions))
+    assert written["counts"]["unmatched_probes"] == len(unmatched)
+    assert bool(unmatched) == (keep < 1)
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.4])

@@ -1,14 +1,18 @@
 """ROC, equal error rate and TAR at FAR against sorting all pairs; and re-ranking against the published program."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from attengait.evaluation import Embeddings, EvaluationOptions, distance, evaluate_embeddings
-from attengait.evaluation.blocks import DistanceRows, same_embeddings
+from attengait.evaluation.blocks import Block, DistanceRows, same_embeddings
+from attengait.evaluation.ranking import Items
 from attengait.evaluation.rerank import RerankedRows
+from attengait.evaluation.verification import Scores
 
 NAMES = [(f"{s:02d}", walk, view) for s in range(60) for walk in ("01", "02") for view in ("000", "090")]
 
@@ -139,3 +143,81 @@ def test_hid_re_ranks_and_no_rerank_does_not(data: Path, tmp_path: Path) -> None
         assert result.distance == ("part-l2" if rerank is False else "part-l2, re-ranked")
         figures.append(result.metrics["mAP"])
     assert figures[0] != figures[1]
+
+
+@pytest.mark.parametrize("levels", [2, 3, 1])
+def test_re_ranked_figures_do_not_depend_on_the_order_of_rows_that_are_equal_or_equally_near(levels: int) -> None:
+    subjects = np.array([f"{s:03d}" for s in range(30) for _ in range(2)])
+    features = np.random.default_rng(5).integers(0, levels, (60, 1, 3)).astype(np.float32)
+    embeddings = Embeddings(
+        features=features,
+        subjects=subjects,
+        sequences=np.array(["a", "b"] * 30),
+        views=np.full(60, "000"),
+        feature_order="parts-first",
+    )
+    options = EvaluationOptions(gallery=["walk=a"], probes=["walk=b"], rerank=True)
+    results = [
+        evaluate_embeddings(embeddings.select(order), protocol="custom", options=options)
+        for order in (np.arange(60), np.arange(60)[::-1], *(np.random.default_rng(s).permutation(60) for s in range(4)))
+    ]
+    assert all(result == results[0] for result in results)
+
+
+def exact_rates(features: np.ndarray, name: str) -> tuple[float, np.ndarray]:
+    """Equal error rate, and TAR at FAR 0.001 and 0.01, of walk 02 of `made` against walk 01, pair by pair."""
+    subjects, walks, _ = (np.array(column) for column in zip(*NAMES, strict=True))
+    probes, gallery = features[walks == "02"].astype(float), features[walks == "01"].astype(float)
+    gaps = probes[:, None] - gallery
+    table = abs(gaps).sum(axis=(2, 3)) if name == "l1" else np.sqrt((gaps**2).sum(axis=(2, 3)))
+    if name == "part-cosine":
+        # Half the squared distance of unit vectors: 1 - cosine, without the rounding of numbers near 1.
+        units = [some / np.sqrt((some**2).sum(axis=2, keepdims=True)) for some in (probes, gallery)]
+        table = ((units[0][:, None] - units[1]) ** 2).sum(axis=3).mean(axis=2) / 2
+    elif name == "part-l2":
+        table = np.sqrt((gaps**2).sum(axis=3)).mean(axis=2)
+    is_same = subjects[walks == "02"][:, None] == subjects[walks == "01"]
+    tar, far = slow_rates(table[is_same], table[~is_same])
+    gap = far - (1 - tar)
+    after = int(np.argmax(gap >= 0))
+    share = -gap[after - 1] / (gap[after] - gap[after - 1])
+    error = far[after - 1] + share * (far[after] - far[after - 1])
+    return error, np.array([tar[far <= rate].max() for rate in (0.001, 0.01)])
+
+
+@pytest.mark.parametrize("name", ["l2", "l1", "part-l2", "part-cosine"])
+@pytest.mark.parametrize("outlier", [1.0, 1e3, 1e6, 1e8])
+@pytest.mark.parametrize("offset", [0, 1000, 1e5])
+def test_verification_is_exact_whatever_the_range_of_the_distances(name: str, outlier: float, offset: float) -> None:
+    embeddings = made()
+    features = embeddings.features + np.float32(offset)
+    features[100] *= np.float32(outlier)
+    moved = replace(embeddings, features=features)
+    options = EvaluationOptions(verification=True)
+    found = evaluate_embeddings(moved, protocol="grew", distance=name, options=options).verification
+    assert found is not None
+    error, tar = exact_rates(features, name)
+    # With an offset of 1e5, 1 - cosine is about 1e-10. Cosines near 1 are exact to 1e-16, so it is exact to 1e-6.
+    assert found["equal_error_rate"] == pytest.approx(error, abs=1e-3)
+    np.testing.assert_allclose([found["tar_at_far"][rate] for rate in ("0.001", "0.01")], tar, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", [None, "cpu"], ids=["numpy", "torch"])
+def test_negative_distances_and_zeros_of_both_signs_are_in_order(device: str | None) -> None:
+    random = np.random.default_rng(0)
+    genuine = np.concatenate([random.normal(-1, 1, 300), [0.0, -0.0, 1e-300, -1e-300, 1e300, -1e300]])
+    impostor = np.concatenate([random.normal(1, 2, 5000), [-0.0, 0.0]])
+    scores = Scores()
+    for values, is_genuine in ((genuine, True), (impostor, False)):
+        table = values[None] if device is None else torch.from_numpy(values[None]).to(device)
+        is_match = np.full((1, len(values)), is_genuine)
+        items = Items(distances=values[None], is_match=is_match, is_left_out=np.zeros_like(is_match))
+        row = np.array([0])
+        scores(Block(probes=row, row=row, table=table), np.arange(len(values)), items)
+    found = scores.found()
+    assert found is not None
+    assert (found.num_genuine, found.num_impostor) == (306, 5002)
+    tar, far = slow_rates(genuine, impostor)
+    # Two distances are in one bin where they are equal to four millionths of themselves.
+    assert len(tar) - 5 < len(found.tar) <= len(tar)
+    assert {*zip(found.tar, found.far, strict=True)} <= {*zip(tar, far, strict=True)}
