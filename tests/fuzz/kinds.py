@@ -40,7 +40,12 @@ KINDS = {
         "store/test_special_files.py",
         "cli/test_output.py",
     ),
-    "a server that stalls, lies or never ends": ("store/test_waiting.py", "store/test_remote.py"),
+    "a server that stalls, lies or never ends": (
+        "store/test_waiting.py",
+        "store/test_remote.py",
+        "store/test_remote_failing.py",
+        "store/test_remote_writing.py",
+    ),
     "full disks, kills, two runs at once": (
         "store/test_resume.py",
         "store/test_writer.py",

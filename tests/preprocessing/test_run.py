@@ -1,9 +1,8 @@
-"""From folders laid out as CASIA-B to a store: what comes out, what is reported, what is refused."""
+"""From folders laid out as CASIA-B to a store: what it holds, what is reported, what another run does to it."""
 
 import dataclasses
 import json
 import os
-import shlex
 import shutil
 from importlib import import_module
 
@@ -11,46 +10,20 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.datasets import DATASETS, Folders, casia_b
 from attengait.errors import AttenGaitError, ParameterError
-from attengait.kernels.farneback import cpu as farneback_cpu
 from attengait.kernels.flow.backends import BACKENDS
 from attengait.kernels.pictures.encode import encode_silhouette
-from attengait.preprocessing import run as run_module
-from attengait.preprocessing.executors import LocalProcesses
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
-from attengait.preprocessing.run import PreprocessConfig, plan_preprocessing, run_preprocessing
+from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.store import open_store, summarise
 from attengait.store.layout import report_location
-from attengait.store.skipped import NothingMadeError, Reason, count_skipped, lines_of
+from attengait.store.skipped import Reason
 from attengait.store.verify import verify
 
 casia, fakes, walks = map(import_module, ("casia", "store_fakes", "walks"))
 Heard = import_module("heard").Heard
-picture, write_walk = walks.picture, walks.write_walk
-
-
-@pytest.fixture(scope="module")
-def walkers(tmp_path_factory):
-    """Five walks, of which two are sound; to be read only."""
-    root = tmp_path_factory.mktemp("walkers")
-    for i, (subject, walk) in enumerate([("001", "nm-01"), ("001", "bg-01"), ("002", "nm-01"), ("003", "nm-01")]):
-        write_walk(root, subject, walk, 9, seed=i)
-    write_walk(root, "004", "nm-01", 5, seed=9)
-    shutil.rmtree(root / "silh" / "003")
-    picture(root, "silh", "002/nm-01/090", 9).unlink()
-    damaged = picture(root, "rgb", "001/bg-01/090", 1)
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    return root
-
-
-def config_of(root, out, *, workers=1, frames="rgb", **changes):
-    """A configuration for the walkers in `root`; without `frames` for silhouettes alone."""
-    folders = Folders(frames=frames and root / frames, silhouettes=root / "silh")
-    settings = {"recipe": FlowRecipe(), "chunk_frames": 4, **changes}
-    executor = LocalProcesses(num_workers=workers)
-    return PreprocessConfig(**{"dataset": "casia-b", "folders": folders, "out": out, "executor": executor} | settings)
+config_of, picture = casia.config_of, walks.picture
 
 
 @pytest.fixture(scope="module")
@@ -113,26 +86,6 @@ def test_what_was_skipped_is_reported_and_counted(made):
     assert f"details: {report_location(out).path}" in text
 
 
-@pytest.mark.parametrize("encoding", ["uv", "uvm"])
-def test_another_encoding_is_stored_with_its_channels_and_scale(walkers, tmp_path, encoding):
-    out, recipe = tmp_path / "w.zarr", FlowRecipe(encoding=encoding)
-    run_preprocessing(config_of(walkers, out, recipe=recipe))
-    store = open_store(out)
-    assert store.frame_shape == recipe.frame_shape
-    assert (store.attributes["modality"], store.attributes["encoding"]) == ("flow", encoding)
-    assert (store.attributes["encoding_steps_per_px"], store.attributes["encoding_offset"]) == (8, 128)
-    assert store.attributes["recipe"]["encoding"] == encoding
-    summary = summarise(store)
-    assert (summary["encoding"], summary["encoding_steps_per_px"]) == (encoding, 8)
-    first = casia.find(walkers / "rgb", walkers / "silh").sequences[0]
-    with store.reader() as reader:
-        (clip,) = reader.read_clips(store.sequences.start[:1], store.sequences.length[:1])
-    np.testing.assert_array_equal(clip, recipe.make(first).pictures)
-    assert verify(out) == []
-    with pytest.raises(ParameterError, match=f"encoding is 'colour', but must be '{encoding}'"):
-        run_preprocessing(config_of(walkers, out))
-
-
 def test_a_colour_store_records_no_scale(made):
     store = open_store(made[0])
     assert not any(key.startswith("encoding_") for key in [*store.attributes, *summarise(store)])
@@ -162,48 +115,6 @@ def test_silhouettes_alone_give_a_picture_for_every_frame_with_a_walker(walkers,
         run_preprocessing(config_of(walkers, out))
 
 
-def test_silhouettes_that_changed_since_are_noticed_and_other_frames_do_not_matter(walkers, tmp_path):
-    copy, out = tmp_path / "copy", tmp_path / "s.zarr"
-    shutil.copytree(walkers, copy)
-    changes = {"frames": None, "recipe": SilhouetteRecipe()}
-    run_preprocessing(config_of(copy, out, **changes))
-    shutil.rmtree(copy / "rgb")
-    assert run_preprocessing(config_of(copy, out, **changes)).written.already_finished
-    picture(copy, "silh", "001/nm-01/090", 3).unlink()
-    with pytest.raises(AttenGaitError, match=r"was made from another input"):
-        run_preprocessing(config_of(copy, out, **changes))
-
-
-def test_silhouettes_stopped_half_way_are_continued_to_the_same_bytes(walkers, tmp_path):
-    class Stop(KeyboardInterrupt):
-        pass
-
-    def stop(done):
-        if any((tmp_path / "stopped.zarr.work" / "records").glob("*.json")):  # a shard is done
-            raise Stop
-
-    changes = {"frames": None, "recipe": SilhouetteRecipe()}
-    run_preprocessing(config_of(walkers, tmp_path / "whole.zarr", **changes))
-    with pytest.raises(Stop):
-        run_preprocessing(config_of(walkers, tmp_path / "stopped.zarr", **changes), Heard(stop))
-    summary = run_preprocessing(config_of(walkers, tmp_path / "stopped.zarr", **changes))
-    assert summary.written.num_shards_reused > 0
-    assert fakes.tree(tmp_path / "stopped.zarr") == fakes.tree(tmp_path / "whole.zarr")
-
-
-def test_frames_are_needed_for_flow_and_refused_for_silhouettes(walkers, tmp_path):
-    needs = (
-        r"^frames is missing, .*: the modality flow needs the folder of the frames; the modality silhouette does not$"
-    )
-    with pytest.raises(ParameterError, match=needs):
-        config_of(walkers, tmp_path / "w.zarr", frames=None)
-    with pytest.raises(ParameterError, match=r"^frames is .*rgb', but must be left out: the modality silhouette"):
-        config_of(walkers, tmp_path / "w.zarr", recipe=SilhouetteRecipe())
-    folders = Folders(frames=walkers / "rgb", silhouettes=walkers / "silh", files=walkers / "rgb")
-    with pytest.raises(ParameterError, match=r"^files is .*rgb', but must be left out: casia-b takes"):
-        config_of(walkers, tmp_path / "w.zarr", folders=folders)
-
-
 def test_one_run_makes_a_store_of_silhouette_and_flow(walkers, made, tmp_path):
     out = tmp_path / "both.zarr"
     summary = run_preprocessing(config_of(walkers, out, recipe=SilhouetteFlowRecipe()))
@@ -225,28 +136,6 @@ def test_frame_numbers_are_kept_of_pictures_and_silhouettes(walkers, made, tmp_p
     out = tmp_path / "s.zarr"
     run_preprocessing(config_of(walkers, out, frames=None, recipe=SilhouetteRecipe()))
     assert open_store(out).frame_numbers(0).tolist() == list(range(1, 10))
-
-
-def test_a_data_set_may_add_columns_of_its_own(walkers, tmp_path, monkeypatch):
-    def scan(folders):
-        found = casia_b.scan(folders)
-        cameras = (
-            dataclasses.replace(s, columns={"camera": f"c{i}", "year": 2000 + i}) for i, s in enumerate(found.sequences)
-        )
-        return dataclasses.replace(found, sequences=tuple(cameras))
-
-    monkeypatch.setitem(DATASETS, "cameras", dataclasses.replace(DATASETS["casia-b"], scan=scan))
-    out = tmp_path / "w.zarr"
-    run_preprocessing(config_of(walkers, out, dataset="cameras"))
-    store = open_store(out)
-    assert store.attributes["columns"] == ["camera", "year"]
-    assert store.sequences.extra["camera"].tolist() == ["c0", "c1", "c2"]
-    assert store.sequences.columns["year"].tolist() == [2000, 2001, 2002]
-    assert verify(out) == []
-    # Another camera is another input.
-    monkeypatch.setitem(DATASETS, "cameras", DATASETS["casia-b"])
-    with pytest.raises(AttenGaitError, match=r"was made from another input"):
-        run_preprocessing(config_of(walkers, out, dataset="cameras"))
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])
@@ -272,13 +161,6 @@ def test_a_dry_run_writes_nothing_and_says_how_large_it_gets(walkers, made, tmp_
     assert "skipped, no silhouettes: 1" in str(plan)
 
 
-def test_the_summary_names_the_flow(walkers, tmp_path):
-    flow = run_preprocessing(config_of(walkers, tmp_path / "flow.zarr"))
-    assert " frames (flow by opencv, " in str(flow)
-    silhouettes = config_of(walkers, tmp_path / "silhouettes.zarr", frames=None, recipe=SilhouetteRecipe())
-    assert "flow" not in str(run_preprocessing(silhouettes)).splitlines()[0].partition("(")[2]
-
-
 def test_running_again_does_nothing_and_says_so(walkers, made):
     before = fakes.tree(made[0].parent)
     summary = run_preprocessing(config_of(walkers, made[0]))
@@ -298,18 +180,6 @@ def test_a_backend_that_cannot_be_used_is_said_before_the_input_is_looked_at(wal
         with pytest.raises(AttenGaitError, match=r"^flow backend cuda cannot be used: there is no GPU$"):
             run(config)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(BACKENDS["cpu"].missing() is not None, reason="no C++ compiler")
-def test_code_that_does_not_compile_is_said_before_anything_is_made(walkers, tmp_path, monkeypatch):
-    compiler = tmp_path / "c++"
-    compiler.write_text("#!/bin/sh\necho error: unknown option -march=native >&2\nexit 1\n")
-    compiler.chmod(0o755)
-    monkeypatch.setenv("CXX", shlex.quote(str(compiler)))
-    farneback_cpu._library.cache_clear()
-    with pytest.raises(AttenGaitError, match=r"could not compile farneback\.cpp: error: unknown option -march=native$"):
-        run_preprocessing(config_of(walkers, tmp_path / "w.zarr", recipe=FlowRecipe(flow="cpu")))
-    assert list(tmp_path.iterdir()) == [compiler]
 
 
 def test_a_finished_store_needs_no_backend(walkers, made, monkeypatch):
@@ -334,89 +204,6 @@ def test_input_that_changed_since_is_noticed(walkers, made, tmp_path):
     os.truncate(file, file.stat().st_size - 1)
     with pytest.raises(AttenGaitError, match=r"was made from another input"):
         run_preprocessing(config_of(tmp_path / "copy", made[0]))
-
-
-def test_bad_parameters_are_refused_before_anything_is_read(walkers, tmp_path):
-    for changes, sentence in (
-        ({"dataset": "casia-z"}, "dataset .*casia-z"),
-        ({"workers": 0}, "workers is 0"),
-        ({"codec": "gzip"}, "codec is 'gzip'"),
-        ({"chunk_frames": 0}, "chunk_frames is 0"),
-    ):
-        with pytest.raises(ParameterError, match=sentence):
-            config_of(tmp_path / "nowhere", tmp_path / "w.zarr", **changes)
-
-
-def test_a_mistyped_path_is_said_and_nothing_is_made(walkers, tmp_path):
-    with pytest.raises(AttenGaitError, match=r"the folder of frames .* does not exist"):
-        run_preprocessing(config_of(tmp_path / "nowhere", tmp_path / "w.zarr"))
-    with pytest.raises(AttenGaitError, match="nowhere does not exist: make this folder first"):
-        run_preprocessing(config_of(walkers, tmp_path / "nowhere" / "w.zarr"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_input_of_which_nothing_can_be_used_is_an_error_with_reasons(tmp_path):
-    write_walk(tmp_path / "walkers", "001", "nm-01", 4, seed=0)
-    with pytest.raises(AttenGaitError, match=r"nothing came out of 1 sequence \(too few pictures: 1\)"):
-        run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
-    assert json.loads(report_location(tmp_path / "w.zarr").path.read_text())["reason"] == "too few pictures"
-    assert not (tmp_path / "w.zarr").exists()
-
-
-def test_folders_without_a_common_sequence_are_an_error_with_reasons(tmp_path):
-    for side, subject in (("rgb", "001"), ("silh", "002")):
-        write_walk(tmp_path / subject, subject, "nm-01", 6, seed=0)
-        shutil.copytree(tmp_path / subject / side, tmp_path / "walkers" / side)
-    with pytest.raises(AttenGaitError, match=r"modality flow \(no silhouettes: 1; no frames: 1\)"):
-        run_preprocessing(config_of(tmp_path / "walkers", tmp_path / "w.zarr"))
-    assert not (tmp_path / "w.zarr").exists()
-
-
-@pytest.mark.parametrize("what", ["delete", "truncate", "replace", "delete the folder"])
-@pytest.mark.parametrize("recipe", [FlowRecipe(), SilhouetteRecipe()])
-def test_input_that_vanishes_or_changes_after_the_plan_is_an_error_and_commits_nothing(
-    walkers, tmp_path, monkeypatch, what, recipe
-):
-    copy, out = tmp_path / "copy", tmp_path / "w.zarr"
-    shutil.copytree(walkers, copy)
-    file = picture(copy, "silh", "001/nm-01/090", 4)
-
-    def spoil():
-        if what == "delete":
-            file.unlink()
-        elif what == "truncate":
-            os.truncate(file, 70)
-        elif what == "replace":
-            shutil.copy(picture(copy, "silh", "001/nm-01/090", 6), file)
-        else:
-            shutil.rmtree(copy / "silh")
-
-    def planned(config):
-        found = real_plan(config)
-        spoil()
-        return found
-
-    real_plan = run_module._plan
-    monkeypatch.setattr(run_module, "_plan", planned)
-    frames = "rgb" if recipe.flow else None
-    with pytest.raises(AttenGaitError, match=r"(can no longer be read|changed during the run).*run the same command"):
-        run_preprocessing(config_of(copy, out, recipe=recipe, frames=frames))
-    assert not (out / "zarr.json").exists()
-    records = [json.loads(path.read_text()) for path in (tmp_path / "w.zarr.work" / "records").glob("*.json")]
-    assert not any("nm-01" in json.dumps(record) and '"001"' in json.dumps(record) for record in records)
-
-
-def test_when_nothing_comes_out_the_reasons_are_those_of_a_success(tmp_path):
-    write_walk(tmp_path, "001", "nm-01", 9, seed=0)
-    for path in (tmp_path / "silh").rglob("*.png"):
-        cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path), 0), None, fx=0.5, fy=0.5))
-    sizes = "the silhouette has 40 x 24 pixels, the frame 80 x 48"
-    with pytest.raises(NothingMadeError, match=f"wrong size: 8 frames in 1 sequence.*{sizes}") as caught:
-        run_preprocessing(config_of(tmp_path, tmp_path / "w.zarr"))
-    assert lines_of(count_skipped(caught.value.skipped)) == [
-        f"skipped, wrong size: 8 frames in 1 sequence, such as 001/nm-01/090: {sizes}",
-        "skipped, too few pictures: 1, such as 001/nm-01/090: 0 pictures came out, but 5 or more are needed",
-    ]
 
 
 def test_what_was_done_to_silhouettes_is_said_once_and_recorded(walkers, made, tmp_path):

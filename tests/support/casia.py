@@ -1,8 +1,10 @@
-"""Sequences of folders laid out as CASIA-B does, as recipes get them."""
+"""Sequences of folders laid out as CASIA-B does, as recipes get them, and the configuration that preprocesses them."""
 
 from attengait.datasets import Folders, SourceSequence
 from attengait.datasets.casia_b import scan
+from attengait.preprocessing.executors import LocalProcesses
 from attengait.preprocessing.flow import FlowRecipe
+from attengait.preprocessing.run import PreprocessConfig
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 
 
@@ -22,3 +24,11 @@ def sequence_of(frames, silhouettes):
 def max_images(sequence):
     """How many flow images can come out of a sequence at most."""
     return FlowRecipe().max_pictures(sequence)
+
+
+def config_of(root, out, *, workers=1, frames="rgb", **changes):
+    """A configuration for the walkers in `root`; without `frames` for silhouettes alone."""
+    folders = Folders(frames=frames and root / frames, silhouettes=root / "silh")
+    settings = {"recipe": FlowRecipe(), "chunk_frames": 4, **changes}
+    executor = LocalProcesses(num_workers=workers)
+    return PreprocessConfig(**{"dataset": "casia-b", "folders": folders, "out": out, "executor": executor} | settings)

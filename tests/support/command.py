@@ -13,6 +13,11 @@ import pytest
 from attengait.cli import progress
 from attengait.cli.main import main
 
+TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
+TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", "--set", "precision=fp32")
+
+FLOW = ("preprocess", "casia-b", "--frames", "walkers/rgb", "--silhouettes", "walkers/silh", "--out", "x")
+
 
 class Done(NamedTuple):
     """How a command ended."""

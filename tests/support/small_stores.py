@@ -8,6 +8,8 @@ from attengait.store import open_store
 from attengait.store.layout import CODECS, FrameLayout
 from attengait.store.sequences import SequenceRecord, columns_of, write_sequences
 
+SHARD_FRAMES, NUM_SHARDS = 48, 5  # of a store that is made without further settings
+
 
 def make_store(
     path,
@@ -16,7 +18,7 @@ def make_store(
     lengths=(20,) * 10,
     sequences_per_subject=2,
     subjects=None,
-    shard_frames=48,
+    shard_frames=SHARD_FRAMES,
     frame_shape=(6, 5, 3),
     write_empty_chunks=True,
     attributes=(),
@@ -71,3 +73,15 @@ def make_store(
 def zarr_frames(store):
     """All frames as plain zarr-python reads them."""
     return np.asarray(zarr.open_array(store.path / "frames", mode="r")[:])
+
+
+def assert_equals_zarr(reader, store):
+    """Every frame, alone, in clips of odd lengths, and whole shards, with repeats, in one batch."""
+    frames = zarr_frames(store)
+    bounds = [(i, 1) for i in range(len(frames))]
+    bounds += [(s * SHARD_FRAMES + a, n) for s in range(NUM_SHARDS) for a, n in [(0, 48), (3, 17), (31, 17), (3, 17)]]
+    clips = reader.read_clips([a for a, _ in bounds], [n for _, n in bounds])
+    assert len(clips) == len(bounds)
+    for (start, length), clip in zip(bounds, clips, strict=True):
+        assert clip.dtype == np.uint8
+        assert np.array_equal(clip, frames[start : start + length])

@@ -20,3 +20,12 @@ def write_walk(root, subject, walk, num_frames, seed, *, suffix="png", shape=(48
 
 def picture(root, side, name, number, suffix="png"):
     return root / side / name / f"{name.replace('/', '-')}-{number:03d}.{suffix}"
+
+
+def link_walkers(journey, folder, walks):
+    """Make folders `rgb` and `silh` with some of the journey's walks: their names match `walks`."""
+    for side in ("rgb", "silh"):
+        for walk in (journey / "walkers" / side).glob(walks):
+            link = folder / side / walk.parent.name / walk.name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(walk)

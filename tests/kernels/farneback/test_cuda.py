@@ -4,10 +4,7 @@ The tolerances are those of shared/specs/farneback.md: single pixels that nothin
 flow is held to its mean (1e-4 px) and its 99.9th percentile (1e-2 px).
 """
 
-import re
-import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -15,26 +12,15 @@ import cv2
 import numpy as np
 import pytest
 
-from attengait.errors import ParameterError
-from attengait.kernels.farneback.cuda import (
-    MAX_GRID_DEPTH,
-    CudaFlow,
-    DeviceFarneback,
-    pair_bytes,
-    runs,
-)
-from attengait.kernels.farneback.taps import bilinear_taps
-from attengait.kernels.farneback.weights import pyramid
+from attengait.kernels.farneback.cuda import CudaFlow, DeviceFarneback, pair_bytes
 from attengait.kernels.flow.backends import FarnebackParameters, make_backend
 from attengait.kernels.pictures.crop import find_crop
 from attengait.kernels.pictures.encode import ENCODINGS, encode
-from attengait.kernels.runtime import launch
-from attengait.kernels.runtime.compile import find_compiler
-from attengait.kernels.runtime.launch import CudaDevice, Device, HostDevice
+from attengait.kernels.runtime.launch import CudaDevice, Device
 from attengait.synth.motion import MOTIONS, motion_pair
 
-sanitised = import_module("sanitised")
-PUBLISHED = FarnebackParameters()
+cases = import_module("flow_cases")
+PUBLISHED, host, moving_frames, silhouettes_of = cases.PUBLISHED, cases.host, cases.moving_frames, cases.silhouettes_of
 PARAMETERS = {
     "published": PUBLISHED,
     "gaussian": FarnebackParameters(window="gaussian"),
@@ -52,12 +38,6 @@ def device(request: pytest.FixtureRequest) -> Device:
     if request.param == "gpu":
         return CudaDevice()
     return host()
-
-
-def host(*, backwards: bool = False) -> HostDevice:
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler to compile the kernels with")
-    return HostDevice(backwards=backwards)
 
 
 def opencv_flows(grays: list[np.ndarray], pairs: list[tuple[int, int]], parameters: FarnebackParameters) -> np.ndarray:
@@ -81,25 +61,6 @@ def assert_pictures_agree(ours: np.ndarray, theirs: np.ndarray) -> None:
     differences = np.abs(ours.astype(int) - theirs)
     assert np.mean(differences == 0) >= 0.995
     assert np.mean(differences <= 2) >= 0.999
-
-
-def silhouettes_of(num: int, height: int, width: int) -> list[np.ndarray]:
-    """Walkers of several sizes and places: some at the picture's border, one over its whole height, one a row high."""
-    outlines = []
-    for i in range(num):
-        outline = np.zeros((height, width), np.uint8)
-        centre = (int(width * (i + 0.5) / num), height // 2)
-        cv2.ellipse(outline, centre, (width // 14, height // 3 - 3 * i), 5.0 * i, 0, 360, 255, -1)
-        outlines.append(outline)
-    outlines[0][:, 3:60] = 255
-    outlines[1][:] = 0
-    outlines[1][height // 2, width // 4 : width // 2] = 255
-    return outlines
-
-
-def moving_frames(num: int, height: int, width: int) -> list[np.ndarray]:
-    first, _ = motion_pair("translation", height + 40, width + 40, seed=3)
-    return [np.ascontiguousarray(first[2 * i : 2 * i + height, i : i + width]) for i in range(num)]
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -218,71 +179,6 @@ def test_little_memory_means_small_batches_and_equal_results(device: Device) -> 
         assert np.array_equal(*pictures)
 
 
-@pytest.mark.parametrize(("free_gib", "taken_gib"), [(100, 2), (3, 1.5)])
-def test_a_batch_takes_little_of_a_large_memory_and_half_of_a_small_one(free_gib: int, taken_gib: float) -> None:
-    class Memory(HostDevice):
-        def free_memory_bytes(self) -> int:
-            return free_gib << 30
-
-    assert CudaFlow(PUBLISHED, device=Memory()).memory_bytes == taken_gib * 2**30
-
-
-def test_no_grid_is_deeper_than_a_gpu_allows_however_small_the_frames() -> None:
-    deepest = 0
-
-    class Counting(HostDevice):
-        def launch(self, source: str, kernel: str, grid: Sequence[int], *rest: object) -> None:
-            nonlocal deepest
-            deepest = max(deepest, grid[2])
-
-    gray = np.zeros((10, 10), np.uint8)
-    pairs = [(2 * i, 2 * i + 1) for i in range(50_000)]  # two new frames each
-    flow = CudaFlow(FarnebackParameters(iterations=1), device=Counting(), memory_bytes=1 << 40)
-    assert sum(1 for _ in flow.flows([gray] * 100_000, pairs)) == 50_000
-    assert 50_000 < deepest <= MAX_GRID_DEPTH
-
-
-def test_constants_are_uploaded_once_and_are_there_before_any_stream_reads_them() -> None:
-    events: list[str] = []
-
-    class Watched(HostDevice):
-        def upload(self, array: np.ndarray) -> np.ndarray:
-            is_batch = array.dtype == np.uint8 or array.shape == (2, 2)  # frames, silhouettes; pairs
-            events.append("batch" if is_batch else "constant")
-            return super().upload(array)
-
-        def wait(self) -> None:
-            events.append("wait")
-
-        def launch(self, *arguments: object) -> None:
-            events.append("launch")
-
-    flow = CudaFlow(PUBLISHED, device=Watched())
-    grays, outlines = moving_frames(3, 64, 80), silhouettes_of(2, 64, 80)
-    for _ in range(2):
-        flow.pictures(grays, [(0, 1), (1, 2)], outlines, "colour", 64)
-    for i, event in enumerate(events):
-        assert event != "constant" or events[i + 1] == "wait"
-    # Weights of the expansion, the window, the colour wheel, those of the columns and rows of two levels in the frame,
-    # and of the finer level in the coarser one.
-    assert events.count("constant") == 9
-    assert events.count("wait") == 9
-
-
-@pytest.mark.gpu
-def test_a_second_stream_finds_the_constants_that_the_first_one_brought() -> None:
-    device = CudaDevice()
-    kernels, grays = DeviceFarneback(device, PUBLISHED), moving_frames(2, 64, 80)
-    frames, pairs = device.upload(np.stack(grays)), device.upload(np.array([(0, 1)], np.int32))
-    device.wait()
-    made = []
-    for _ in range(2):
-        with device.xp.cuda.Stream(non_blocking=True) as stream:
-            flows, _ = kernels.flow(frames, pairs)
-            made.append(flows.get(stream=stream))
-    assert np.array_equal(*made)
-
-
 def test_no_pairs_give_no_flow_and_no_pictures(device: Device) -> None:
     flow = CudaFlow(PUBLISHED, device=device)
     assert list(flow.flows([], [])) == []
@@ -322,164 +218,3 @@ def test_kernels_run_on_the_callers_stream() -> None:
         stream.synchronize()  # of this stream alone: what ran on another would not be there
         ours = flows.get(stream=stream)
     assert_flow_agrees(ours, opencv_flows(grays, [(0, 1)], PUBLISHED))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "sentence"),
-    [
-        (FarnebackParameters(winsize=401), "winsize is 401, but must be at most"),
-        (FarnebackParameters(poly_n=241), "poly_n is 241, but must be at most 240"),
-    ],
-)
-def test_parameters_that_no_block_can_hold_are_refused(parameters: FarnebackParameters, sentence: str) -> None:
-    with pytest.raises(ParameterError, match=sentence):
-        DeviceFarneback(host(), parameters)
-
-
-def test_the_largest_window_that_is_allowed_fits() -> None:
-    with pytest.raises(ParameterError) as refusal:
-        DeviceFarneback(host(), FarnebackParameters(winsize=401))
-    largest = int(re.search(r"at most (\d+)", str(refusal.value)).group(1))
-    DeviceFarneback(host(), FarnebackParameters(winsize=largest))
-    with pytest.raises(ParameterError):
-        DeviceFarneback(host(), FarnebackParameters(winsize=largest + 1))
-
-
-def test_frames_too_small_for_the_border_weights_are_refused() -> None:
-    with pytest.raises(ParameterError, match="frames is 9 x 40 pixels, but must be at least 10 x 10"):
-        list(CudaFlow(PUBLISHED, device=host()).flows([np.zeros((40, 9), np.uint8)] * 2, [(0, 1)]))
-
-
-@pytest.mark.parametrize(
-    ("size", "source_size"), [(320, 320), (160, 320), (320, 160), (93, 131), (131, 93), (7, 1), (1, 9)]
-)
-def test_bilinear_taps_are_those_of_the_formula(size: int, source_size: int) -> None:
-    taps = bilinear_taps(size, source_size)
-    assert (taps.dtype, taps.shape) == (np.int32, (size, 2))
-    for i, (index, bits) in enumerate(taps):
-        centre = np.float32((i + 0.5) * (source_size / size) - 0.5)
-        wanted = (int(np.floor(centre)), centre - np.floor(centre))
-        if centre < 0:
-            wanted = (0, np.float32(0))
-        elif centre >= source_size - 1:
-            wanted = (source_size - 1, np.float32(0))
-        assert (index, bits.view(np.float32)) == wanted
-
-
-def test_levels_stop_before_a_side_falls_under_32_pixels() -> None:
-    assert [(level.width, level.height) for level in pyramid(320, 240, PUBLISHED)] == [(320, 240), (160, 120), (80, 60)]
-    assert [(level.width, level.height) for level in pyramid(64, 64, PUBLISHED)] == [(64, 64), (32, 32)]
-    assert len(pyramid(63, 63, PUBLISHED)) == 1
-
-
-def test_arguments_of_another_size_than_the_kernels_are_refused() -> None:
-    device, masks = host(), np.ones((1, 8, 8), np.uint8)
-    crops = np.zeros((1, 4), np.int32)
-    wrong = (masks, crops, np.int64(8), np.int32(8))
-    with pytest.raises(TypeError, match="argument 3 of find_rows"):
-        device.launch("pictures/crop.cu", "find_rows", (1, 1, 1), wrong, {"SIZE": 64, "BAND": 4})
-    with pytest.raises(TypeError, match="argument 4 of find_rows"):
-        device.launch("pictures/crop.cu", "find_rows", (1, 1, 1), (masks, crops, np.int32(8)), {"SIZE": 64, "BAND": 4})
-
-
-def test_kernels_are_clean_under_sanitizers() -> None:
-    """Run in a process of their own, with AddressSanitizer and UndefinedBehaviorSanitizer compiled in."""
-    host()
-    done = sanitised.run_sanitised("run_kernels_sanitised.py")
-    assert done.stdout.split() == ["flow", "pictures", "maps", "overflow"], done.stderr[-3000:]
-    # The last step reads past an array on purpose, so that a sanitizer that sees nothing is noticed.
-    assert "heap-buffer-overflow" in done.stderr
-
-
-def test_flow_is_computed_without_64_bit_arithmetic(tmp_path: Path) -> None:
-    """It is up to 64 times slower on most GPUs."""
-    compiler = shutil.which("nvcc")
-    if compiler is None:
-        pytest.skip("no nvcc")
-    defines = ["-DPOLY_N=5", "-DRADIUS=7", "-DBOX=1", "-DTILE_H=24"]
-    command = [compiler, "-arch=sm_90", "-std=c++17", f"-I{launch.INCLUDES}", "-ptx", *defines]
-    command += [str(launch.SOURCES / "farneback/farneback.cu"), "-o", str(tmp_path / "kernels.ptx")]
-    subprocess.run(command, check=True)
-    code = (tmp_path / "kernels.ptx").read_text()
-    assert "fma.rn.f32" in code
-    assert ".f64" not in code
-
-
-def test_the_machine_code_does_not_grow_with_the_parameters(tmp_path: Path) -> None:
-    """Nor does the time to compile it."""
-    compiler = shutil.which("nvcc")
-    if compiler is None:
-        pytest.skip("no nvcc")
-    sizes = {}
-    for poly_n, radius, tile_height in ((5, 7, 24), (240, 7, 24), (5, 129, 8)):
-        file = tmp_path / f"{poly_n}-{radius}.cubin"
-        defines = [f"-DPOLY_N={poly_n}", f"-DRADIUS={radius}", "-DBOX=1", f"-DTILE_H={tile_height}"]
-        command = [compiler, "-arch=sm_90", "-std=c++17", f"-I{launch.INCLUDES}", "-cubin", *defines]
-        subprocess.run([*command, str(launch.SOURCES / "farneback/farneback.cu"), "-o", str(file)], check=True)
-        sizes[poly_n, radius] = file.stat().st_size
-    assert max(sizes.values()) <= 1.1 * sizes[5, 7], sizes
-
-
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("source", ["farneback/farneback.cu", "pictures/crop.cu"])
-def test_every_source_compiles_for_real_gpus_without_spilling(source: str, architecture: str, tmp_path: Path) -> None:
-    compiler = shutil.which("nvcc")
-    if compiler is None:
-        pytest.skip("no nvcc")
-    defines = ["-DPOLY_N=5", "-DRADIUS=7", "-DBOX=1", "-DTILE_H=24", "-DSIZE=64", "-DBAND=4"]
-    # What CuPy and launch.py pass to NVRTC.
-    flags = ["-ftz=true", *(["-fmad=false"] if source in launch.EXACT_SOURCES else [])]
-    command = [
-        compiler,
-        f"-arch={architecture}",
-        "-std=c++17",
-        f"-I{launch.INCLUDES}",
-        *flags,
-        "-cubin",
-        "-Xptxas",
-        "-v",
-        *defines,
-    ]
-    command += [str(launch.SOURCES / source), "-o", str(tmp_path / "kernels.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    names = re.findall(r"Compiling entry function '(\w+)'", done.stderr)
-    spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
-    registers = re.findall(r"Used (\d+) registers", done.stderr)
-    assert names
-    assert len(names) == len(spills) == len(registers)
-    for name, (stores, loads), used in zip(names, spills, registers, strict=True):
-        print(f"{architecture} {name}: {used} registers, {stores} + {loads} bytes spilled")
-    assert all(spill == ("0", "0") for spill in spills)
-
-
-def test_pictures_side_by_side_are_one_run_and_others_are_copied_together():
-    one, other = np.arange(60, dtype=np.uint8).reshape(5, 3, 4), np.zeros((2, 3, 4), np.uint8)
-    pictures = [one[1], one[2], one[4], other[0], other[1]]
-    found = runs(pictures)
-    assert [len(run) for run in found] == [2, 1, 2]
-    assert [np.shares_memory(run, array) for run, array in zip(found, (one, one, other), strict=True)] == [True] * 3
-    np.testing.assert_array_equal(np.concatenate(found), np.stack(pictures))
-    apart = [np.full((3, 4), i, np.uint8) for i in range(3)]
-    (copied,) = runs(apart)
-    np.testing.assert_array_equal(copied, np.stack(apart))
-    turned = np.arange(32, dtype=np.uint8).reshape(2, 4, 4).transpose(0, 2, 1)
-    np.testing.assert_array_equal(np.concatenate(runs(list(turned))), turned)
-
-
-def test_a_call_gives_a_device_two_batches_before_it_waits_for_the_first(monkeypatch):
-    if find_compiler() is None:
-        pytest.skip("no C++ compiler to compile the kernels with")
-    late, rng = import_module("host_devices").Late(), np.random.default_rng(0)
-    grays = [rng.integers(0, 256, (32, 40), np.uint8) for _ in range(8)]
-    silhouettes = [np.full((32, 40), 255, np.uint8)] * 7
-    pairs = [(i, i + 1) for i in range(7)]
-    backend = CudaFlow(PUBLISHED, device=late, memory_bytes=4 * pair_bytes(32, 40))
-    ours = backend.pictures(grays, pairs, silhouettes, "uv", 64)
-    assert (late.most_begun, late.num_begun) == (2, 0)
-    np.testing.assert_array_equal(
-        ours, CudaFlow(PUBLISHED, device=host()).pictures(grays, pairs, silhouettes, "uv", 64)
-    )
