@@ -5,6 +5,7 @@ import io
 import math
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import pytest
 
 from attengait.cli import progress
 from attengait.cli.main import main
+from attengait.kernels.runtime import compile as compiling
 
 TRAINING = ("--preset", "demo", "--set", "epochs=3", "--set", "warmup_epochs=1", "--set", "subjects_per_batch=2")
 TRAINING += ("--set", "clips_per_subject=2", "--set", "train_subjects=001-003", "--set", "precision=fp32")
@@ -36,8 +38,9 @@ def attengait(*words: object, cwd: Path | None = None) -> Done:
         # A wide terminal: messages are not wrapped. Fixtures of modules come before that of the tests' environment.
         patch.setenv("COLUMNS", "300")
         patch.setattr(signal, "signal", lambda number, handler: None)
-        # Progress would appear on a slow machine only.
+        # Progress would appear on a slow machine only, and that something is compiled, where no test before needed it.
         patch.setattr(progress, "PLAIN_LINE_EVERY_SECONDS", math.inf)
+        patch.setattr(compiling, "SLOW_COMPILE_SECONDS", threading.TIMEOUT_MAX)
         if cwd is not None:
             patch.chdir(cwd)
         try:
