@@ -109,7 +109,11 @@ def evaluate_embeddings(
     if scores is not None:
         found = scores.found()
         nothing = {"equal_error_rate": None, "tar_at_far": {f"{far:g}": None for far in FALSE_ACCEPT_RATES}}
-        result = replace(result, verification=nothing if found is None else found.to_dict())
+        result = replace(
+            result,
+            verification=nothing if found is None else found.to_dict(),
+            remarks=(*result.remarks, *(() if found is None else found.remarks)),
+        )
     return result
 
 

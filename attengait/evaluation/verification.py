@@ -23,6 +23,7 @@ _PAGES = 2**12
 """Signs and exponents of a float64. The bins of each are a page."""
 _DISTANCES = 2**21
 """Of a table, which are counted at once."""
+_EXACT = 1e-3
 _NUM_POINTS = 121
 """Of the curves."""
 
@@ -120,10 +121,27 @@ class Verification:
     @property
     def equal_error_rate(self) -> float:
         """Where FAR and FRR are equal, on a straight line between the two thresholds around it."""
-        gap = self.far - (1 - self.tar)  # rises from -1 to 1
-        after = int(np.argmax(gap >= 0))
+        after, gap = self._equal
         share = -gap[after - 1] / (gap[after] - gap[after - 1])
         return float(self.far[after - 1] + share * (self.far[after] - self.far[after - 1]))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """A sentence where so many distances share a bin that the equal error rate is not exact to `_EXACT`."""
+        after, _ = self._equal
+        width = min(rates[after] - rates[after - 1] for rates in (self.far, self.tar))
+        if width <= _EXACT:
+            return ()
+        return (
+            "verification: so many distances are equal, or nearly, that the equal error rate is exact to "
+            f"{100 * width:.1f} % only",
+        )
+
+    @property
+    def _equal(self) -> tuple[int, Float64]:
+        """The threshold from which on FAR is at least FRR, and FAR - FRR of all."""
+        gap = self.far - (1 - self.tar)  # rises from -1 to 1
+        return int(np.argmax(gap >= 0)), gap
 
     def tar_at(self, far: float) -> float | None:
         """The largest TAR whose FAR is at most `far`; None if there are too few pairs to measure such a FAR."""

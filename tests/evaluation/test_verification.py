@@ -27,10 +27,9 @@ def made(noise: float = 1.0) -> Embeddings:
 
 def slow_rates(genuine: np.ndarray, impostor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """TAR and FAR of each threshold that is a distance of a pair, and of none accepted."""
-    thresholds = np.unique(np.concatenate([genuine, impostor]))
-    tar = [0.0, *((genuine <= t).mean() for t in thresholds)]
-    far = [0.0, *((impostor <= t).mean() for t in thresholds)]
-    return np.array(tar), np.array(far)
+    thresholds = np.concatenate([[-np.inf], np.unique(np.concatenate([genuine, impostor]))])
+    tar, far = (np.searchsorted(np.sort(some), thresholds, side="right") / len(some) for some in (genuine, impostor))
+    return tar, far
 
 
 @pytest.mark.parametrize("name", ["l2", "l1", "part-l2", "part-cosine"])
@@ -67,7 +66,11 @@ def test_an_equal_error_rate_of_half_the_pairs_is_that_of_guessing_and_of_none_t
     same = Embeddings(
         features=np.ones_like(same.features), subjects=same.subjects, sequences=same.sequences, views=same.views
     )
-    guessing = evaluate_embeddings(same, protocol="grew", options=options).verification
+    result = evaluate_embeddings(same, protocol="grew", options=options)
+    assert result.remarks == (
+        "verification: so many distances are equal, or nearly, that the equal error rate is exact to 100.0 % only",
+    )
+    guessing = result.verification
     assert guessing is not None
     assert guessing["equal_error_rate"] == 0.5
     assert guessing["tar_at_far"]["0.01"] == 0
@@ -194,7 +197,9 @@ def test_verification_is_exact_whatever_the_range_of_the_distances(name: str, ou
     features[100] *= np.float32(outlier)
     moved = replace(embeddings, features=features)
     options = EvaluationOptions(verification=True)
-    found = evaluate_embeddings(moved, protocol="grew", distance=name, options=options).verification
+    result = evaluate_embeddings(moved, protocol="grew", distance=name, options=options)
+    assert result.remarks == ()
+    found = result.verification
     assert found is not None
     error, tar = exact_rates(features, name)
     # With an offset of 1e5, 1 - cosine is about 1e-10. Cosines near 1 are exact to 1e-16, so it is exact to 1e-6.
@@ -221,3 +226,28 @@ def test_negative_distances_and_zeros_of_both_signs_are_in_order(device: str | N
     # Two distances are in one bin where they are equal to four millionths of themselves.
     assert len(tar) - 5 < len(found.tar) <= len(tar)
     assert {*zip(found.tar, found.far, strict=True)} <= {*zip(tar, far, strict=True)}
+
+
+@pytest.mark.parametrize(("outlier", "is_exact"), [(1.0, True), (1e3, True), (1e8, False)])
+def test_fused_distances_are_verified_or_it_is_said_that_they_are_too_near(outlier: float, is_exact: bool) -> None:
+    """A row that is far from all others in both models leaves the other standardised distances nearly equal."""
+    one, other = made(), made(2.0)
+    for embeddings in (one, other):
+        embeddings.features[100] *= np.float32(outlier)
+    result = evaluate_embeddings(one, protocol="grew", options=EvaluationOptions(verification=True, fuse=other))
+    if not is_exact:
+        assert "exact to" in result.remarks[-1]
+        assert "verification: so many distances are equal, or nearly, that the equal error rate is" in str(result)
+        return
+    gallery, probes = one.sequences == "01", one.sequences == "02"
+    total = np.zeros((probes.sum(), gallery.sum()))
+    for embeddings in (one, other):
+        gaps = embeddings.features[probes].astype(float)[:, None] - embeddings.features[gallery]
+        table = np.sqrt((gaps**2).sum(axis=(2, 3)))
+        total += (table - table.mean(axis=1, keepdims=True)) / table.std(axis=1, keepdims=True) / 2
+    is_same = one.subjects[probes][:, None] == one.subjects[gallery]
+    tar, far = slow_rates(total[is_same], total[~is_same])
+    after = int(np.argmax(far >= 1 - tar))
+    assert result.verification is not None
+    assert result.remarks == ()
+    assert result.verification["equal_error_rate"] == pytest.approx(far[after], abs=2 / is_same.sum())
