@@ -8,6 +8,7 @@ import inspect
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def test_the_whole_way_can_be_gone_in_python(chain: dict[str, Any], folder: Path
         np.testing.assert_allclose(model.embed(sequences).numpy(), embeddings.features[3:5], atol=1e-4)
     np.testing.assert_allclose(model.embed(store[3]).numpy(), embeddings.features[3], atol=1e-4)
     direct = attengait.evaluate(folder / "run", store, subjects=["001", "002"])
-    assert direct == chain["evaluated"]
+    remark = f"2 of the 2 subjects are in the training set of {folder / 'run'}: 001, 002"
+    assert direct == replace(chain["evaluated"], remarks=(remark, *chain["evaluated"].remarks))
     assert direct.num_subjects == 2
 
 

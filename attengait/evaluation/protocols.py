@@ -130,6 +130,12 @@ class Prepared:
     missing: tuple[str, ...]
 
     @property
+    def precision(self) -> str | None:
+        """In which the embeddings were computed; None where it is not known, or not the same of both models."""
+        first = self.embeddings.precision
+        return first if self.other is None or self.other.precision == first else None
+
+    @property
     def conditions(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(side.condition for side in self.sides.each)
@@ -167,6 +173,9 @@ def prepare(embeddings: Embeddings, protocol: str, options: EvaluationOptions) -
             names, _ = subjects_to_test(options, sorted(set(other.subjects.tolist())), where="the second embeddings")
             other = other.select(np.isin(other.subjects, names))
         embeddings, other, remarks = matched(embeddings, other, only_common=options.only_common)
+        if embeddings.precision != other.precision:
+            both = [each.precision or "an unknown precision" for each in (embeddings, other)]
+            remarks += (f"the first model was computed in {both[0]}, the second in {both[1]}",)
     sides = sides_of(rule, embeddings.labels, options, where=where)
     return Prepared(rule=rule, embeddings=embeddings, other=other, sides=sides, remarks=remarks, missing=missing)
 
@@ -211,7 +220,7 @@ def _result(prepared: Prepared, distance: str, cells: Cells) -> EvaluationResult
         num_repeated=covered.num_repeated,
         num_unused=covered.num_unused,
         missing=(*prepared.missing, *covered.missing, *_alone(rule, sides, embeddings)),
-        precision=embeddings.precision,
+        precision=prepared.precision,
         remarks=(*prepared.remarks, *unmatched(prepared, cells), *covered.remarks),
     )
 

@@ -267,6 +267,15 @@ def test_subjects_are_chosen_of_both_models_that_are_fused(tmp_path: Path) -> No
         attengait.evaluate(few[0], options=replace(more, partition=tmp_path / "p.json"))
 
 
+def test_the_precision_of_two_models_that_are_fused_is_said_where_it_differs() -> None:
+    first, second = (replace(made(ROWS), precision=name) for name in ("fp32", "bf16"))
+    alike = attengait.evaluate(first, options=attengait.EvaluationOptions(fuse=first))
+    assert (alike.precision, alike.remarks) == ("fp32", ())
+    fused = attengait.evaluate(first, options=attengait.EvaluationOptions(fuse=second))
+    assert fused.precision is None
+    assert fused.remarks == ("the first model was computed in fp32, the second in bf16",)
+
+
 def test_subjects_may_come_from_an_iterator_that_is_asked_more_than_once() -> None:
     both = made(ROWS)
     two = attengait.compare(both, both, subjects=iter(["075", "076"]))
