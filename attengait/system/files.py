@@ -110,8 +110,8 @@ def check_target(path: Path, name: str, others: Iterable[str | Path | None] = ()
     """Look at the file that an option `name` lets a command write. Called before long work begins.
 
     `others` are the files that the command reads, or also writes. Raises AttenGaitError if no file can be written at
-    `path`. Raises ParameterError if it is one of `others`, or lies in the folder of a run or store: what is there would
-    be lost.
+    `path`. Raises ParameterError if it is one of `others`, if it lies in the folder of a store, and if it has the name
+    of a run's own file there: what is there would be lost.
     """
     _check_place(path)
     for other in others:
@@ -120,17 +120,18 @@ def check_target(path: Path, name: str, others: Iterable[str | Path | None] = ()
             with contextlib.suppress(OSError):
                 is_same = is_same or path.samefile(other)  # a hard link
             require(not is_same, name, str(path), f"another file than {other}, which this command needs")
-    for folder in path.resolve().parents:
-        for what, marks in _FOLDERS.items():
-            is_inside = all(any((folder / mark).exists() for mark in names) for names in marks)
-            require(not is_inside, name, str(path), f"a file outside {folder}, which is the folder of a {what}")
+    folders = path.resolve().parents
+    for folder in folders:
+        is_store = (folder / "zarr.json").exists()
+        require(not is_store, name, str(path), f"a file outside {folder}, which is the folder of a store")
+    is_run = (folders[0] / "config.json").exists() and any((folders[0] / mark).exists() for mark in _RUN_MARKS)
+    is_own = is_run and path.name in _RUN_FILES
+    require(not is_own, name, str(path), f"another name than those of the run's own files in {folders[0]}")
 
 
-_FOLDERS: dict[str, list[tuple[str, ...]]] = {
-    "store": [("zarr.json",)],
-    "run": [("config.json",), ("checkpoint.pt", "environment.json", "model.safetensors")],
-}
-"""What has each of these, by one of its names, is the folder of a store or run."""
+_RUN_MARKS = {"checkpoint.pt", "environment.json", "model.safetensors"}
+_RUN_FILES = {".lock", "config.json", "first_batch.png", "metrics.jsonl", "profile.json.gz", "train.log", *_RUN_MARKS}
+"""What a run writes into its folder, and into those of the checkpoints that it keeps."""
 
 
 def _check_place(path: Path) -> None:

@@ -13,6 +13,8 @@ from attengait.model.run_folder import RECORD_NAME
 from attengait.system import files
 from attengait.training.checkpoint import CHECKPOINT_NAME
 from attengait.training.environment import ENVIRONMENT_NAME
+from attengait.training.run_files import LOG_NAME, METRICS_NAME
+from attengait.training.tracing import TRACE_NAME
 
 
 @pytest.mark.parametrize("error", [OSError(28, "no room"), OSError("no room")])
@@ -105,21 +107,24 @@ def test_a_target_that_is_read_is_refused_by_whatever_name(tmp_path: Path, monke
         files.check_target(Path("no/f.npz"), "json")
 
 
-def test_a_target_in_the_folder_of_a_run_or_a_store_is_refused(tmp_path: Path) -> None:
-    for what, names in (
-        ("store", ["zarr.json"]),
-        ("run", [RECORD_NAME, ENVIRONMENT_NAME]),
-        ("run", [RECORD_NAME, CHECKPOINT_NAME]),
-        ("run", [RECORD_NAME, WEIGHTS_NAME]),
-    ):
-        folder = tmp_path / what
-        (folder / "below").mkdir(parents=True, exist_ok=True)
-        files.check_target(folder / "x", "out")
-        for name in names:
-            files.check_target(folder / "x", "out")
-            (folder / name).touch()
-        for path in (folder / names[0], folder / "x", folder / "below" / "x"):
-            with pytest.raises(ParameterError, match=f"out is .*, but must be a file outside .* of a {what}"):
-                files.check_target(path, "out")
-        for name in names:
-            (folder / name).unlink()
+def test_a_target_in_a_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    files.check_target(tmp_path / "below" / "x", "out")
+    (tmp_path / "zarr.json").touch()
+    for path in (tmp_path / "zarr.json", tmp_path / "x", tmp_path / "below" / "x"):
+        with pytest.raises(ParameterError, match=r"out is .*, but must be a file outside .* of a store"):
+            files.check_target(path, "out")
+
+
+@pytest.mark.parametrize("mark", [ENVIRONMENT_NAME, CHECKPOINT_NAME, WEIGHTS_NAME])
+def test_a_target_is_no_file_that_a_run_writes_itself(tmp_path: Path, mark: str) -> None:
+    own = [".lock", RECORD_NAME, CHECKPOINT_NAME, ENVIRONMENT_NAME, METRICS_NAME, LOG_NAME, TRACE_NAME, WEIGHTS_NAME]
+    (tmp_path / RECORD_NAME).touch()
+    files.check_target(tmp_path / METRICS_NAME, "out")  # in a folder that is no run
+    (tmp_path / mark).touch()
+    for name in (*own, "first_batch.png"):
+        with pytest.raises(
+            ParameterError, match=r"out is .*, but must be another name than those of the run's own files"
+        ):
+            files.check_target(tmp_path / name, "out")
+    files.check_target(tmp_path / "table.json", "out")
