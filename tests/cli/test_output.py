@@ -101,7 +101,7 @@ def test_the_name_of_a_file_that_is_missing_is_shown_only(tmp_path: Path, name: 
         ("info", name),
         ("verify", name),
         ("evaluate", "--embeddings", name),
-        ("embed", name, "s", "--out", "e"),
+        ("embed", name, "s", "--out", "e.npz"),
     ):
         done = attengait(*words, cwd=tmp_path)
         assert is_shown_only(done.stdout + done.stderr)

@@ -95,7 +95,9 @@ def test_grew_from_flow_images_to_the_table_and_the_challenge(run: Run, tmp_path
     _, _, table, submission = run("GREW")
     assert trained_on(tmp_path / "runs/grew") == [f"{number:05d}train" for number in range(1, 5)]
     assert "10 subjects, 10 probes, 10 gallery items" in table
-    assert "10 probes, 20 gallery items; sha256" in submission
+    assert (
+        "10 probes, 20 gallery items; 3 sequences that the protocol does not use, of the walks 04; sha256" in submission
+    )
     # Asked for, the distractors are in the gallery; they are never trained on, as no subject of the test is.
     words = ("evaluate", "runs/grew", "grew.zarr", "--protocol", "custom", "--probes", "walk=02", "--gallery")
     asked = command.attengait(*words, "part=gallery,distractor", "--gallery", "walk!=02", cwd=tmp_path)
@@ -131,7 +133,9 @@ def test_flow_and_silhouettes_of_grew_are_fused_by_name(run: Run, tmp_path: Path
     sets.make_grew(tmp_path / "GREW", frames=16)
     *_, table, submission = run("Flow and silhouettes together 2")
     assert "10 subjects, 10 probes, 10 gallery items" in table
-    assert "10 probes, 20 gallery items; sha256" in submission
+    assert (
+        "10 probes, 20 gallery items; 3 sequences that the protocol does not use, of the walks 04; sha256" in submission
+    )
 
 
 def shapes(path: Path) -> Any:
