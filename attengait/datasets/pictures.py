@@ -214,7 +214,7 @@ def why_unreadable(path: str) -> str:
 
 
 def decode_gray(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it, or it has more than 8 bits."""
+    """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it to 8 bits a value."""
     try:
         return _decode_8_bits(data, cv2.IMREAD_GRAYSCALE)
     except PictureError:
