@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attengait.datasets.archives import INSIDE, ArchiveError, folders_of, is_archive, list_archive
-from attengait.datasets.files import leads_somewhere
+from attengait.datasets.files import leads_back, leads_somewhere
 from attengait.datasets.inputs import pack_stamps
 from attengait.datasets.pictures import PackedPictures, Pictures
 from attengait.datasets.source import FRAMES, SILHOUETTES, Folders, Scan, SourceSequence, digest, frame_number
@@ -142,7 +142,7 @@ def _scan_pictures(
                 continue
             sizes_and_times[entry.name] = (status.st_size, status.st_mtime_ns)
         elif entry.is_dir():
-            if _leads_back(entry, folder, skipped):
+            if leads_back(entry, folder, skipped):
                 continue
             if entry.name == name[-1]:
                 nested = entry
@@ -305,7 +305,7 @@ def _folders(
                 others.append(entry.name)
             elif is_archive(entry.name) or archive.group(1) not in names:
                 _meet(entry, skipped, archives)
-        elif _leads_back(entry, path, skipped):
+        elif leads_back(entry, path, skipped):
             continue
         elif entry.name == own_name and not _is_sequence_part(entry.path, pattern):
             nested = entry.path
@@ -325,18 +325,6 @@ def _is_sequence_part(path: str, pattern: re.Pattern[str]) -> bool:
         return False
     inside = (entry.name for entry in _entries(path, []) if entry.is_dir())
     return not any(pattern.fullmatch(name) for name in inside if name != own_name)
-
-
-def _leads_back(entry: os.DirEntry[str], path: str, skipped: list[Skipped]) -> bool:
-    """Whether a folder is a link to `path` or to a folder above it; if so, it is named in `skipped`."""
-    if not entry.is_symlink():
-        return False
-    there, here = (os.path.join(os.path.realpath(each), "") for each in (entry.path, path))
-    way = (os.path.join(os.path.realpath(each), "") for each in Path(path).parents)
-    if not here.startswith(there) and there not in way:
-        return False
-    skipped.append(Skipped(reason=Reason.LINK_IN_CIRCLE, where=entry.path, detail=f"it leads to {there}"))
-    return True
 
 
 def _pass_folder(entry: os.DirEntry[str], skipped: list[Skipped], videos: _Videos | None) -> None:

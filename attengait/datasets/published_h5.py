@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
-from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
+from attengait.datasets.files import FoundFile, check_folder, count_files, entries, leads_back, sequences_of, status_of
 from attengait.datasets.source import Folders, OneFile, Scan
 from attengait.errors import AttenGaitError, how_to_install
+from attengait.store.description import FILE_NAME as DESCRIPTION
 from attengait.store.description import Description, read_description
 from attengait.store.skipped import Reason, Skipped
 from attengait.system.hdf5 import check_numbers, member, open_hdf5
@@ -155,8 +156,13 @@ def _number(file: Any, name: str) -> float:
 
 
 def _files(folder: str | Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
+    others = []
     for entry in entries(folder, skipped):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, skipped)
-        elif entry.name.endswith(_SUFFIXES) and not entry.name.startswith("tfimdb_"):
+        if entry.is_dir():
+            if not leads_back(entry, str(folder), skipped):
+                yield from _files(entry.path, skipped)
+        elif not entry.name.lower().endswith(_SUFFIXES):
+            others += [entry.name] if entry.name != DESCRIPTION else []
+        elif not entry.name.startswith("tfimdb_"):
             yield entry
+    count_files(others, folder, LAYOUT, skipped)

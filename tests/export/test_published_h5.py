@@ -12,7 +12,8 @@ import small_stores
 import store_fakes
 
 from attengait.datasets import Folders
-from attengait.datasets.published_h5 import sequence_name, stem_of
+from attengait.datasets.published_h5 import LAYOUT, sequence_name, stem_of
+from attengait.datasets.published_h5 import scan as scan_h5
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.export import folder as export_folder
 from attengait.export.published_h5 import export_h5
@@ -108,6 +109,25 @@ def test_what_was_exported_comes_back_equal(tmp_path: Path, names: Any, options:
     for key in ("dataset", "modality", "encoding"):
         assert after.attributes[key] == before.attributes[key]
     assert after.attributes["recipe"]["exported_recipe"] == before.attributes["recipe"]
+
+
+def test_links_are_followed_and_files_of_other_endings_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "h5"
+    (tmp_path / "away").mkdir()
+    (folder / "nested").mkdir(parents=True)
+    for path in (folder / "001_nm-01_090.H5", folder / "nested/002_nm-01_090.hdf5", tmp_path / "away/003_nm-01_090.h5"):
+        with h5py.File(path, "w") as file:
+            file["data"] = np.zeros((3, 64, 64, 3), np.uint8)
+    (folder / "linked").symlink_to(tmp_path / "away")
+    (folder / "nested/loop").symlink_to(folder)
+    for name in ("004_nm-01_090.hdf", "notes.txt"):
+        (folder / "nested" / name).touch()
+    scan = scan_h5(Folders(files=folder))
+    assert [sequence.subject for sequence in scan.sequences] == ["001", "002", "003"]
+    assert [(str(each.reason), each.where.removeprefix(f"{folder}/"), each.detail) for each in scan.skipped] == [
+        ("link that leads back to where it is", "nested/loop", f"it leads to {folder}/"),
+        ("foreign file", "nested", f"2 files are not laid out as {LAYOUT}; the first is 004_nm-01_090.hdf"),
+    ]
 
 
 def test_every_published_name_has_its_inverse() -> None:
