@@ -40,6 +40,7 @@ class Reason(StrEnum):
     NO_FLOW = "no flow images"
     NO_ARRAY = "no array"
     NO_MATCH = "no matching frame number"
+    SILHOUETTES_END = "frames after the last silhouette, nearly as many as before it or more"
     SILHOUETTE_EMPTY = "silhouette empty"
     SILHOUETTE_FULL = "silhouette without background"
     SILHOUETTE_INVERTED = "silhouette with too much white"
