@@ -41,6 +41,9 @@ _FEW_VALUES = 16
 """With so few values, each is meant as it is: there is no noise."""
 _EMPTY, _FEW = 0.001, 0.01
 """A picture is empty where smaller shares are brighter than noise, and differ from the background at all."""
+_FEW_PIXELS = 39
+"""The same in pixels, whatever the size of a picture: so many of white have a sum below 10,000. The noise of JPEG may
+have more."""
 
 
 class MaskError(Exception):
@@ -173,10 +176,10 @@ def _of_two_values(picture: NDArray[Any], level: float, is_lossy: bool) -> Mask:
         pixels = np.where(picture == high, np.uint8(WHITE), np.uint8(0))
         detail = f"its values {low} and {high} were read as 0 and {WHITE}"
         return Mask(pixels=pixels, note=Reason.SILHOUETTE_VALUES, detail=detail)
-    return _cut(_to_bytes(picture), level)
+    return _cut(_to_bytes(picture), level, is_lossy)
 
 
-def _cut(picture: Gray, level: float) -> Mask:
+def _cut(picture: Gray, level: float, is_lossy: bool) -> Mask:
     """The silhouette in a picture uint8 [H, W] of more than two values."""
     values, counts = _histogram(picture)
     lowest, highest = int(values[0]), int(values[-1])
@@ -184,7 +187,9 @@ def _cut(picture: Gray, level: float) -> Mask:
     dark, bright = values <= lowest + band, values >= highest - band
     low, high = int(values[dark][counts[dark].argmax()]), int(values[bright][counts[bright].argmax()])
     is_dark = values <= lowest + max(band, _LEAST_RANGE)
-    if counts[~is_dark].sum() <= _EMPTY * picture.size and counts[values != low].sum() <= _FEW * picture.size:
+    most_bright = min(_EMPTY * picture.size, _FEW_PIXELS)
+    most_other = _FEW * picture.size if is_lossy else min(_FEW * picture.size, _FEW_PIXELS)
+    if counts[~is_dark].sum() <= most_bright and counts[values != low].sum() <= most_other:
         return Mask(pixels=np.zeros_like(picture))
     if highest - lowest < _LEAST_RANGE:
         raise MaskError(Reason.SILHOUETTE_GREY, f"it has {len(values)} values from {lowest} to {highest}")

@@ -132,6 +132,29 @@ def test_nobody_is_an_empty_mask_with_and_without_noise() -> None:
     assert not to_mask(empty).pixels.any()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_distant_walker_with_soft_edges_is_seen_in_a_large_picture(tmp_path: Path, suffix: str) -> None:
+    far = np.zeros((1080, 1920), np.uint8)
+    cv2.ellipse(far, (800, 600), (13, 40), 0, 0, 360, 255, -1)
+    soft = cv2.GaussianBlur(far, (3, 3), 0)
+    assert np.count_nonzero(soft) < 0.001 * soft.size
+    mask = read(tmp_path, cv2.imencode(suffix, soft)[1].tobytes())
+    assert np.count_nonzero(mask.pixels != far) < 0.02 * np.count_nonzero(far)
+    assert mask.note is Reason.SILHOUETTE_CUT
+
+
+def test_a_map_of_small_people_is_no_empty_silhouette() -> None:
+    people = np.zeros((1080, 1920), np.uint8)
+    people[500:600, 900:940], people[500:600, 1200:1240] = 1, 2
+    assert refused(people) == (Reason.SILHOUETTE_GREY, "it has 3 values from 0 to 2")
+
+
+def test_faint_noise_of_jpeg_is_nobody() -> None:
+    noise = np.zeros((1080, 1920), np.uint8)
+    noise[500:508, 900:908], noise[500:508, 908:916] = 1, 2
+    assert not to_mask(noise, is_lossy=True).pixels.any()
+
+
 @pytest.mark.parametrize(
     ("picture", "reason", "detail"),
     [
