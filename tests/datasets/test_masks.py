@@ -235,6 +235,22 @@ def test_arrays_of_two_values_become_0_and_255(high: int) -> None:
     ]
 
 
+def test_frames_of_two_values_among_others_become_0_and_255_each(data: Path) -> None:
+    with np.load(data / "opengait_silhouettes.npz") as reference:
+        soft = reference["crops"][0]
+    shape = figure(64, 64)
+    low, ones = np.where(shape > 0, np.uint8(255), np.uint8(10)), shape // 255
+    faults: list[Fault] = []
+    outlines, numbers = check_silhouettes(np.stack([shape, ones, soft, low, ones * 100]), faults)
+    np.testing.assert_array_equal(outlines, np.stack([shape, shape, soft, shape, shape]))
+    assert numbers == [1, 2, 3, 4, 5]
+    assert [(fault.reason, fault.number, fault.detail) for fault in faults] == [
+        (Reason.SILHOUETTE_VALUES, 2, "its values 0 and 1 were read as 0 and 255"),
+        (Reason.SILHOUETTE_VALUES, 4, "its values 10 and 255 were read as 0 and 255"),
+        (Reason.SILHOUETTE_VALUES, 5, "its values 0 and 100 were read as 0 and 255"),
+    ]
+
+
 def test_arrays_of_photos_and_inverted_ones_are_refused() -> None:
     for picture, reason in (
         (photo(64, 44), Reason.SILHOUETTE_GREY),
