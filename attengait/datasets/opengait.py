@@ -29,6 +29,7 @@ class PickledArray(OneFile):
     """A pickle of one array (an ArrayFile)."""
 
     kind: ClassVar[str] = "pickles"
+    blue_first: ClassVar[bool] = False
 
     shape: tuple[int, ...]
 

@@ -130,6 +130,36 @@ def test_links_are_followed_and_files_of_other_endings_are_counted(tmp_path: Pat
     ]
 
 
+@pytest.mark.parametrize("names", [("00001_AAA", "BBB"), ("00001_090_01", "00003_270_00")])
+def test_published_flow_of_grew_and_oumvlp_gets_the_channels_of_all_stores(tmp_path: Path, names: Any) -> None:
+    """The published program keeps ready flow images as OpenCV reads them."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    (tmp_path / "h5").mkdir()
+    for stem in (*names, "001_nm-01_090"):
+        with h5py.File(tmp_path / "h5" / f"{stem}.h5", "w") as file:
+            file["data"] = images
+    store = open_store(import_files("h5", tmp_path / "h5", tmp_path / "s.zarr"))
+    for index in range(3):
+        of_casia_b = store.sequences.name(index) == "001/nm-01/090"
+        np.testing.assert_array_equal(store[index], images if of_casia_b else images[..., ::-1])
+    assert store.attributes["recipe"]["turned_to_red_green_blue"] == 2
+    (said,) = store.attributes["noted"].items()
+    assert said[0] == "flow in blue, green, red, turned to red, green, blue"
+    assert said[1].endswith("2 files have names of GREW or OUMVLP, whose flow the published program keeps so")
+    other = open_store(import_files("h5", tmp_path / "h5", tmp_path / "uvm.zarr", encoding="uvm"))
+    np.testing.assert_array_equal(other[1], images)
+
+
+def test_a_part_of_an_export_is_known_as_one(tmp_path: Path) -> None:
+    names = [("00001", "4XPn5Z28", "000"), ("unknown", "Ab3", "000")]
+    before = open_store(store_of(tmp_path, names, dataset="grew"))
+    export_h5(before.path, tmp_path / "out")
+    part = tmp_path / "out/tfimdb_grew_N00002_train_of30_64x64"
+    after = open_store(import_files("h5", part, tmp_path / "back.zarr"))
+    assert (after.attributes["dataset"], "noted" in after.attributes) == ("grew", False)
+    np.testing.assert_array_equal(after[names[0]], before[names[0]])
+
+
 def test_every_published_name_has_its_inverse() -> None:
     for name in (*CASIA_B, ("00001", "01", "270"), ("00001", "4XPn5Z28", "000"), ("unknown", "4XPn5Z28", "000")):
         stem = stem_of(*name)
