@@ -7,18 +7,18 @@ by the frame number, which starts at 1. Unpacking sometimes nests a folder in it
 folder is searched, too. Names with `bkgrd` show only the background and are ignored.
 
 Pictures may still be packed, as the owners distribute them (`002.tar.gz`), or in a zip. They are read in place
-(`attengait.datasets.archives`). What is unpacked already is used from there.
+(`attengait.datasets.archives`). What is unpacked already is used from there. All other files and folders are counted.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from attengait.datasets.archives import INSIDE, ArchiveError, folders_of, is_archive, list_archive
-from attengait.datasets.files import leads_somewhere
+from attengait.datasets.files import leads_back, leads_somewhere
 from attengait.datasets.inputs import pack_stamps
 from attengait.datasets.pictures import PackedPictures, Pictures
 from attengait.datasets.source import FRAMES, SILHOUETTES, Folders, Scan, SourceSequence, digest, frame_number
@@ -111,8 +111,7 @@ def _scan_side(root: Path, what: str, skipped: list[Skipped]) -> dict[Name, _Sid
         for walk in _folders(subject.path, WALK, skipped, videos, archives):
             for view in _folders(walk.path, VIEW, skipped, videos, archives):
                 name = (subject.name, walk.name, view.name)
-                side = _scan_pictures(view.path, name, skipped, videos, archives)
-                if side is not None:
+                for side in _scan_pictures(view.path, name, skipped, videos, archives):
                     add(name, side)
     for name, side in _scan_videos(videos or [], skipped):
         add(name, side)
@@ -129,12 +128,11 @@ def _scan_side(root: Path, what: str, skipped: list[Skipped]) -> dict[Name, _Sid
 
 def _scan_pictures(
     folder: str, name: Name, skipped: list[Skipped], videos: _Videos | None, archives: _Archives
-) -> _Side | None:
-    """Return a sequence's pictures in one folder (or in one of the same name within it), None without any."""
+) -> Iterator[_Side]:
+    """Yield a sequence's pictures in one folder, then those in one of the same name within it."""
     pattern = _pattern(name)
     sizes_and_times: dict[str, tuple[int, int]] = {}
-    num_foreign, nested = 0, None
-    met: _Archives = []
+    others, nested = [], None
     for entry in _entries(folder, skipped):
         if pattern.fullmatch(entry.name) and entry.is_file():
             try:
@@ -143,30 +141,40 @@ def _scan_pictures(
                 skipped.append(Skipped(reason=Reason.UNREADABLE_FILE, where=entry.path, detail=error.strerror or ""))
                 continue
             sizes_and_times[entry.name] = (status.st_size, status.st_mtime_ns)
-        elif entry.name == name[-1] and entry.is_dir():
-            nested = entry
-        elif entry.name.lower().endswith(SUFFIXES):
-            num_foreign += 1
+        elif entry.is_dir():
+            if leads_back(entry, folder, skipped):
+                continue
+            if entry.name == name[-1]:
+                nested = entry
+            else:
+                _pass_folder(entry, skipped, videos)
         elif videos is not None and _is_video(entry):
             videos.append(entry)
         elif ARCHIVE.fullmatch(entry.name):
-            met.append(entry)
-    if num_foreign:
-        detail = f"{num_foreign} pictures are not files named {'-'.join(name)}-NUMBER"
-        skipped.append(Skipped(reason=Reason.FOREIGN_PICTURES, where=folder, detail=detail))
-    if not sizes_and_times:
-        for entry in met:
             _meet(entry, skipped, archives)
-        if nested is None or _leads_back(nested, folder, skipped):
-            return None
-        return _scan_pictures(nested.path, name, skipped, videos, archives)
+        else:
+            others.append(entry.name)
+    _count_others(others, folder, f"are not files named {'-'.join(name)}-NUMBER", skipped)
+    if sizes_and_times:
+        pictures = Pictures.of(folder, _one_of_each_number(sizes_and_times, folder, skipped))
+        yield _Side(
+            source=pictures,
+            content=[f"{name} {sizes_and_times[name][0]}" for name in pictures.names],
+            stamps=[sizes_and_times[name] for name in pictures.names],
+        )
+    if nested is not None:
+        yield from _scan_pictures(nested.path, name, skipped, videos, archives)
 
-    pictures = Pictures.of(folder, _one_of_each_number(sizes_and_times, folder, skipped))
-    return _Side(
-        source=pictures,
-        content=[f"{name} {sizes_and_times[name][0]}" for name in pictures.names],
-        stamps=[sizes_and_times[name] for name in pictures.names],
-    )
+
+def _count_others(names: Sequence[str], where: str, problem: str, skipped: list[Skipped]) -> None:
+    """Count the files of other names in a folder or archive: pictures, and all else."""
+    pictures = [name for name in names if name.lower().endswith(SUFFIXES)]
+    files = [name for name in names if not name.lower().endswith(SUFFIXES)]
+    counted = ((Reason.FOREIGN_PICTURES, "pictures", pictures), (Reason.FOREIGN_FILE, "files", files))
+    for reason, what, found in counted:
+        if found:
+            detail = f"{len(found)} {what} {problem}; the first is {found[0]}"
+            skipped.append(Skipped(reason=reason, where=where, detail=detail))
 
 
 def _pattern(name: Name) -> re.Pattern[str]:
@@ -209,7 +217,7 @@ def _is_set(side: _Side) -> bool:
 
 
 def _scan_archive(archive: os.DirEntry[str], skipped: list[Skipped]) -> Iterator[tuple[Name, _Side]]:
-    status, num_foreign = archive.stat(), 0
+    status, others = archive.stat(), list[str]()
     for inner, files in folders_of(list_archive(archive.path, skipped)):
         name, folder = _name_of(inner), f"{archive.path}{INSIDE}{inner}"
         sizes: dict[str, int] = {}
@@ -221,8 +229,8 @@ def _scan_archive(archive: os.DirEntry[str], skipped: list[Skipped]) -> Iterator
                 skipped.append(Skipped(reason=Reason.PACKED, where=f"{folder}/{file_name}", detail=detail))
             elif name is not None and _pattern(name).fullmatch(file_name):
                 sizes[file_name] = size
-            elif file_name.lower().endswith(SUFFIXES):
-                num_foreign += 1
+            else:
+                others.append(f"{inner}/{file_name}" if inner else file_name)
         if name is None or not sizes:
             continue
         names = _one_of_each_number(sizes, folder, skipped)
@@ -237,9 +245,7 @@ def _scan_archive(archive: os.DirEntry[str], skipped: list[Skipped]) -> Iterator
                 stamps=[(status.st_size, status.st_mtime_ns)],
             ),
         )
-    if num_foreign:
-        detail = f"{num_foreign} pictures in it are not laid out as {LAYOUT}"
-        skipped.append(Skipped(reason=Reason.FOREIGN_PICTURES, where=archive.path, detail=detail))
+    _count_others(others, archive.path, f"in it are not laid out as {LAYOUT}", skipped)
 
 
 def _name_of(inner: str) -> Name | None:
@@ -290,23 +296,24 @@ def _folders(
     """
     nested, own_name = None, os.path.basename(path)
     entries = _entries(path, skipped)
-    names = {own_name, *(entry.name for entry in entries)}
+    names, others = {own_name, *(entry.name for entry in entries)}, []
     for entry in entries:
         if not entry.is_dir():
             if videos is not None and _is_video(entry):
                 videos.append(entry)
-            elif (archive := ARCHIVE.fullmatch(entry.name)) and (
-                is_archive(entry.name) or archive.group(1) not in names
-            ):
+            elif (archive := ARCHIVE.fullmatch(entry.name)) is None:
+                others.append(entry.name)
+            elif is_archive(entry.name) or archive.group(1) not in names:
                 _meet(entry, skipped, archives)
-        elif _leads_back(entry, path, skipped):
+        elif leads_back(entry, path, skipped):
             continue
         elif entry.name == own_name and not _is_sequence_part(entry.path, pattern):
             nested = entry.path
         elif pattern.fullmatch(entry.name):
             yield entry
-        elif videos is None or not _find_videos(entry.path, skipped, videos):
-            skipped.append(Skipped(reason=Reason.FOREIGN_FOLDER, where=entry.path))
+        else:
+            _pass_folder(entry, skipped, videos)
+    _count_others(others, path, f"are not laid out as {LAYOUT}", skipped)
     if nested:
         yield from _folders(nested, pattern, skipped, videos, archives)
 
@@ -320,27 +327,29 @@ def _is_sequence_part(path: str, pattern: re.Pattern[str]) -> bool:
     return not any(pattern.fullmatch(name) for name in inside if name != own_name)
 
 
-def _leads_back(entry: os.DirEntry[str], path: str, skipped: list[Skipped]) -> bool:
-    """Whether a folder is a link to `path` or to a folder above it; if so, it is named in `skipped`."""
-    if not entry.is_symlink():
-        return False
-    there, here = (os.path.join(os.path.realpath(each), "") for each in (entry.path, path))
-    way = (os.path.join(os.path.realpath(each), "") for each in Path(path).parents)
-    if not here.startswith(there) and there not in way:
-        return False
-    skipped.append(Skipped(reason=Reason.LINK_IN_CIRCLE, where=entry.path, detail=f"it leads to {there}"))
-    return True
+def _pass_folder(entry: os.DirEntry[str], skipped: list[Skipped], videos: _Videos | None) -> None:
+    """Add the videos in a folder of another name and in those below (links to folders are not followed).
 
-
-def _find_videos(folder: str, skipped: list[Skipped], videos: _Videos) -> bool:
-    """Add the videos in a folder and in those below (links to folders are not followed); say whether there are any."""
-    num_before = len(videos)
-    for entry in _entries(folder, skipped):
-        if _is_video(entry):
-            videos.append(entry)
-        elif entry.is_dir(follow_symlinks=False):
-            _find_videos(entry.path, skipped, videos)
-    return len(videos) > num_before
+    All else in it is counted, or the folder as a whole where there are none.
+    """
+    found, others, below = list[os.DirEntry[str]](), list[str](), list[Skipped]()
+    for each in [] if videos is None else _entries(entry.path, skipped):
+        if _is_video(each):
+            found.append(each)
+        elif each.is_dir(follow_symlinks=False):
+            _pass_folder(each, below, found)
+        elif each.is_dir():
+            detail = "links to folders are not followed here"
+            below.append(Skipped(reason=Reason.FOREIGN_FOLDER, where=each.path, detail=detail))
+        else:
+            others.append(each.name)
+    if videos is None or not found:
+        skipped += [each for each in below if each.reason is not Reason.FOREIGN_FOLDER]
+        skipped.append(Skipped(reason=Reason.FOREIGN_FOLDER, where=entry.path))
+        return
+    videos += found
+    skipped += below
+    _count_others(others, entry.path, f"are no videos named {VIDEO_LAYOUT}", skipped)
 
 
 def _meet(entry: os.DirEntry[str], skipped: list[Skipped], archives: _Archives) -> None:

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,6 +105,25 @@ def leads_somewhere(entry: os.DirEntry[str], skipped: list[Skipped]) -> bool:
             skipped.append(Skipped(reason=Reason.UNREADABLE_FILE, where=entry.path, detail=why))
         return False
     return True
+
+
+def leads_back(entry: os.DirEntry[str], path: str, skipped: list[Skipped]) -> bool:
+    """Whether a folder is a link to `path` or to a folder above it; if so, it is named in `skipped`."""
+    if not entry.is_symlink():
+        return False
+    there, here = (os.path.join(os.path.realpath(each), "") for each in (entry.path, path))
+    way = (os.path.join(os.path.realpath(each), "") for each in Path(path).parents)
+    if not here.startswith(there) and there not in way:
+        return False
+    skipped.append(Skipped(reason=Reason.LINK_IN_CIRCLE, where=entry.path, detail=f"it leads to {there}"))
+    return True
+
+
+def count_files(names: Sequence[str], folder: str | Path, layout: str, skipped: list[Skipped]) -> None:
+    """Count the files in a folder that are none of those looked for."""
+    if names:
+        detail = f"{len(names)} files are not laid out as {layout}; the first is {names[0]}"
+        skipped.append(Skipped(reason=Reason.FOREIGN_FILE, where=str(folder), detail=detail))
 
 
 def status_of(entry: os.DirEntry[str], skipped: list[Skipped]) -> os.stat_result | None:

@@ -36,7 +36,10 @@ class FlowVideo(OneFile):
         number = 0
         try:
             for number, pixels, seconds in read_video(self.path, set(range(1, self.max_images + 1)), colour=True):
-                assert pixels is not None
+                if pixels is None:
+                    more = f"its header counts {self.max_images} frames only"
+                    faults.append(Fault(Reason.BROKEN_VIDEO, number, self.path, more))
+                    continue
                 yield FlowImage(number, pixels, seconds)
             if number < self.max_images:
                 require_readable(self.path)  # to FFmpeg an error of the disk is the end of the file

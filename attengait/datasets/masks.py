@@ -41,6 +41,9 @@ _FEW_VALUES = 16
 """With so few values, each is meant as it is: there is no noise."""
 _EMPTY, _FEW = 0.001, 0.01
 """A picture is empty where smaller shares are brighter than noise, and differ from the background at all."""
+_FEW_PIXELS = 39
+"""The same in pixels, whatever the size of a picture: so many of white have a sum below 10,000. The noise of JPEG may
+have more."""
 
 
 class MaskError(Exception):
@@ -90,17 +93,20 @@ def read_silhouette(
 def check_silhouettes(frames: NDArray[np.uint8], faults: list[Fault]) -> tuple[NDArray[np.uint8], list[int]]:
     """The silhouettes of an array [T, H, W], and the numbers, counted from 1, of those that can be used.
 
-    Two values become 0 and 255. Grey edges, which resized silhouettes have, are kept. What is wrong with a silhouette,
-    or what was done to it, is noted in `faults`.
+    The two values of all of them, or of one that has no others, become 0 and 255. Grey edges, which resized silhouettes
+    have, are kept. What is wrong with a silhouette, or what was done to it, is noted in `faults`.
     """
     values, _ = _histogram(frames.reshape(len(frames), -1))
-    mapped = frames
-    if len(values) == 2 and values[-1] != WHITE:
-        mapped = np.where(frames == values[-1], np.uint8(WHITE), np.uint8(0))
+    outlines, details = frames.copy(), dict[int, str]()
     masks: dict[int, Gray] = {}
-    for number, frame in enumerate(mapped, 1):
+    for number, outline in enumerate(outlines, 1):
+        # A frame of the background alone has the two values of all others.
+        of_frame = values if len(values) == 2 else _histogram(np.ascontiguousarray(outline))[0]
+        if len(of_frame) == 2 and of_frame.tolist() != [0, WHITE]:
+            details[number] = _read_as(*of_frame)
+            outline[:] = np.where(outline == of_frame[-1], np.uint8(WHITE), np.uint8(0))
         try:
-            mask = _of_two_values(np.ascontiguousarray(frame), LEVEL, False)
+            mask = _of_two_values(np.ascontiguousarray(outline), LEVEL, False)
         except MaskError as error:
             faults.append(Fault(error.reason, number, detail=error.detail))
             continue
@@ -112,11 +118,10 @@ def check_silhouettes(frames: NDArray[np.uint8], faults: list[Fault]) -> tuple[N
         _check_white(list(masks.values()))
     except MaskError as error:
         faults += [Fault(error.reason, number, detail=error.detail) for number in masks]
-        return mapped, []
-    if mapped is not frames:
-        detail = f"its values {values[0]} and {values[-1]} were read as 0 and {WHITE}"
-        faults += [Fault(Reason.SILHOUETTE_VALUES, number, detail=detail) for number in masks]
-    return mapped, list(masks)
+        return outlines, []
+    noted = ((number, detail) for number, detail in details.items() if number in masks)
+    faults += [Fault(Reason.SILHOUETTE_VALUES, number, detail=detail) for number, detail in noted]
+    return outlines, list(masks)
 
 
 def read_mask(path: str, *, level: float = LEVEL, frame_shape: tuple[int, ...] | None = None) -> Mask:
@@ -171,12 +176,15 @@ def _of_two_values(picture: NDArray[Any], level: float, is_lossy: bool) -> Mask:
     if len(values) == 2 and not (is_lossy and values[1] - values[0] < _LEAST_RANGE):
         low, high = values.tolist()
         pixels = np.where(picture == high, np.uint8(WHITE), np.uint8(0))
-        detail = f"its values {low} and {high} were read as 0 and {WHITE}"
-        return Mask(pixels=pixels, note=Reason.SILHOUETTE_VALUES, detail=detail)
-    return _cut(_to_bytes(picture), level)
+        return Mask(pixels=pixels, note=Reason.SILHOUETTE_VALUES, detail=_read_as(low, high))
+    return _cut(_to_bytes(picture), level, is_lossy)
 
 
-def _cut(picture: Gray, level: float) -> Mask:
+def _read_as(low: int, high: int) -> str:
+    return f"its values {low} and {high} were read as 0 and {WHITE}"
+
+
+def _cut(picture: Gray, level: float, is_lossy: bool) -> Mask:
     """The silhouette in a picture uint8 [H, W] of more than two values."""
     values, counts = _histogram(picture)
     lowest, highest = int(values[0]), int(values[-1])
@@ -184,7 +192,9 @@ def _cut(picture: Gray, level: float) -> Mask:
     dark, bright = values <= lowest + band, values >= highest - band
     low, high = int(values[dark][counts[dark].argmax()]), int(values[bright][counts[bright].argmax()])
     is_dark = values <= lowest + max(band, _LEAST_RANGE)
-    if counts[~is_dark].sum() <= _EMPTY * picture.size and counts[values != low].sum() <= _FEW * picture.size:
+    most_bright = min(_EMPTY * picture.size, _FEW_PIXELS)
+    most_other = _FEW * picture.size if is_lossy else min(_FEW * picture.size, _FEW_PIXELS)
+    if counts[~is_dark].sum() <= most_bright and counts[values != low].sum() <= most_other:
         return Mask(pixels=np.zeros_like(picture))
     if highest - lowest < _LEAST_RANGE:
         raise MaskError(Reason.SILHOUETTE_GREY, f"it has {len(values)} values from {lowest} to {highest}")

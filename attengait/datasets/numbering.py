@@ -24,8 +24,8 @@ def shifted(scan: Scan, offset: int | None) -> Scan:
     """The sequences with `offset` added to the numbers of their silhouettes.
 
     Raises ParameterError where `offset` is None and the silhouettes begin with 0 and the frames with 1, or the other
-    way round. And where most sequences have as many frames as silhouettes, whose numbers differ by one and the same
-    number.
+    way round: taken together, or in any sequence that has as many of both. And where most sequences have as many frames
+    as silhouettes, whose numbers differ by one and the same number.
     """
     if offset is None:
         _refuse_different_numbers(scan)
@@ -47,17 +47,23 @@ def _refuse_different_numbers(scan: Scan) -> None:
         if lowest in ((0, 1), (1, 0)) and lowest in firsts:
             _refuse(sequences[firsts.index(lowest)], lowest[1] - lowest[0], firsts.count(lowest), len(sequences))
         shifts = [_shift_between(sequence) for sequence in sequences]
-        shift, number = Counter(shifts).most_common(1)[0]
-        if shift and number > len(sequences) / 2:
-            _refuse(sequences[shifts.index(shift)], shift, number, len(sequences))
+        for numbers in ((0, 1), (1, 0)):
+            # Other sequences may be numbered in another way, but pictures that are missing leave no equal numbers.
+            shift = numbers[1] - numbers[0]
+            found = [i for i in range(len(sequences)) if firsts[i] == numbers and shifts[i] == shift]
+            if found:
+                _refuse(sequences[found[0]], shift, len(found), len(sequences))
+        common, number = Counter(shifts).most_common(1)[0]
+        if common and number > len(sequences) / 2:
+            _refuse(sequences[shifts.index(common)], common, number, len(sequences))
 
 
 def _refuse(example: SourceSequence, offset: int, number: int, total: int) -> NoReturn:
     raise ParameterError(
         f"silhouette_offset is missing, but must be given: silhouettes and frames are numbered differently in {number} "
         f"of {total} sequences ({example.name}: silhouettes {_range(example, SILHOUETTES)}, frames "
-        f"{_range(example, FRAMES)}); {offset} is added to the silhouettes' numbers with --silhouette-offset {offset}, "
-        "and 0 takes the numbers as they are"
+        f"{_range(example, FRAMES)}); {offset} is added to the numbers of all silhouettes with --silhouette-offset "
+        f"{offset}, and 0 takes the numbers as they are"
     )
 
 

@@ -12,14 +12,16 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
+from attengait.datasets.files import FoundFile, check_folder, count_files, entries, sequences_of, status_of
 from attengait.datasets.source import Folders, OneFile, Scan
 from attengait.datasets.unpickling import read_array, read_header
 from attengait.errors import AttenGaitError, ParameterError
+from attengait.store.description import FILE_NAME as DESCRIPTION
 from attengait.store.description import read_description
 from attengait.store.skipped import Reason, Skipped
 
 LAYOUT = "subject/type/view/*.pkl"
+_SUFFIX = ".pkl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class PickledArray(OneFile):
     """A pickle of one array (an ArrayFile)."""
 
     kind: ClassVar[str] = "pickles"
+    blue_first: ClassVar[bool] = False
 
     shape: tuple[int, ...]
 
@@ -74,7 +77,14 @@ def _open(path: str) -> PickledArray:
 
 
 def _folders(path: str | Path, skipped: list[Skipped]) -> list[os.DirEntry[str]]:
-    return [entry for entry in entries(path, skipped) if entry.is_dir()]
+    found, files = [], []
+    for entry in entries(path, skipped):
+        if entry.is_dir():
+            found.append(entry)
+        elif entry.name != DESCRIPTION:
+            files.append(entry.name)
+    count_files(files, path, LAYOUT, skipped)
+    return found
 
 
 def _file_of(
@@ -84,7 +94,15 @@ def _file_of(
     preferred: tuple[str, ...] | None,
     skipped: list[Skipped],
 ) -> FoundFile | None:
-    all_files = [entry for entry in entries(folder, skipped) if entry.name.endswith(".pkl") and not entry.is_dir()]
+    all_files, others = [], []
+    for entry in entries(folder, skipped):
+        if entry.is_dir():
+            skipped.append(Skipped(reason=Reason.FOREIGN_FOLDER, where=entry.path))
+        elif entry.name.lower().endswith(_SUFFIX):
+            all_files.append(entry)
+        else:
+            others.append(entry.name)
+    count_files(others, folder, LAYOUT, skipped)
     chosen = [entry for entry in all_files if pattern is None or _fits(entry.name, pattern)]
     if preferred is not None:
         chosen = _preferred(chosen, [file.format(walk=name[1], view=name[2]) for file in preferred])
@@ -120,4 +138,4 @@ def _preferred(files: list[os.DirEntry[str]], names: list[str]) -> list[os.DirEn
 
 
 def _fits(name: str, pattern: str) -> bool:
-    return fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".pkl"), pattern)
+    return fnmatchcase(name, pattern) or fnmatchcase(name[: -len(_SUFFIX)], pattern)

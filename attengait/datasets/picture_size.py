@@ -1,8 +1,10 @@
-"""How many pixels a picture says that it has, before it is decoded.
+"""How many pixels, and how many bits a value, a picture says that it has, before it is decoded.
 
 A file of a few kilobytes may unpack to gigabytes. OpenCV's own limit can only be set for the whole process, by an
 environment variable, so the headers of PNG, JPEG and BMP are read here.
 """
+
+from collections.abc import Iterator
 
 MAX_PIXELS = 100_000_000
 """Three pictures of 8K video have as many."""
@@ -36,9 +38,23 @@ def has_too_many_pixels(data: bytes) -> bool:
     return num_pixels(data) > MAX_PIXELS
 
 
+def num_bits(data: bytes) -> int:
+    """The bits of a value that the header of a PNG or JPEG file gives; 0 where it gives none, and for other kinds."""
+    if data.startswith(_PNG_SIGNATURE):
+        return data[24] if len(data) > 24 else 0
+    if data.startswith(_JPEG_SIGNATURE):
+        return max((bits for bits, _, _ in _jpeg_frames(data)), default=0)
+    return 0
+
+
 def _num_jpeg_pixels(data: bytes) -> int:
     """The most that any of its frames' headers gives."""
-    most, at = 0, 2
+    return max((height * width for _, height, width in _jpeg_frames(data)), default=0)
+
+
+def _jpeg_frames(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Bits of a value, height and width, as each of its frames' headers gives them."""
+    at = 2
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 9:
         marker = data[at + 1]
         if marker in (0x00, 0xFF) or marker in _JPEG_ALONE:
@@ -48,6 +64,5 @@ def _num_jpeg_pixels(data: bytes) -> int:
             break
         if 0xC0 <= marker <= 0xCF and marker not in _JPEG_NO_FRAMES:
             height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
-            most = max(most, height * width)
+            yield data[at + 4], height, width
         at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
-    return most

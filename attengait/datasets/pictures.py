@@ -5,6 +5,9 @@ error by themselves. So a file is checked before it is decoded: a PNG by its che
 it decodes it at an eighth of its size. A JPEG has no checksum, so libjpeg notices only a part of the damage in its
 scan: of single flipped bits about a third.
 
+A frame or a flow image has 8 bits a value. One of more is refused: cameras fill the lower ones of 16 bits, and of these
+8 bits would keep next to nothing.
+
 A file that cannot be opened or read is no bad picture. It is an error of the run, as it was there before (InputError).
 """
 
@@ -21,7 +24,7 @@ from numpy.typing import NDArray
 
 from attengait.datasets.archives import ArchiveError, read_member
 from attengait.datasets.inputs import InputError, read_bytes
-from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels
+from attengait.datasets.picture_size import MAX_PIXELS, has_too_many_pixels, num_bits
 from attengait.datasets.source import SEPARATOR, Fault, FlowImage, Frame, Gray, ReadGrays, frame_number
 from attengait.kernels.pictures import png
 from attengait.store.skipped import Reason
@@ -154,7 +157,7 @@ def read_one_by_one(paths: Iterable[str]) -> Iterator[Gray | None]:
 def read_gray(path: str) -> NDArray[np.uint8] | None:
     """Return a picture as `cv2.imread(path, cv2.IMREAD_GRAYSCALE)` does, uint8 [H, W]; None if it is not whole.
 
-    Raises InputError when the file cannot be read.
+    A picture of more than 8 bits a value is none, too. Raises InputError when the file cannot be read.
     """
     data = read_complete(path)
     return None if data is None else decode_gray(data)
@@ -163,21 +166,26 @@ def read_gray(path: str) -> NDArray[np.uint8] | None:
 def read_colour(path: str) -> NDArray[np.uint8] | None:
     """Return a picture's colours, uint8 [H, W, 3] in the order red, green, blue; None if it is not whole.
 
-    Raises InputError when the file cannot be read.
+    A picture of more than 8 bits a value is none, too. Raises InputError when the file cannot be read.
     """
     try:
-        picture = decode(read_whole(path), cv2.IMREAD_COLOR)
+        picture = _decode_8_bits(read_whole(path), cv2.IMREAD_COLOR)
     except PictureError:
         return None
     return np.ascontiguousarray(picture[..., ::-1])
 
 
 def read_complete(path: str) -> bytes | None:
-    """Return a file's bytes; None if it is not complete. Raises InputError when the file cannot be read."""
+    """Return a file's bytes; None if it is not complete, or has more than 8 bits a value by its header.
+
+    Raises InputError when the file cannot be read.
+    """
     try:
-        return read_whole(path)
+        data = read_whole(path)
+        _check_bits(num_bits(data))
     except PictureError:
         return None
+    return data
 
 
 def read_whole(path: str) -> bytes:
@@ -195,20 +203,33 @@ def read_whole(path: str) -> bytes:
 
 
 def why_unreadable(path: str) -> str:
-    """What is wrong with a picture that is not whole."""
+    """What is wrong with a picture that is not whole, or has more than 8 bits a value."""
     try:
-        decode(read_whole(path), cv2.IMREAD_GRAYSCALE)
+        data = read_whole(path)
+        _check_bits(num_bits(data))
+        _decode_8_bits(data, cv2.IMREAD_GRAYSCALE)
     except PictureError as error:
         return str(error)
     return ""
 
 
 def decode_gray(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it."""
+    """Return the picture in a file's bytes, uint8 [H, W]; None if OpenCV cannot decode it to 8 bits a value."""
     try:
-        return decode(data, cv2.IMREAD_GRAYSCALE)
+        return _decode_8_bits(data, cv2.IMREAD_GRAYSCALE)
     except PictureError:
         return None
+
+
+def _decode_8_bits(data: bytes, flags: int) -> NDArray[np.uint8]:
+    picture = decode(data, flags | cv2.IMREAD_ANYDEPTH)
+    _check_bits(8 * picture.itemsize)
+    return picture
+
+
+def _check_bits(number: int) -> None:
+    if number > 8:
+        raise PictureError(f"it has {number} bits a value: write it with 8")
 
 
 def decode(data: bytes, flags: int) -> NDArray[Any]:

@@ -7,9 +7,9 @@ Each holds `data`, uint8 [T, 64, 64, 3], and says more in attributes of the root
     00001_4XPn5Z28.h5   GREW: subject, sequence; there are no views, which is written 000
     4XPn5Z28.h5         GREW's probes: sequence; nobody knows the subject, which is written unknown
 
-Beside each such folder is a file that lists them. It is ignored. Pictures are stored in the order of channels in
-which the published program kept them: red, green, blue for the flow that it computed itself. A folder that
-`export h5` wrote also says what its pictures show.
+Beside each such folder is a file that lists them. It is ignored. The published program keeps the flow that it computes,
+CASIA-B's, as red, green, blue, and the ready flow images of GREW and OUMVLP as blue, green, red. A folder that
+`export h5` wrote says what its pictures show, and has red, green, blue for each data set.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attengait.datasets.arrays import FileError
-from attengait.datasets.files import FoundFile, check_folder, entries, sequences_of, status_of
+from attengait.datasets.files import FoundFile, check_folder, count_files, entries, leads_back, sequences_of, status_of
 from attengait.datasets.source import Folders, OneFile, Scan
 from attengait.errors import AttenGaitError, how_to_install
+from attengait.store.description import FILE_NAME as DESCRIPTION
 from attengait.store.description import Description, read_description
 from attengait.store.skipped import Reason, Skipped
 from attengait.system.hdf5 import check_numbers, member, open_hdf5
@@ -43,6 +45,7 @@ _NAMES = tuple(
         r"(?P<walk>[0-9A-Za-z]+)",
     )
 )
+_OF_CASIA_B = _NAMES[0]
 
 
 class Hdf5Error(FileError):
@@ -56,6 +59,7 @@ class Hdf5Array(OneFile):
     kind: ClassVar[str] = "h5"
 
     shape: tuple[int, ...]
+    blue_first: bool
 
     def read(self) -> NDArray[Any]:
         """The array; raises Hdf5Error."""
@@ -93,19 +97,24 @@ def scan(folders: Folders) -> Scan:
             )
     if not found:
         raise AttenGaitError(f"the folder {folder} does not hold {LAYOUT}")
-    sequences = sequences_of((file for _, file in sorted(found.items())), _open, skipped)
+    # A part of an export lies in a folder of its own.
+    description = read_description(folder) or read_description(Path(os.path.abspath(folder)).parent)
+    open_file = partial(_open, is_published=description is None)
+    sequences = sequences_of((file for _, file in sorted(found.items())), open_file, skipped)
     return Scan(
         sequences=tuple(sequences),
         skipped=tuple(skipped),
-        description=read_description(folder)
+        description=description
         or Description(attributes={"dataset": "imported", "modality": "flow", "encoding": "colour"}),
         recorded={"name": "import-h5", "version": 1, "layout": LAYOUT},
     )
 
 
-def _open(path: str) -> Hdf5Array:
+def _open(path: str, *, is_published: bool) -> Hdf5Array:
+    stem = os.path.splitext(os.path.basename(path))[0]
+    blue_first = is_published and _OF_CASIA_B.fullmatch(stem) is None
     with _opened(path) as data:
-        return Hdf5Array(path=path, shape=tuple(data.shape))
+        return Hdf5Array(path=path, shape=tuple(data.shape), blue_first=blue_first)
 
 
 def sequence_name(stem: str) -> tuple[str, str, str] | None:
@@ -155,8 +164,13 @@ def _number(file: Any, name: str) -> float:
 
 
 def _files(folder: str | Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
+    others = []
     for entry in entries(folder, skipped):
-        if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path, skipped)
-        elif entry.name.endswith(_SUFFIXES) and not entry.name.startswith("tfimdb_"):
+        if entry.is_dir():
+            if not leads_back(entry, str(folder), skipped):
+                yield from _files(entry.path, skipped)
+        elif not entry.name.lower().endswith(_SUFFIXES):
+            others += [entry.name] if entry.name != DESCRIPTION else []
+        elif not entry.name.startswith("tfimdb_"):
             yield entry
+    count_files(others, folder, LAYOUT, skipped)

@@ -60,8 +60,7 @@ def read_frames(
     """Yield each frame that is there, in order, with its grey picture where it is wanted and can be used.
 
     What cannot be used is noted in `faults`: what cannot be decoded, frames below 10 x 10 pixels, and frames of another
-    size than `sizes` uses. A video is read up to the last wanted frame, and what follows counts as not there.
-    `read_grays` reads the pictures.
+    size than `sizes` uses. `read_grays` reads the pictures.
     """
     sizes = sizes or FrameSizes()
     for frame in frames.read(wanted, faults, read_grays):

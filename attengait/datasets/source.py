@@ -159,6 +159,11 @@ class ArrayFile(Part, Protocol):
         """Of the array, as the file's header gives it; the first axis counts pictures."""
         ...
 
+    @property
+    def blue_first(self) -> bool:
+        """Whether colours of flow are kept as blue, green, red."""
+        ...
+
     def read(self) -> NDArray[Any]:
         """The array; raises `attengait.datasets.arrays.FileError`."""
         ...

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import ClassVar, TypeVar
 
 import cv2
@@ -52,7 +53,7 @@ class Video(OneFile):
         return {number for number in numbers if number >= 1}
 
     def read(self, wanted: Set[int], faults: list[Fault], read_grays: ReadGrays) -> Iterator[Frame]:
-        """See FramePart; from the frame on at which the video breaks, all that are wanted are at fault."""
+        """See FramePart; from the frame on at which the video breaks, all that are wanted are at fault, or that one."""
         number = 0
         try:
             for number, gray, seconds in read_video(self.path, wanted):
@@ -61,6 +62,8 @@ class Video(OneFile):
                 require_readable(self.path)  # to FFmpeg an error of the disk is the end of the file
         except BrokenVideoError as error:
             require_readable(self.path)
+            if number >= max(wanted, default=0):
+                faults.append(Fault(Reason.BROKEN_VIDEO, number + 1, self.path, str(error)))
             for lost in range(number + 1, max(wanted, default=0) + 1):
                 if lost in wanted:
                     faults.append(Fault(Reason.BROKEN_VIDEO, lost, self.path, str(error)))
@@ -70,7 +73,7 @@ class Video(OneFile):
 def read_video(
     path: str, wanted: Set[int], *, colour: bool = False
 ) -> Iterator[tuple[int, NDArray[np.uint8] | None, float]]:
-    """Yield number, picture and time of each frame from 1 to the last wanted one, or to the end.
+    """Yield number, picture and time of each frame from 1 to the end; what follows the last wanted one is only counted.
 
     Pictures are grey, uint8 [H, W], or, with `colour`, red, green and blue, uint8 [H, W, 3].
 
@@ -85,7 +88,7 @@ def read_video(
         if video is None or not video.isOpened():
             raise BrokenVideoError(complaint or "no video that FFmpeg knows")
         try:
-            for number in range(1, max(wanted, default=0) + 1):
+            for number in count(1):
                 decode = wanted_as if number in wanted else _pass_over
                 (is_there, pixels), complaint = _overhear(partial(decode, video), said.fileno())
                 if complaint:

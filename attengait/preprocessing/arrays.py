@@ -75,6 +75,11 @@ class ArrayRecipe:
             elif sequence.name in shapes:
                 skipped.append(_wrong_size(sequence, shapes[sequence.name], frame_shape))
         settled = replace(self, frame_shape=frame_shape, attributes=self._attributes(scan, frame_shape[2]))
+        turned = [sequence for sequence in fitting if settled._is_turned(sequence)]
+        if turned:
+            settled.attributes["recipe"]["turned_to_red_green_blue"] = len(turned)
+            detail = f"{len(turned)} files have names of GREW or OUMVLP, whose flow the published program keeps so"
+            skipped.append(Skipped(reason=Reason.BLUE_FIRST, where=turned[0].name, detail=detail))
         return settled, replace(scan, sequences=tuple(fitting), skipped=tuple(skipped))
 
     def max_pictures(self, sequence: SourceSequence) -> int:
@@ -95,6 +100,8 @@ class ArrayRecipe:
             return self._nothing(skipped_file(sequence.name, sequence.array.where, error))
         if (height, width, channels) != self.frame_shape:
             return self._nothing(_wrong_size(sequence, (height, width, channels), self.frame_shape))
+        if self._is_turned(sequence):
+            frames = frames[..., ::-1]
         faults: list[Fault] = []
         numbers = list(range(1, len(frames) + 1))
         if self.modality in SILHOUETTE_FIRST:
@@ -103,6 +110,11 @@ class ArrayRecipe:
         frames = widened(frames, width)
         pictures = (Picture(number, frames[number - 1]) for number in numbers)
         return gather(pictures, faults, sequence, self.frame_shape, min_frames=1)
+
+    def _is_turned(self, sequence: SourceSequence) -> bool:
+        """Whether its channels become red, green, blue."""
+        is_colour = (self.modality, self.attributes["encoding"]) == ("flow", "colour")
+        return is_colour and sequence.array.blue_first
 
     def _attributes(self, scan: Scan, channels: int) -> dict[str, Any]:
         exported = scan.description

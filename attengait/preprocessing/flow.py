@@ -41,6 +41,8 @@ Gap = Literal["skip", "bridge"]
 
 BLOCK_FRAMES = 32
 """Flow images of a block: bounds the memory of a long sequence."""
+_LOWER_RATE = 1.8
+"""Frames for each number up to the last silhouette: with so many, silhouettes may be of every second frame."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +202,7 @@ class FlowRecipe:
                 yield from self._block(good, silhouettes, faults)
                 del good[:-1]  # the last frame of one block is the first of the next
         yield from self._block(good, silhouettes, faults)
-        faults += [Fault(Reason.NO_MATCH, number) for number in _missing_numbers(present, silhouettes.keys(), self.gap)]
+        faults += _without_match(present, silhouettes.keys(), self.gap)
 
     def _block(self, good: list[Frame], silhouettes: dict[int, str], faults: list[Fault]) -> Iterator[Block]:
         """Yield the block of some frames, unless no neighbours among them give a flow image."""
@@ -258,6 +260,25 @@ class SilhouetteFlowRecipe(FlowRecipe):
         wait = FlowRecipe.begin(self, block, backend)
         outlines = np.stack([encode_silhouette(silhouette, self.crop_size) for silhouette in block.silhouettes])
         return lambda: np.concatenate([outlines, wait()], axis=-1)
+
+
+def _without_match(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[Fault]:
+    """What to say of the numbers that have only a frame or only a silhouette.
+
+    Silhouettes of every second frame that were numbered anew end half way: then this is said of the frames after them.
+    """
+    first, last, end = min(frames, default=0), max(frames, default=0), max(silhouettes, default=0)
+    detail = ""
+    if first <= end and last - first + 1 >= _LOWER_RATE * (end - first + 1):
+        detail = (
+            f"the silhouettes end with number {end}, and the frames with {last}: if silhouettes were made of fewer "
+            "frames a second, give each the number of its frame"
+        )
+    missing = _missing_numbers(frames, silhouettes, gap)
+    after = [number for number in missing if detail and number > end]
+    return [Fault(Reason.NO_MATCH, number) for number in missing[: len(missing) - len(after)]] + [
+        Fault(Reason.SILHOUETTES_END, number, detail=detail) for number in after
+    ]
 
 
 def _missing_numbers(frames: Set[int], silhouettes: Set[int], gap: Gap) -> list[int]:

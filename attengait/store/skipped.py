@@ -40,6 +40,7 @@ class Reason(StrEnum):
     NO_FLOW = "no flow images"
     NO_ARRAY = "no array"
     NO_MATCH = "no matching frame number"
+    SILHOUETTES_END = "frames after the last silhouette, nearly as many as before it or more"
     SILHOUETTE_EMPTY = "silhouette empty"
     SILHOUETTE_FULL = "silhouette without background"
     SILHOUETTE_INVERTED = "silhouette with too much white"
@@ -57,12 +58,14 @@ class Reason(StrEnum):
     # Nothing was left out: what was done to it is said.
     SILHOUETTE_VALUES = "silhouette with other values than 0 and 255"
     SILHOUETTE_CUT = "silhouette with grey levels, cut between them"
+    BLUE_FIRST = "flow in blue, green, red, turned to red, green, blue"
     OTHER_DECODER = "picture that DALI refused, decoded by OpenCV"
 
     @property
     def is_note(self) -> bool:
         """Whether it was used, in the way that the detail tells."""
-        return self in (Reason.SILHOUETTE_VALUES, Reason.SILHOUETTE_CUT, Reason.OTHER_DECODER)
+        notes = (Reason.SILHOUETTE_VALUES, Reason.SILHOUETTE_CUT, Reason.BLUE_FIRST, Reason.OTHER_DECODER)
+        return self in notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attengait.datasets import DATASETS, Pictures, find_dataset
+from attengait.datasets.casia_b import LAYOUT
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store.skipped import Reason
 
@@ -150,20 +151,41 @@ def test_foreign_folders_and_pictures_are_named_and_left_out(folders: tuple[Path
     found = casia.find(*folders)
     assert casia.max_images(found.sequences[0]) == 6
     assert len(found.sequences[0].frames.names) == 7
-    assert sorted(problem.reason for problem in found.skipped) == ["foreign folder"] * 7 + ["foreign pictures"]
+    assert sorted(problem.reason for problem in found.skipped) == ["foreign folder"] * 8 + ["foreign pictures"]
     assert [p.detail for p in found.skipped if p.reason == "foreign pictures"] == [
-        "5 pictures are not files named 001-nm-01-090-NUMBER"
+        "4 pictures are not files named 001-nm-01-090-NUMBER; the first is 001-nm-01-090-.png"
     ]
 
 
-def test_hidden_other_and_background_files_are_passed_over_silently(folders: tuple[Path, Path]) -> None:
+def test_files_and_folders_of_other_names_are_counted_wherever_they_lie(folders: tuple[Path, Path]) -> None:
+    root = folders[1]
+    make(root, "003/nm-02/090", range(1, 4), at="003/nm-02")  # a level too high
+    make(root, "001/nm-01/090", range(1, 3), suffix=".tif")
+    make(root, "001/nm-01/090", range(8, 12), at="001/nm-01/090/090")
+    make(root, "001/nm-01/090", range(12, 14), at="001/nm-01/090/part2")
+    for name in ("list.txt", "005.png", "004", "001/001-nm-05-090-001.png", "001/nm-01/notes.txt"):
+        (root / name).write_bytes(b"x")
+    counts = [each.detail[:2] for each in casia.find(*folders).skipped]
+    assert [(*problem, count) for problem, count in zip(problems(folders), counts, strict=True)] == [
+        ("foreign folder", "silh/001/nm-01/090/part2", ""),
+        ("foreign file", "silh/001/nm-01/090", "2 "),
+        ("sequence twice", "silh/001/nm-01/090/090", str(root)[:2]),
+        ("foreign file", "silh/001/nm-01", "1 "),
+        ("foreign pictures", "silh/001", "1 "),
+        ("foreign pictures", "silh/003/nm-02", "3 "),
+        ("foreign pictures", "silh", "1 "),
+        ("foreign file", "silh", "2 "),
+    ]
+    said = f"3 pictures are not laid out as {LAYOUT}; the first is 003-nm-02-090-001.png"
+    assert casia.find(*folders).skipped[5].detail == said
+
+
+def test_hidden_and_background_files_are_passed_over_silently(folders: tuple[Path, Path]) -> None:
     view = folders[0] / "001/nm-01/090"
     for path in (
         folders[0] / ".DS_Store",
-        folders[0] / "readme.txt",
         folders[0] / "001/001.rar",
         view / "._001-nm-01-090-001.png",
-        view / "Thumbs.db",
         view / "001-bkgrd-090-001.png",
     ):
         path.write_bytes(b"x")
@@ -317,23 +339,6 @@ def test_the_walkers_are_found(shared: Path, tmp_path: Path) -> None:
     found = casia.find(tmp_path / "rgb", tmp_path / "silh")
     assert len(found.sequences) == 45
     assert sum(casia.max_images(sequence) for sequence in found.sequences) == 2294
-
-
-def test_an_archive_that_cannot_be_read_is_named(folders: tuple[Path, Path]) -> None:
-    for name in ("002.tar.gz", "003.zip", "001.tar.gz", "001.rar", "005.rar"):  # 001.rar was unpacked
-        (folders[1] / name).write_bytes(b"x")
-    (folders[1] / "001" / "nm-02.tgz").write_bytes(b"x")
-    view = folders[1] / "004/nm-01/090"
-    view.mkdir(parents=True)
-    (view / "004-nm-01-090.tar").write_bytes(b"x")
-    assert problems(folders) == [
-        ("packed archive", "silh/005.rar"),
-        ("unreadable file", "silh/001.tar.gz"),
-        ("unreadable file", "silh/001/nm-02.tgz"),
-        ("unreadable file", "silh/002.tar.gz"),
-        ("unreadable file", "silh/003.zip"),
-        ("unreadable file", "silh/004/nm-01/090/004-nm-01-090.tar"),
-    ]
 
 
 @pytest.mark.parametrize("root", ["002", "002/002"])

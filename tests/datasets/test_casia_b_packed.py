@@ -19,6 +19,7 @@ from attengait.pipelines.preprocess.run import preprocess
 from attengait.preprocessing.executors import LocalProcesses
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.store import open_store
+from attengait.store.skipped import NothingMadeError
 
 casia = import_module("casia")
 
@@ -191,6 +192,42 @@ def test_an_archive_is_bounded(plain: Path, tmp_path: Path, monkeypatch: pytest.
         casia.find(None, root)
     details = [each.detail for each in error.value.skipped]  # type: ignore[attr-defined]
     assert details.count("it holds more than 13 files: unpack it to a disk") == 2
+
+
+def test_an_archive_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for name in ("001/a", "002.tar.gz", "003.zip", "001.tar.gz", "001.rar", "005.rar", "001/nm-02.tgz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)  # 001.rar was unpacked
+        (tmp_path / name).write_bytes(b"x")
+    view = tmp_path / "004/nm-01/090"
+    view.mkdir(parents=True)
+    (view / "004-nm-01-090.tar").write_bytes(b"x")
+    with pytest.raises(NothingMadeError) as error:
+        casia.find(None, tmp_path)
+    assert [(str(each.reason), each.where.removeprefix(f"{tmp_path}/")) for each in error.value.skipped] == [
+        ("foreign file", "001"),
+        ("packed archive", "005.rar"),
+        ("unreadable file", "001.tar.gz"),
+        ("unreadable file", "001/nm-02.tgz"),
+        ("unreadable file", "002.tar.gz"),
+        ("unreadable file", "003.zip"),
+        ("unreadable file", "004/nm-01/090/004-nm-01-090.tar"),
+    ]
+
+
+def test_an_archive_beside_pictures_is_read_and_its_other_files_are_counted(plain: Path, tmp_path: Path) -> None:
+    for name in ("113/nm-01/090/a.tif", "113/nm-01/b.png", "113/c.txt"):
+        (plain / name).write_bytes(b"x")
+    pack(plain / "113", plain / "001/nm-01/090/more.zip")
+    shutil.rmtree(plain / "113")
+    (plain / "001/nm-01/090/part.7z").write_bytes(b"x")
+    result = casia.find(None, plain)
+    assert [sequence.subject for sequence in result.sequences] == ["001", "001", "113", "113"]
+    counted = [(reason, where, detail.partition(" are ")[0]) for reason, where, detail in said(result)]
+    assert counted == [
+        ("packed archive", "part.7z", "unpack it, or remove it"),
+        ("foreign pictures", "more.zip", "1 pictures in it"),
+        ("foreign file", "more.zip", "2 files in it"),
+    ]
 
 
 def test_damage_is_named_and_stops_nothing(plain: Path, tmp_path: Path) -> None:

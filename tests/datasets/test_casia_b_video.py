@@ -88,7 +88,7 @@ def test_silhouettes_bound_the_images_of_a_video(root: Path) -> None:
 
 def test_the_background_and_hidden_files_are_passed_over_silently(root: Path) -> None:
     make_video(root / "frames/001-nm-01-090.avi")
-    for name in ("001-bkgrd-090.avi", "._001-nm-01-090.avi", ".hidden/001-nm-01-090.avi", "readme.txt"):
+    for name in ("001-bkgrd-090.avi", "._001-nm-01-090.avi", ".hidden/001-nm-01-090.avi"):
         make_video(root / "frames" / name)
     assert found(root) == {"001/nm-01/090": "001-nm-01-090.avi"}
     assert problems(root) == [("no frames", "002/bg-01/018")]
@@ -106,6 +106,18 @@ def test_videos_of_other_names_are_named_once_a_folder(root: Path) -> None:
         ("foreign videos", "frames/b"),
     ]
     assert scan_of(root).skipped[1].detail.startswith("4 videos are not files named subject-walk-view.avi")
+
+
+def test_files_beside_videos_are_counted_by_folder(root: Path) -> None:
+    for name in ("001-nm-01-090.avi", "video/002-bg-01-018.avi", "video/003-nm-01-090.wmv", "video/readme.txt"):
+        make_video(root / "frames" / name)
+    make_video(root / "frames/video/silh/001-nm-01-090-001.png")
+    make_video(root / "frames/video/002.tar.gz")
+    assert problems(root) == [
+        ("foreign folder", "frames/video/silh"),
+        ("foreign file", "frames/video"),
+    ]
+    assert scan_of(root).skipped[1].detail.startswith("3 files are no videos named subject-walk-view.avi")
 
 
 def test_a_folder_without_videos_is_still_a_foreign_one(root: Path) -> None:

@@ -132,6 +132,29 @@ def test_nobody_is_an_empty_mask_with_and_without_noise() -> None:
     assert not to_mask(empty).pixels.any()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_distant_walker_with_soft_edges_is_seen_in_a_large_picture(tmp_path: Path, suffix: str) -> None:
+    far = np.zeros((1080, 1920), np.uint8)
+    cv2.ellipse(far, (800, 600), (13, 40), 0, 0, 360, 255, -1)
+    soft = cv2.GaussianBlur(far, (3, 3), 0)
+    assert np.count_nonzero(soft) < 0.001 * soft.size
+    mask = read(tmp_path, cv2.imencode(suffix, soft)[1].tobytes())
+    assert np.count_nonzero(mask.pixels != far) < 0.02 * np.count_nonzero(far)
+    assert mask.note is Reason.SILHOUETTE_CUT
+
+
+def test_a_map_of_small_people_is_no_empty_silhouette() -> None:
+    people = np.zeros((1080, 1920), np.uint8)
+    people[500:600, 900:940], people[500:600, 1200:1240] = 1, 2
+    assert refused(people) == (Reason.SILHOUETTE_GREY, "it has 3 values from 0 to 2")
+
+
+def test_faint_noise_of_jpeg_is_nobody() -> None:
+    noise = np.zeros((1080, 1920), np.uint8)
+    noise[500:508, 900:908], noise[500:508, 908:916] = 1, 2
+    assert not to_mask(noise, is_lossy=True).pixels.any()
+
+
 @pytest.mark.parametrize(
     ("picture", "reason", "detail"),
     [
@@ -209,6 +232,22 @@ def test_arrays_of_two_values_become_0_and_255(high: int) -> None:
     assert [(fault.reason, fault.number) for fault in faults] == [
         (Reason.SILHOUETTE_EMPTY, 1),
         *((Reason.SILHOUETTE_VALUES, number) for number in numbers),
+    ]
+
+
+def test_frames_of_two_values_among_others_become_0_and_255_each(data: Path) -> None:
+    with np.load(data / "opengait_silhouettes.npz") as reference:
+        soft = reference["crops"][0]
+    shape = figure(64, 64)
+    low, ones = np.where(shape > 0, np.uint8(255), np.uint8(10)), shape // 255
+    faults: list[Fault] = []
+    outlines, numbers = check_silhouettes(np.stack([shape, ones, soft, low, ones * 100]), faults)
+    np.testing.assert_array_equal(outlines, np.stack([shape, shape, soft, shape, shape]))
+    assert numbers == [1, 2, 3, 4, 5]
+    assert [(fault.reason, fault.number, fault.detail) for fault in faults] == [
+        (Reason.SILHOUETTE_VALUES, 2, "its values 0 and 1 were read as 0 and 255"),
+        (Reason.SILHOUETTE_VALUES, 4, "its values 10 and 255 were read as 0 and 255"),
+        (Reason.SILHOUETTE_VALUES, 5, "its values 0 and 100 were read as 0 and 255"),
     ]
 
 

@@ -48,6 +48,23 @@ def test_a_difference_is_refused_with_the_numbers_of_both_sides_and_can_be_told(
     assert shifted(found, 0) is found
 
 
+@pytest.mark.parametrize(
+    ("frames", "silhouettes", "offset", "said"),
+    [
+        (FROM_1, FROM_0, 1, "silhouettes 0 to 11, frames 1 to 12"),
+        (FROM_0, FROM_1, -1, "silhouettes 1 to 12, frames 0 to 11"),
+    ],
+)
+def test_a_difference_is_refused_also_beside_sequences_with_0_on_both_sides(
+    frames: Pictures, silhouettes: Pictures, offset: int, said: str
+) -> None:
+    found = scan((FROM_0, FROM_0), (FROM_1, FROM_1), (frames, silhouettes), (FROM_1, FROM_1))
+    said = rf"in 1 of 4 sequences \(003/nm-01/090: {said}\).*all silhouettes with --silhouette-offset {offset},"
+    with pytest.raises(ParameterError, match=said):
+        shifted(found, None)
+    assert shifted(found, 0) is found
+
+
 def test_most_sequences_with_other_numbers_by_one_difference_are_refused() -> None:
     other = pictures(range(2, 14))
     found = scan((FROM_1, other), (FROM_1, other), (FROM_1, FROM_1))
@@ -65,7 +82,9 @@ def test_most_sequences_with_other_numbers_by_one_difference_are_refused() -> No
         [(VIDEO, FROM_1)],
         [(VIDEO, pictures(range(40, 90)))],
         [(FROM_0, pictures(range(5, 9)))],
-        [(FROM_0, FROM_0), (FROM_0, FROM_1), (FROM_1, FROM_0)],  # single pictures are missing
+        # Single pictures are missing.
+        [(FROM_0, FROM_0), (FROM_0, pictures(range(1, 12))), (pictures(range(1, 12)), FROM_0)],
+        [(FROM_0, FROM_0), (FROM_0, pictures(range(2, 14)))],
     ],
 )
 def test_sound_numbers_pass(sides: list[tuple[Pictures | Video, Pictures]]) -> None:

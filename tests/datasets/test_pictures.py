@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from attengait.datasets.inputs import InputError
-from attengait.datasets.pictures import Pictures, read_colour, read_gray, read_one_by_one, why_unreadable
+from attengait.datasets.pictures import (
+    Pictures,
+    read_colour,
+    read_complete,
+    read_gray,
+    read_one_by_one,
+    why_unreadable,
+)
 from attengait.datasets.source import Fault, frame_number
 from attengait.store.skipped import Reason
 
@@ -140,3 +147,27 @@ def test_the_number_of_a_file_is_the_last_one_of_its_name() -> None:
     assert {name: frame_number(name) for name in names} == names
     with pytest.raises(ValueError, match=r"flow\.png has no number"):
         frame_number("flow.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm", ".jp2"])
+def test_a_picture_of_16_bits_is_none_and_what_to_do_is_said(tmp_path: Path, suffix: str) -> None:
+    """Twelve bits of a camera in sixteen: eight of these would keep a sixteenth of the levels."""
+    levels = np.random.default_rng(0).integers(0, 4096, (48, 64, 3), dtype=np.uint16)
+    path = written(tmp_path, cv2.imencode(suffix, levels)[1].tobytes())
+    assert read_gray(path) is None
+    assert read_colour(path) is None
+    assert why_unreadable(path) == "it has 16 bits a value: write it with 8"
+    path = written(tmp_path, cv2.imencode(suffix, (levels // 16).astype(np.uint8))[1].tobytes())
+    assert read_gray(path) is not None
+    assert read_colour(path) is not None
+
+
+def test_a_picture_that_says_it_has_more_than_8_bits_reaches_no_decoder(tmp_path: Path) -> None:
+    deep = cv2.imencode(".png", np.zeros((48, 64), np.uint16))[1].tobytes()
+    jpeg = bytearray(encoded(".jpg"))
+    jpeg[jpeg.index(b"\xff\xc0") + 4] = 12
+    for data, bits in ((deep, 16), (bytes(jpeg), 12)):
+        path = written(tmp_path, data)
+        assert read_complete(path) is None
+        assert why_unreadable(path) == f"it has {bits} bits a value: write it with 8"
+    assert read_complete(written(tmp_path, encoded(".jpg"))) == encoded(".jpg")

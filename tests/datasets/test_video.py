@@ -15,7 +15,9 @@ import pytest
 from attengait.datasets import video as video_module
 from attengait.datasets.inputs import InputError
 from attengait.datasets.pictures import read_one_by_one
+from attengait.datasets.source import Fault
 from attengait.datasets.video import BrokenVideoError, Video, decoder_version, read_video
+from attengait.store.skipped import Reason
 
 held, videos = import_module("held"), import_module("videos")
 
@@ -83,17 +85,17 @@ def test_a_variable_frame_rate_neither_drops_nor_doubles_frames(tmp_path: Path) 
         np.testing.assert_array_equal(gray, expected)
 
 
-def test_only_wanted_frames_are_converted_and_none_after_the_last_is_decoded(tmp_path: Path) -> None:
+def test_only_wanted_frames_are_converted_and_all_are_counted(tmp_path: Path) -> None:
     path = videos.encode(tmp_path / "a.avi", FRAMES, "XVID")
     whole, some = read(path), read(path, frozenset({3, 7}))
-    assert list(some) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(some) == sorted(ALL)
     for number, gray in some.items():
         if number in (3, 7):
             np.testing.assert_array_equal(gray, whole[number])
         else:
             assert gray is None
-    assert read(path, frozenset()) == {}
-    assert read(path, frozenset({0})) == {}
+    assert read(path, frozenset()) == dict.fromkeys(sorted(ALL))
+    assert read(path, frozenset({0})) == dict.fromkeys(sorted(ALL))
 
 
 def test_a_video_ends_where_its_frames_do_whatever_is_wanted(tmp_path: Path) -> None:
@@ -158,6 +160,7 @@ def test_settings_of_opencv_s_log_do_not_hide_damage(tmp_path: Path, setting: st
     path = videos.encode(tmp_path / "a.avi", FRAMES, "MJPG")
     os.truncate(path, int(path.stat().st_size * 0.6))
     program = f"""
+from attengait.datasets.source import Fault
 from attengait.datasets.video import BrokenVideoError, read_video
 try:
     list(read_video({str(path)!r}, {{{NUM_FRAMES}}}))
@@ -258,6 +261,15 @@ def test_damage_is_heard_where_no_temporary_file_can_be_made(tmp_path: Path, mon
     for name in ("TemporaryFile", "NamedTemporaryFile", "mkstemp"):
         monkeypatch.setattr(tempfile, name, refuse)
     assert 3 < len(read_until_broken(path)[0]) < NUM_FRAMES
+
+
+def test_damage_after_the_last_wanted_frame_is_one_fault(tmp_path: Path) -> None:
+    path = videos.encode(tmp_path / "a.avi", FRAMES, "FFV1")
+    os.truncate(path, int(path.stat().st_size * 0.6))
+    faults: list[Fault] = []
+    frames = list(Video(path=str(path)).read({1, 2, 3}, faults, read_one_by_one))
+    assert [frame.gray is not None for frame in frames] == [True] * 3 + [False] * (len(frames) - 3)
+    assert [(fault.reason, fault.number) for fault in faults] == [(Reason.BROKEN_VIDEO, len(frames) + 1)]
 
 
 def test_a_video_that_is_gone_is_an_error_of_the_run_that_names_it(tmp_path: Path) -> None:

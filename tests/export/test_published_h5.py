@@ -12,7 +12,8 @@ import small_stores
 import store_fakes
 
 from attengait.datasets import Folders
-from attengait.datasets.published_h5 import sequence_name, stem_of
+from attengait.datasets.published_h5 import LAYOUT, sequence_name, stem_of
+from attengait.datasets.published_h5 import scan as scan_h5
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.export import folder as export_folder
 from attengait.export.published_h5 import export_h5
@@ -108,6 +109,55 @@ def test_what_was_exported_comes_back_equal(tmp_path: Path, names: Any, options:
     for key in ("dataset", "modality", "encoding"):
         assert after.attributes[key] == before.attributes[key]
     assert after.attributes["recipe"]["exported_recipe"] == before.attributes["recipe"]
+
+
+def test_links_are_followed_and_files_of_other_endings_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "h5"
+    (tmp_path / "away").mkdir()
+    (folder / "nested").mkdir(parents=True)
+    for path in (folder / "001_nm-01_090.H5", folder / "nested/002_nm-01_090.hdf5", tmp_path / "away/003_nm-01_090.h5"):
+        with h5py.File(path, "w") as file:
+            file["data"] = np.zeros((3, 64, 64, 3), np.uint8)
+    (folder / "linked").symlink_to(tmp_path / "away")
+    (folder / "nested/loop").symlink_to(folder)
+    for name in ("004_nm-01_090.hdf", "notes.txt"):
+        (folder / "nested" / name).touch()
+    scan = scan_h5(Folders(files=folder))
+    assert [sequence.subject for sequence in scan.sequences] == ["001", "002", "003"]
+    assert [(str(each.reason), each.where.removeprefix(f"{folder}/"), each.detail) for each in scan.skipped] == [
+        ("link that leads back to where it is", "nested/loop", f"it leads to {folder}/"),
+        ("foreign file", "nested", f"2 files are not laid out as {LAYOUT}; the first is 004_nm-01_090.hdf"),
+    ]
+
+
+@pytest.mark.parametrize("names", [("00001_AAA", "BBB"), ("00001_090_01", "00003_270_00")])
+def test_published_flow_of_grew_and_oumvlp_gets_the_channels_of_all_stores(tmp_path: Path, names: Any) -> None:
+    """The published program keeps ready flow images as OpenCV reads them."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    (tmp_path / "h5").mkdir()
+    for stem in (*names, "001_nm-01_090"):
+        with h5py.File(tmp_path / "h5" / f"{stem}.h5", "w") as file:
+            file["data"] = images
+    store = open_store(import_files("h5", tmp_path / "h5", tmp_path / "s.zarr"))
+    for index in range(3):
+        of_casia_b = store.sequences.name(index) == "001/nm-01/090"
+        np.testing.assert_array_equal(store[index], images if of_casia_b else images[..., ::-1])
+    assert store.attributes["recipe"]["turned_to_red_green_blue"] == 2
+    (said,) = store.attributes["noted"].items()
+    assert said[0] == "flow in blue, green, red, turned to red, green, blue"
+    assert said[1].endswith("2 files have names of GREW or OUMVLP, whose flow the published program keeps so")
+    other = open_store(import_files("h5", tmp_path / "h5", tmp_path / "uvm.zarr", encoding="uvm"))
+    np.testing.assert_array_equal(other[1], images)
+
+
+def test_a_part_of_an_export_is_known_as_one(tmp_path: Path) -> None:
+    names = [("00001", "4XPn5Z28", "000"), ("unknown", "Ab3", "000")]
+    before = open_store(store_of(tmp_path, names, dataset="grew"))
+    export_h5(before.path, tmp_path / "out")
+    part = tmp_path / "out/tfimdb_grew_N00002_train_of30_64x64"
+    after = open_store(import_files("h5", part, tmp_path / "back.zarr"))
+    assert (after.attributes["dataset"], "noted" in after.attributes) == ("grew", False)
+    np.testing.assert_array_equal(after[names[0]], before[names[0]])
 
 
 def test_every_published_name_has_its_inverse() -> None:

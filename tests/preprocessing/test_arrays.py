@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from attengait.datasets import Folders
+from attengait.datasets import Folders, opengait
 from attengait.datasets import published_h5 as hdf5
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.preprocessing.arrays import ArrayRecipe
@@ -123,6 +123,27 @@ def test_what_is_broken_costs_its_own_sequence_and_is_reported(tmp_path: Path) -
     kept = {name: arrays[name][..., None] for name in (("001", "bg-01", "090"), ("002", "nm-01", "090"))}
     kept["003", "nm-01", "030"] = foreign_files.outlines(5, 64, 64)[..., None]
     same(foreign_files.contents_of(open_store(tmp_path / "s.zarr")), kept)
+
+
+def test_files_in_wrong_places_or_with_other_endings_are_counted(tmp_path: Path) -> None:
+    folder = foreign_files.write_pickles(tmp_path / "in", foreign_files.arrays(64, 64))
+    (folder / "001/nm-01/000/000.pkl").rename(folder / "001/nm-01/000.pkl")
+    (folder / "001/nm-01/090/090.pkl").rename(folder / "001/nm-01/090/090.PKL")
+    for place in ("002/a.npy", "002/nm-01/b.txt", "list.csv", "002/nm-01/090/c.pickle"):
+        (folder / place).touch()
+    (folder / "002/nm-01/090/part2").mkdir()
+    found = opengait.scan(Folders(files=folder))
+    assert [sequence.name for sequence in found.sequences] == ["001/bg-01/090", "001/nm-01/090", "002/nm-01/090"]
+    counted = [(str(each.reason), each.where.removeprefix(f"{folder}/"), each.detail[-9:]) for each in found.skipped]
+    assert sorted(counted) == [
+        ("foreign file", str(folder), " list.csv"),
+        ("foreign file", "001/nm-01", "s 000.pkl"),
+        ("foreign file", "002", " is a.npy"),
+        ("foreign file", "002/nm-01", " is b.txt"),
+        ("foreign file", "002/nm-01/090", " c.pickle"),
+        ("foreign folder", "002/nm-01/090/part2", ""),
+        ("no pickle", "001/nm-01/000", str(folder / "001/nm-01/000")[-9:]),
+    ]
 
 
 def test_a_dry_run_says_what_comes_out_and_writes_nothing(tmp_path: Path) -> None:

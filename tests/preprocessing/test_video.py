@@ -166,12 +166,22 @@ def test_silhouettes_missing_in_the_middle_drop_the_same_frames_as_with_pictures
     assert left_out(video) == left_out(pictures) == ((Reason.NO_MATCH, (1, 5, 6), ()),)
 
 
-def test_frames_after_the_last_silhouette_are_not_missed(walkers: Path) -> None:
+def test_frames_after_the_last_silhouette_are_counted_as_with_pictures(walkers: Path) -> None:
     for number in (13, 14):
         silhouette(walkers, number).unlink()
     pictures, video = images_of(walkers)
     np.testing.assert_array_equal(video.pictures, pictures.pictures)
-    assert left_out(video) == ()
+    assert left_out(video) == left_out(pictures) == ((Reason.NO_MATCH, (13, 14), ()),)
+
+
+def test_silhouettes_of_every_second_frame_that_were_numbered_anew_are_noticed(walkers: Path) -> None:
+    for number in range(1, 8):
+        silhouette(walkers, 2 * number - 1).rename(silhouette(walkers, number))
+    for number in range(8, 15):
+        silhouette(walkers, number).unlink(missing_ok=True)
+    pictures, video = images_of(walkers)
+    assert left_out(video) == left_out(pictures) == ((Reason.SILHOUETTES_END, tuple(range(8, 15)), ()),)
+    assert video.skipped[0].detail.startswith("the silhouettes end with number 7, and the frames with 14: if")
 
 
 def test_silhouettes_beyond_the_video_s_end_have_no_matching_number(walkers: Path) -> None:
@@ -251,7 +261,7 @@ def test_frames_are_read_in_order_with_what_is_wrong(walkers: Path) -> None:
     assert faults[1].detail == "a frame has 9 x 9 pixels, but must have 10 x 10 or more"
 
     found = [(frame.number, frame.gray is not None) for frame in read_frames(video, {2, 4}, faults)]
-    assert found == [(1, False), (2, True), (3, False), (4, True)]
+    assert found == [(1, False), (2, True), (3, False), (4, True), *((number, False) for number in range(5, 15))]
     assert len(faults) == 2
 
 
