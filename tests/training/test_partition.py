@@ -13,6 +13,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.runs import unseen_subjects
 from attengait.pipelines.train import batch_plan, choose_settings, train
 from attengait.store import Store
+from attengait.store.joined import join_stores
 from attengait.training.checkpoint import read_record
 from attengait.training.config import load_preset, make_config, preset_names
 from attengait.training.partition import read_partition, with_partition
@@ -100,6 +101,28 @@ def test_without_settings_nobody_is_trained_on_who_is_for_the_test_by_name(tmp_p
     chosen = batch_plan(tests, make_config(SMALL | {"exclude_subjects": ("1test", "gallery")}))
     assert list(chosen.subjects) == ["1train", "2train"]
     assert len(batch_plan(tests, make_config(SMALL | {"train_subjects": ("*",)})).subjects) == 4
+
+
+def test_several_stores_are_known_by_the_names_that_their_data_sets_give(tmp_path: Path, grew: Store) -> None:
+    # A name of a store says nothing about its people.
+    joined = join_stores([grew, store_of(tmp_path / "distractors.zarr", ["001", "gallery", "1test"])])
+    with pytest.raises(ParameterError, match=r"^train_subjects is empty, .* such as distractors:1test, distractors:ga"):
+        batch_plan(joined, make_config(SMALL))
+    others = ("grew:probe", "distractors:gallery", "distractors:1test")
+    assert len(batch_plan(joined, make_config(SMALL | {"exclude_subjects": others})).subjects) == 6
+
+
+def test_with_a_partition_an_excluded_subject_must_be_there_or_be_known_to_the_preset(
+    tmp_path: Path,
+) -> None:
+    store = store_of(tmp_path / "s.zarr", ["001", "002", "003", "004"])
+    partition = write(tmp_path / "p.json", TRAIN_SET=["001", "002", "003"], TEST_SET=["004"])
+    with pytest.raises(ParameterError, match=r"^exclude_subjects is 'OO3', but must be among the 4 subjects"):
+        train(store, tmp_path / "run", partition=partition, settings=ONE_STEP | {"exclude_subjects": ("OO3",)})
+    # 005, which the preset excludes, is not in this part of the data set. The same holds when the run goes on.
+    for resume in (False, True):
+        train(store, tmp_path / "run", preset="casia-b", partition=partition, settings=ONE_STEP, resume=resume)
+    assert read_record(tmp_path / "run").config.data.exclude_subjects == ()
 
 
 def test_a_partition_chooses_who_is_trained_on_and_who_is_left_out(
