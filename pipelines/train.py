@@ -270,11 +270,15 @@ def _say_what_is_trained(config: TrainingConfig, plan: BatchPlan, store: Store |
             some_of(plan.dropped_subjects),
         )
     if plan.num_too_short:
+        least = plan.rules.least_frames(plan.clip_frames)
+        is_by_setting = plan.rules.repeat_short or least > plan.clip_frames
         _log.info(
-            "%s of the sequences of these subjects have fewer than the %s frames of a clip and are not used; "
-            "repeat_short=true uses them",
+            "%s of the sequences of these subjects have fewer than the %s frames of %s",
             plan.num_too_short,
-            plan.clip_frames,
+            least,
+            "min_frames and are not used"
+            if is_by_setting
+            else "a clip and are not used; repeat_short=true uses them",
         )
     _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     data, rate = config.data, config.optimiser.learning_rate
