@@ -276,9 +276,7 @@ def _say_what_is_trained(config: TrainingConfig, plan: BatchPlan, store: Store |
             "%s of the sequences of these subjects have fewer than the %s frames of %s",
             plan.num_too_short,
             least,
-            "min_frames and are not used"
-            if is_by_setting
-            else "a clip and are not used; repeat_short=true uses them",
+            "min_frames and are not used" if is_by_setting else "a clip and are not used; repeat_short=true uses them",
         )
     _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     data, rate = config.data, config.optimiser.learning_rate
