@@ -280,6 +280,14 @@ def _say_what_is_trained(config: TrainingConfig, plan: BatchPlan, store: Store |
         )
     _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     data, rate = config.data, config.optimiser.learning_rate
+    warmup, epochs = config.optimiser.warmup_epochs, config.optimiser.total_epochs
+    if warmup >= epochs:
+        _log.warning(
+            "warmup_epochs is %s, but the run has %s epochs: the learning rate rises to the end without reaching %.4g",
+            warmup,
+            epochs,
+            data.num_replicas * rate,
+        )
     if data.num_replicas > 1 or not ranks.is_alone:
         _log.info(
             "a step is %s x %s clips on %s processes: %s replicas of %s x %s; the learning rate is %.4g: %s times "
