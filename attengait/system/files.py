@@ -7,11 +7,12 @@ ends.
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -160,6 +161,18 @@ def write_atomically(path: Path, data: bytes | Callable[[IO[bytes]], object]) ->
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def note_settings(path: Path, settings: Mapping[str, object], name: str) -> None:
+    """Note in the file `path` what its folder is made with. Raises ParameterError, for the option `name`, where the
+    folder was made with something else."""
+    text = json.dumps(settings) + "\n"
+    if not path.exists():
+        write_atomically(path, text.encode())
+        return
+    before = path.read_text(encoding="utf-8", errors="replace")
+    other = f"another folder for {text.strip()}: this one holds {before.strip()}"
+    require(before == text, name, str(path.parent), other)
 
 
 def _locked_file(path: Path) -> IO[bytes]:
