@@ -22,12 +22,14 @@ from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores, store_name
 from attengait.store.opening import AnyStore
+from attengait.system.files import check_outside
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import TrainingConfig, load_preset, make_config, settings_of
 from attengait.training.config_file import read_settings
 from attengait.training.graphs import why_without
+from attengait.training.partition import read_partition
 from attengait.training.ranks import Ranks, joined_ranks
 from attengait.training.summary import summarise, summary_lines
 from attengait.training.trainer import Trainer, TrainingResult
@@ -90,11 +92,13 @@ def choose_settings(
     """Return the settings of a run: the defaults or those of the run that is continued, a preset, a file, and changes.
 
     Raises ParameterError for a wrong setting, and where a partition and the others both choose the subjects;
-    AttenGaitError for a run or a file that is not there.
+    AttenGaitError for a run or a file that is not there, and a partition that is none.
     """
     settings = (read_settings(config_file) if config_file else {}) | dict(settings)
     is_one = partition is None or "train_subjects" not in settings
     require(is_one, "partition", str(partition), "left out where train_subjects is set")
+    if partition is not None:
+        read_partition(partition)
     chosen = settings_of(TrainingConfig())
     before = settings_of(read_record(run).config) if resume else {}
     if resume and preset is None:
@@ -177,6 +181,8 @@ def _train_run(
         if ranks.is_first:
             _say_what_is_trained(config, plan, store, ranks)
         record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
+        if not resume:
+            check_outside(run, "out", "store")
         if not resume and run.exists() and not is_begun(run):
             raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
     # What decides when a process stops is not in the record: one that went on alone would wait for the others.

@@ -121,10 +121,15 @@ def check_target(path: Path, name: str, others: Iterable[str | Path | None] = ()
             with contextlib.suppress(OSError):
                 is_same = is_same or path.samefile(other)  # a hard link
             require(not is_same, name, str(path), f"another file than {other}, which this command needs")
+    check_outside(path, name, *_FOLDERS)
+
+
+def check_outside(path: Path, name: str, *kinds: str) -> None:
+    """Raise ParameterError, for the option `name`, where a path lies in a folder of these kinds: store or run."""
     for folder in path.resolve().parents:
-        for what, marks in _FOLDERS.items():
-            is_inside = all(any((folder / mark).exists() for mark in names) for names in marks)
-            require(not is_inside, name, str(path), f"a file outside {folder}, which is the folder of a {what}")
+        for what in kinds:
+            is_inside = all(any((folder / mark).exists() for mark in names) for names in _FOLDERS[what])
+            require(not is_inside, name, str(path), f"outside {folder}, which is the folder of a {what}")
 
 
 _FOLDERS: dict[str, list[tuple[str, ...]]] = {

@@ -154,6 +154,11 @@ def test_a_partition_overrides_a_preset_but_not_a_setting(tmp_path: Path, grew: 
         train([grew, other], tmp_path / "run", partition=partition)
 
 
+def test_a_partition_that_is_not_there_is_noticed_where_settings_are_only_shown(tmp_path: Path) -> None:
+    with pytest.raises(AttenGaitError, match=r"the partition .*nowhere\.json cannot be read: No such file"):
+        choose_settings(tmp_path / "run", preset="casia-b", settings={}, partition=tmp_path / "nowhere.json")
+
+
 def test_a_partition_of_another_data_set_is_refused(tmp_path: Path, partition: Path) -> None:
     with pytest.raises(AttenGaitError, match=r"s\.zarr has none of the 3 subjects in TRAIN_SET .* are 001"):
         train(store_of(tmp_path / "s.zarr", ["001", "002"]), tmp_path / "run", partition=partition, settings=SMALL)
