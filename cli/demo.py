@@ -16,8 +16,7 @@ from attengait.cli.output import say, say_lines, say_table
 from attengait.cli.progress import ProgressLine
 from attengait.cli.tables import controls_table, evaluation_table
 from attengait.cli.train import train_with_line
-from attengait.errors import ParameterError
-from attengait.system.files import write_atomically
+from attengait.system.files import note_settings, write_atomically
 from attengait.system.machine import usable_cores
 from attengait.system.progress import duration
 
@@ -61,7 +60,8 @@ def demo(
     config = make_config(settings | ({} if epochs is None else {"epochs": epochs}))
     walkers, store, run = out / "walkers", out / "walkers.zarr", out / "run"
     out.mkdir(parents=True, exist_ok=True)
-    _check_same_demo(out / "demo.json", {"seed": seed, "frames": FRAMES, "views": VIEWS, "identity": IDENTITY})
+    made_with = {"seed": seed, "frames": FRAMES, "views": VIEWS, "identity": IDENTITY}
+    note_settings(out / "demo.json", made_with, "--out")
 
     if not (store.exists() or work_path(store).exists()):  # preprocessing begins when the walkers are complete
         _make_walkers(walkers, seed, processes)
@@ -122,18 +122,6 @@ def _make_walkers(out: Path, seed: int, workers: int) -> None:
     )
     with ProgressLine() as line:
         write_walkers(out, config, progress=line)
-
-
-def _check_same_demo(path: Path, parameters: dict[str, object]) -> None:
-    """Note what the walkers are made with; refuse a folder begun with something else."""
-    text = json.dumps(parameters) + "\n"
-    if not path.exists():
-        write_atomically(path, text.encode())
-    elif path.read_text() != text:
-        raise ParameterError(
-            f"--out is {path.parent}, but must be another folder for the demo {text.strip()}: this one holds "
-            f"{path.read_text().strip()}"
-        )
 
 
 def _span(subjects: range) -> str:

@@ -15,6 +15,7 @@ from attengait.cli.options import parse_gpus
 from attengait.cli.output import complain, say, say_json
 from attengait.cli.progress import ProgressLine
 from attengait.cli.signals import NUMBERS
+from attengait.errors import require
 from attengait.system.progress import SILENT
 from attengait.system.stopping import StopRequest
 
@@ -105,7 +106,10 @@ def train(
     with one_voice() as ranks:
         settings = parse_assignments(assignments or [])
         own = {"cache": cache, "init": init, "profile_steps": profile}
-        settings |= {key: value for key, value in own.items() if value is not None}
+        own = {key: value for key, value in own.items() if value is not None}
+        for key, value in own.items():
+            require(key not in settings, key, value, f"left out where --set {key} is there")
+        settings |= own
         config = choose_settings(
             out, preset=preset, settings=settings, partition=partition, resume=resume, config_file=config_file
         )

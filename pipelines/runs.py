@@ -11,7 +11,7 @@ import torch
 from attengait.errors import AttenGaitError
 from attengait.sampling.selection import PART, TRAIN, distinct, some_of, subjects_among
 from attengait.store import Store
-from attengait.store.joined import JoinedStores, picture_kind, prefix_of, store_name
+from attengait.store.joined import JoinedStores, picture_kind, prefix_of, source_sha256, store_name
 from attengait.store.sequences import content_sha256
 from attengait.training.checkpoint import RunRecord, read_record
 
@@ -33,17 +33,11 @@ def contents_of(store: Store) -> dict[str, Any]:
     selection.
     """
     contents = {"sequences": len(store), "frames": store.num_frames, "sha256": store.content_sha256}
-    if (source := source_of(store)) is not None:
+    if (source := source_sha256(store.attributes)) is not None:
         contents["source_sha256"] = source
     if store.whole is not None:
         contents["selected_sha256"] = content_sha256(store.sequences)
     return contents
-
-
-def source_of(store: Store) -> str | None:
-    """The digest of the files that a store was made from; None where it does not say."""
-    source = store.attributes.get("source")
-    return source.get("sha256") if isinstance(source, dict) else None
 
 
 def unseen_subjects(run: Path, store: Store) -> list[str]:
@@ -64,7 +58,7 @@ def unseen_subjects(run: Path, store: Store) -> list[str]:
     known = subjects_among(specs, [(prefix or "") + name for name in available]) | set(record.subjects)
     seen = {name for name in available if (prefix or "") + name in known}
     if seen and prefix is None:
-        if "source_sha256" not in record.store and source_of(store) is not None:
+        if "source_sha256" not in record.store and source_sha256(store.attributes) is not None:
             raise AttenGaitError(
                 f"{run} does not say from which files its store was made, and {store.location} is another store with "
                 f"{len(seen)} subjects of the same names: choose the subjects to use with --subjects"
@@ -127,7 +121,9 @@ def _prefix_in(run: Path, record: RunRecord, store: Store) -> str | None:
 def _is_same(recorded: dict[str, Any], store: Store) -> bool:
     """Whether a store has the content that a run noted, or was made from the same files."""
     source = recorded.get("source_sha256")
-    return recorded["sha256"] == store.content_sha256 or (source is not None and source == source_of(store))
+    return recorded["sha256"] == store.content_sha256 or (
+        source is not None and source == source_sha256(store.attributes)
+    )
 
 
 def subjects_of(store: Store | JoinedStores) -> list[str]:

@@ -6,38 +6,35 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
-from attengait.errors import AttenGaitError, ParameterError, require
+from attengait.errors import AttenGaitError, require
 from attengait.model.config import FRAME_PIXELS
 from attengait.model.precision import resolve_device
 from attengait.pipelines.cache import choose_together, open_clips
 from attengait.pipelines.channels import only_channels
 from attengait.pipelines.run_folder import continued, is_begun, locked_folder
-from attengait.pipelines.runs import identity_of, memory_errors, subjects_of, subjects_set_aside
+from attengait.pipelines.runs import identity_of, memory_errors, subjects_of
+from attengait.pipelines.training_set import choose_subjects, partition_subjects
 from attengait.pipelines.validate import open_validator
 from attengait.report.contact_sheet import draw_clips
-from attengait.sampling.holding_out import held_out_subjects
 from attengait.sampling.plan import BatchPlan, ClipBatch
-from attengait.sampling.selection import PART, parse_subjects, some_of, subjects_among
+from attengait.sampling.selection import some_of
 from attengait.store import Store, open_store
 from attengait.store.description import channel_names, select_channels
 from attengait.store.joined import JoinedStores, join_stores, store_name
 from attengait.store.opening import AnyStore
-from attengait.store.skipped import plural
+from attengait.system.files import check_outside_stores
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.checkpoint import RunRecord, read_record, write_record
-from attengait.training.config import DataSettings, TrainingConfig, load_preset, make_config, settings_of
+from attengait.training.config import TrainingConfig, load_preset, make_config, settings_of
 from attengait.training.config_file import read_settings
 from attengait.training.graphs import why_without
-from attengait.training.partition import read_partition, with_partition
+from attengait.training.partition import read_partition
 from attengait.training.ranks import Ranks, joined_ranks
 from attengait.training.summary import summarise, summary_lines
 from attengait.training.trainer import Trainer, TrainingResult
 
 _log = logging.getLogger(__name__)
-
-_NOT_TRAINED_ON = ("probe", "gallery", "*test", "distractor*")
-"""Names that a data set gives to what is no training subject."""
 
 
 def train(
@@ -95,11 +92,13 @@ def choose_settings(
     """Return the settings of a run: the defaults or those of the run that is continued, a preset, a file, and changes.
 
     Raises ParameterError for a wrong setting, and where a partition and the others both choose the subjects;
-    AttenGaitError for a run or a file that is not there.
+    AttenGaitError for a run or a file that is not there, and a partition that is none.
     """
     settings = (read_settings(config_file) if config_file else {}) | dict(settings)
     is_one = partition is None or "train_subjects" not in settings
     require(is_one, "partition", str(partition), "left out where train_subjects is set")
+    if partition is not None:
+        read_partition(partition)
     chosen = settings_of(TrainingConfig())
     before = settings_of(read_record(run).config) if resume else {}
     if resume and preset is None:
@@ -109,8 +108,9 @@ def choose_settings(
         chosen |= load_preset(preset)
     if "train_subjects" in settings:
         chosen["known_subjects"] = ()  # they go with the preset's train_subjects
-    if resume:
+    if resume and partition is None:  # with one, those of the preset say who may be absent
         chosen["known_subjects"] = before["known_subjects"]  # version 0.1.0 had none
+    if resume:
         chosen["replicas"] = max(1, before["replicas"])  # earlier versions trained one, and did not say so
     return make_config(chosen | settings)
 
@@ -170,7 +170,7 @@ def _train_run(
         store = open_stores(stores)
         parts = store.stores if isinstance(store, JoinedStores) else [store]
         if partition is not None:
-            config = _with_partition(config, partition, store)
+            config = partition_subjects(config, partition, store)
         held_out = choose_subjects(store, config)[1]
         # By name, so that the record says who they are.
         config = make_config(settings_of(config) | {"validation_subjects": tuple(held_out)})
@@ -181,6 +181,8 @@ def _train_run(
         if ranks.is_first:
             _say_what_is_trained(config, plan, store, ranks)
         record = RunRecord(config=config, subjects=list(plan.subjects), store=identity_of(store))
+        if not resume:
+            check_outside_stores(run, "out")
         if not resume and run.exists() and not is_begun(run):
             raise AttenGaitError(f"{run} exists already and is no folder of a training run: choose another --out")
     # What decides when a process stops is not in the record: one that went on alone would wait for the others.
@@ -274,14 +276,24 @@ def _say_what_is_trained(config: TrainingConfig, plan: BatchPlan, store: Store |
             some_of(plan.dropped_subjects),
         )
     if plan.num_too_short:
+        least = plan.rules.least_frames(plan.clip_frames)
+        is_by_setting = plan.rules.repeat_short or least > plan.clip_frames
         _log.info(
-            "%s of the sequences of these subjects have fewer than the %s frames of a clip and are not used; "
-            "repeat_short=true uses them",
+            "%s of the sequences of these subjects have fewer than the %s frames of %s",
             plan.num_too_short,
-            plan.clip_frames,
+            least,
+            "min_frames and are not used" if is_by_setting else "a clip and are not used; repeat_short=true uses them",
         )
     _log.info("trains on %s of %s subjects", len(plan.subjects), len(subjects_of(store)))
     data, rate = config.data, config.optimiser.learning_rate
+    warmup, epochs = config.optimiser.warmup_epochs, config.optimiser.total_epochs
+    if warmup >= epochs:
+        _log.warning(
+            "warmup_epochs is %s, but the run has %s epochs: the learning rate rises to the end without reaching %.4g",
+            warmup,
+            epochs,
+            data.num_replicas * rate,
+        )
     if data.num_replicas > 1 or not ranks.is_alone:
         _log.info(
             "a step is %s x %s clips on %s processes: %s replicas of %s x %s; the learning rate is %.4g: %s times "
@@ -325,63 +337,6 @@ def batch_plan(store: Store | JoinedStores, config: TrainingConfig) -> BatchPlan
         seed=config.run.seed,
         rules=data.rules,
     )
-
-
-def choose_subjects(store: Store | JoinedStores, config: TrainingConfig) -> tuple[list[str], list[str]]:
-    """The subjects that are trained on, and the training subjects that are held out for validation."""
-    data, available = config.data, subjects_of(store)
-    _check_names(store, config, available)
-    excluded = _excluded(data, available)
-    chosen = parse_subjects(data.train_subjects, available, what="train_subjects")
-    subjects = [name for name in chosen if name not in excluded]
-    _check_parts(store, config, subjects)
-    held_out = held_out_subjects(data.validation_subjects, subjects, available, excluded)
-    kept_back = set(held_out)
-    return [name for name in subjects if name not in kept_back], held_out
-
-
-def _with_partition(config: TrainingConfig, path: str | Path, store: Store | JoinedStores) -> TrainingConfig:
-    if isinstance(store, JoinedStores):
-        raise ParameterError(f"partition is {str(path)!r}, but must be left out for several stores")
-    return with_partition(config, read_partition(path), subjects_of(store), store.location)
-
-
-def _excluded(data: DataSettings, available: Sequence[str]) -> set[str]:
-    """The subjects that are set aside. One that the preset knows may be absent, as 005 in a part of CASIA-B."""
-    known = subjects_among(data.known_subjects, data.exclude_subjects) if data.known_subjects else set()
-    wanted = [piece for piece in data.exclude_subjects if piece in available or piece not in known]
-    return set(parse_subjects(wanted, available, what="exclude_subjects")) if wanted else set()
-
-
-def _check_names(store: Store | JoinedStores, config: TrainingConfig, available: Sequence[str]) -> None:
-    """Raise ParameterError where the names of subjects say that the training set is another than the settings say."""
-    data, where = config.data, store.location if isinstance(store, Store) else "the stores"
-    if data.known_subjects:
-        known = subjects_among(data.known_subjects, available)
-        if unknown := [name for name in available if name not in known]:
-            raise ParameterError(
-                f"train_subjects is {','.join(data.train_subjects)!r}, which the preset means for another data set, "
-                f"but must be set for {where}: {len(unknown)} of its {len(available)} subjects are unknown to the "
-                f"preset, such as {some_of(unknown, 3)}; use --set train_subjects=... or --partition"
-            )
-    used = [name for name in available if name not in _excluded(data, available)]
-    if not data.train_subjects and (others := subjects_among(_NOT_TRAINED_ON, used)):
-        raise ParameterError(
-            f"train_subjects is empty, which means all, but must be set: the names of some subjects of {where} say "
-            f"that they are not for training, such as {some_of(sorted(others), 3)}; use --set train_subjects=... or "
-            "--partition"
-        )
-
-
-def _check_parts(store: Store | JoinedStores, config: TrainingConfig, subjects: Sequence[str]) -> None:
-    """Raise ParameterError for subjects that a data set itself has set aside, as GREW's gallery."""
-    set_aside = subjects_set_aside(store)
-    if tested := [name for name in subjects if name in set_aside]:
-        raise ParameterError(
-            f"train_subjects is {','.join(config.data.train_subjects)!r}, but must leave out {some_of(tested, 3)}: by "
-            f"the column {PART} of the store, {plural(len(tested), 'subject')} of them belong to no training part; use "
-            "--set 'train_subjects=*train'"
-        )
 
 
 def _check_size(store: Store) -> None:

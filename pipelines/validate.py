@@ -4,7 +4,9 @@ Nothing of the training changes by it: the network is put back into its mode, no
 have a reader of their own.
 """
 
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.evaluation import Embeddings, evaluate_embeddings, rules
 from attengait.evaluation.embeddings import embed_store
+from attengait.evaluation.protocols import recognisable
 from attengait.evaluation.result import mean_of_present
 from attengait.evaluation.sides import Labels
 from attengait.model.net import AttenGait
@@ -24,13 +27,15 @@ from attengait.pipelines.embed import EMBED_BATCH_FRAMES
 from attengait.pipelines.stream import SequenceStream
 from attengait.sampling.holding_out import WHAT
 from attengait.sampling.plan import sequence_batches
-from attengait.sampling.selection import some_of
+from attengait.sampling.selection import distinct, some_of
 from attengait.store import Store
 from attengait.store.joined import JoinedStores
 from attengait.system.progress import SILENT, Progress
 from attengait.system.stopping import StopRequest
 from attengait.training.best import Validation
 from attengait.training.config import TrainingConfig
+
+_log = logging.getLogger(__name__)
 
 CROSS_WALK = "cross-walk"
 """The protocol of data sets that have none: each sequence is looked for among those of all other walks."""
@@ -47,6 +52,10 @@ class Validator:
     store: Store | JoinedStores
     indices: NDArray[np.int64]
     """[n]: which sequences of the store."""
+    num_subjects: int
+    """Those who can be recognised."""
+    num_probes: int
+    """Sequences of these subjects that are to be recognised."""
     channels: list[int]
     protocol: str
     device: torch.device
@@ -86,8 +95,8 @@ class Validator:
             protocol=self.protocol,
             rank1=figures.pop("rank1"),
             more=figures,
-            num_subjects=len(np.unique(embeddings.subjects)),
-            num_sequences=len(embeddings),
+            num_subjects=self.num_subjects,
+            num_probes=self.num_probes,
         )
 
     def _batches(self, stream: SequenceStream) -> Iterator[tuple[NDArray[np.int64], torch.Tensor, NDArray[np.int64]]]:
@@ -126,11 +135,24 @@ def open_validator(
         return None
     names = set(config.data.validation_subjects)
     indices = np.flatnonzero([subject in names for subject in store.sequences.subject.tolist()])
+    protocol, probes = _protocol_for(store, indices, config)
+    found = distinct(store.sequences.subject[indices[probes]])[0].tolist()
+    if lost := sorted(names.difference(found)):
+        _log.warning(
+            "validation: %s of the %s held-out subjects cannot be recognised by the protocol %s, because none of their "
+            "sequences is a probe that has another of theirs to be found: %s",
+            len(lost),
+            len(names),
+            protocol,
+            some_of(lost),
+        )
     return Validator(
         store=store,
         indices=indices,
+        num_subjects=len(found),
+        num_probes=int(probes.sum()),
         channels=channels,
-        protocol=_protocol_for(store, indices, config),
+        protocol=protocol,
         device=device,
         precision=precision,
         check_frames=config.run.check_frames,
@@ -139,37 +161,23 @@ def open_validator(
     )
 
 
-def _protocol_for(store: Store | JoinedStores, indices: NDArray[np.int64], config: TrainingConfig) -> str:
-    """The protocol of the data set where it has one that fits, else cross-walk."""
+def _protocol_for(
+    store: Store | JoinedStores, indices: NDArray[np.int64], config: TrainingConfig
+) -> tuple[str, NDArray[np.bool_]]:
+    """The protocol of the data set where it has one that fits, else cross-walk; and which sequences [n] it can find."""
     stores = store.stores if isinstance(store, JoinedStores) else (store,)
     datasets = {str(one.attributes.get("dataset")) for one in stores}
     labels = Labels.of_columns(store.sequences.columns, indices)
-    for name in datasets & rules().keys() if len(datasets) == 1 else ():
-        if _is_measured_by(name, labels):
-            return str(name)
-    if not _is_measured_by(CROSS_WALK, labels):
-        names = config.data.validation_subjects
-        raise ParameterError(
-            f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, or "
-            "no label, so that nobody can be found again"
-        )
-    return CROSS_WALK
-
-
-def _is_measured_by(protocol: str, labels: Labels) -> bool:
-    """Whether a protocol finds a rank-1 for sequences with these labels. They may lack what it compares, such as a
-    second view."""
-    blank = Embeddings(
-        features=np.zeros((len(labels), 1, 1), np.float32),
-        subjects=labels.subjects,
-        sequences=labels.walks,
-        views=labels.views,
-        feature_order="parts-first",
+    own = datasets & rules().keys() if len(datasets) == 1 else set()
+    for protocol in (*own, CROSS_WALK):
+        with suppress(AttenGaitError):  # they may lack what it compares, such as a second view
+            if (probes := recognisable(labels, protocol)).any():
+                return protocol, probes
+    names = config.data.validation_subjects
+    raise ParameterError(
+        f"{WHAT} is {some_of(names)!r}, but must be subjects of whom one has two walks: these have one each, or "
+        "no label, so that nobody can be found again"
     )
-    try:
-        return "rank1" in _figures(protocol, blank)
-    except AttenGaitError:
-        return False
 
 
 def _figures(protocol: str, embeddings: Embeddings) -> dict[str, Any]:

@@ -159,7 +159,8 @@ def test_every_setting_that_the_page_about_training_names_exists() -> None:
     assignments = [text for text in code if re.fullmatch(r"[a-z0-9_]+=\S+", text)]
     names = {text for text in code if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", text)}
     assert assignments
-    make_config(settings_of(TrainingConfig()) | parse_assignments(assignments))
+    for assignment in assignments:
+        make_config(settings_of(TrainingConfig()) | parse_assignments([assignment]))
     assert names
     assert names <= settings_of(TrainingConfig()).keys()
 

@@ -58,6 +58,12 @@ class Matches:
         self.is_alone[probes[mine]] |= ranked.is_alone[mine]
 
     @property
+    def is_matched(self) -> Mask:
+        """[N]: was compared with an item of its subject, and so can be recognised."""
+        found: Mask = self._num_matched > 0
+        return found
+
+    @property
     def is_unmatched(self) -> Mask:
         """[N]: was compared, and never with an item of its subject."""
         found: Mask = (self._num_compared > 0) & (self._num_matched == 0)

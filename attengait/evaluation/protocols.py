@@ -117,6 +117,23 @@ def evaluate_embeddings(
     return result
 
 
+def recognisable(labels: Labels, protocol: str) -> Mask:
+    """[n]: the probes, among sequences with these labels, whose subject the named protocol could find, whatever their
+    embeddings are. Raises what `evaluate_embeddings` does."""
+    blank = Embeddings(
+        features=np.zeros((len(labels), 1, 1), np.float32),
+        subjects=labels.subjects,
+        sequences=labels.walks,
+        views=labels.views,
+        feature_order="parts-first",
+    )
+    prepared = prepare(blank, protocol, PLAIN)
+    rows = RowsOf(blank, None, "l2", PLAIN, is_reranked=False, device=None, progress=SILENT)
+    cells = compare(prepared.rule, blank.labels, prepared.sides, rows)
+    found: Mask = np.logical_or.reduce([each.is_matched for each in cells.matches.values()])
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """Embeddings that a protocol compares, and how."""

@@ -24,7 +24,7 @@ from attengait.store.opening import is_finished
 from attengait.store.plan import PlannedSequence, StorePlan
 from attengait.store.skipped import NothingMadeError, in_brackets
 from attengait.store.workfolder import progress_of
-from attengait.store.writer import StoreJob, check_path, write_store
+from attengait.store.writer import StoreJob, check_path, check_plan, write_store
 from attengait.system.packages import installed
 from attengait.system.progress import SILENT, Progress
 
@@ -76,6 +76,7 @@ class PreprocessConfig:
 def plan_preprocessing(config: PreprocessConfig) -> PlanSummary:
     """Look at the input and at the path of the store only; raises what `run_preprocessing` does before it begins."""
     recipe, scan, plan = _plan(config)
+    check_plan(config.out, plan)
     return PlanSummary(
         location=Location.parse(config.out),
         num_sequences=len(plan.sequences),

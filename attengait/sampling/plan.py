@@ -133,9 +133,9 @@ class BatchPlan:
         # one piece.
         groups = rules.groups(sequences)[used]
         cells = labels[used] * (groups.max() + 1) + groups
-        is_short = (np.asarray(sequences.length) < clip_frames) & (labels >= 0)
-        self.num_too_short = 0 if rules.repeat_short else int(np.count_nonzero(is_short))
-        """Sequences of these subjects that are shorter than a clip, and so are not used."""
+        whatever_length = replace(rules, min_frames=0, repeat_short=True).usable(sequences, 1)
+        self.num_too_short = int(np.count_nonzero(whatever_length & ~usable & (labels >= 0)))
+        """Sequences of these subjects, of the views and walks used, that are too short to be used."""
         self._sequences = used[np.argsort(cells, kind="stable")].astype(np.int64)
         cells, num_sequences = np.unique(cells, return_counts=True)
         self._num_sequences = num_sequences.astype(np.int64)  # of each cell

@@ -7,7 +7,7 @@ indices of a store follow those of the store before it, including the unused tai
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def join_stores(stores: Sequence[Store]) -> JoinedStores:
     """Join stores.
 
     Raises ParameterError for none, AttenGaitError for a store given twice, two of one name, a name that is empty or has
-    a comma or colon (these part subjects), and for pictures of different kinds or sizes.
+    a comma or colon (these part subjects), pictures of different kinds or sizes, and two stores of one data set.
     """
     if not stores:
         raise ParameterError("stores is empty, but must name at least one")
@@ -70,6 +70,12 @@ def join_stores(stores: Sequence[Store]) -> JoinedStores:
         if here != there:
             raise AttenGaitError(
                 f"{first.location} holds {here}, but {store.location} holds {there}: a model is trained on one kind"
+            )
+    for one, other in combinations(ordered, 2):
+        if why := _why_the_same_people(one, other):
+            raise AttenGaitError(
+                f"{one.location} and {other.location} {why}, so each person would be taken for two: leave out one of "
+                "them"
             )
     return JoinedStores(stores=tuple(ordered), sequences=_join_sequences(ordered))
 
@@ -104,6 +110,21 @@ def describe_pictures(store: Store) -> str:
     shape = " x ".join(map(str, store.frame_shape))
     kind = dict(sorted(picture_kind(store.attributes).items(), reverse=True))
     return f"frames of {shape}, {describe_kind(kind) or 'of unknown modality and encoding'}"
+
+
+def _why_the_same_people(one: Store, other: Store) -> str | None:
+    """What shows that two stores are of one data set; None where nothing does."""
+    if one.content_sha256 == other.content_sha256:
+        return "have the same content"
+    if (source := source_sha256(one.attributes)) is not None and source == source_sha256(other.attributes):
+        return "were made from the same files"
+    return None
+
+
+def source_sha256(attributes: dict[str, Any]) -> str | None:
+    """The digest of the files that a store was made from; None where its attributes do not say."""
+    source = attributes.get("source")
+    return source.get("sha256") if isinstance(source, dict) else None
 
 
 def _join_sequences(stores: Sequence[Store]) -> Sequences:

@@ -24,6 +24,8 @@ from attengait.system.documents import parse_document
 
 MAX_SHARD_FRAMES = 4096
 MIN_SHARDS = 32
+WITH_TIMES = "with_times_sha256"
+"""The key of a source's digest that changes when a file was written again. Stores of version 0.1.0 lack it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +40,8 @@ class PlannedSequence:
     content_digest: str
     """Of the input; the same for a copy elsewhere. It goes into the finished store."""
     scan_digest: str
-    """As content_digest, but it also changes when a file was written again (by its time of change). For resuming
-    only."""
+    """As content_digest, but it also changes when a file was written again (by its time of change), as when the input
+    was copied. A run is continued only with the same one; of a finished store it is said that it changed."""
     columns: dict[str, str | int | float] = field(default_factory=dict)
     """The data set's own, such as camera; all sequences of a plan have the same ones."""
 
@@ -100,11 +102,17 @@ class StorePlan:
     @property
     def source(self) -> dict[str, Any]:
         """A summary of the input, kept in the finished store."""
-        digest = hashlib.sha256()
+        digest, with_times = hashlib.sha256(), hashlib.sha256()
         for s in self.sequences:
             own = f"\t{json.dumps(s.columns)}" if s.columns else ""
             digest.update(f"{s.name}\t{s.max_frames}\t{s.content_digest}{own}\n".encode())
-        return {"sequences": len(self.sequences), "max_frames": self.max_frames, "sha256": digest.hexdigest()}
+            with_times.update(f"{s.name}\t{s.scan_digest}\n".encode())
+        return {
+            "sequences": len(self.sequences),
+            "max_frames": self.max_frames,
+            "sha256": digest.hexdigest(),
+            WITH_TIMES: with_times.hexdigest(),
+        }
 
     @property
     def settings(self) -> dict[str, Any]:

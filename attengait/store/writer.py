@@ -7,6 +7,7 @@ continued by the same call. The bytes depend neither on the number of processes 
 """
 
 import json
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,13 +23,15 @@ from attengait.store.frame_columns import write_frame_columns
 from attengait.store.layout import report_location, shard_key, work_path
 from attengait.store.location import Location, Where
 from attengait.store.opening import is_finished, open_store
-from attengait.store.plan import StorePlan, first_changed, first_difference
+from attengait.store.plan import WITH_TIMES, StorePlan, first_changed, first_difference
 from attengait.store.sequences import columns_of, write_sequences
 from attengait.store.shards import RunShards, ShardTask
 from attengait.store.skipped import NothingMadeError, Skipped, count_skipped, in_brackets, plural
 from attengait.store.workfolder import ShardRecord, WorkFolder, locked, put_in_store
 from attengait.system.documents import parse_document
 from attengait.system.progress import SILENT, Progress
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,15 @@ def check_path(store: Where) -> None:
         raise AttenGaitError(f"{path} exists already and is {kind}: choose another path")
 
 
+def check_plan(store: Where, plan: StorePlan) -> None:
+    """Raise what `write_store` raises for a store that is finished or was begun otherwise than by this plan."""
+    location = Location.parse(store)
+    if is_finished(location):
+        _nothing_to_do(location, plan, 0.0)
+    elif (begun := WorkFolder(work_path(location)).read_plan()) is not None:
+        _refuse_other_plan(location, begun, plan)
+
+
 def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
     """Write the store, continue one that was begun, or do nothing when it is finished.
 
@@ -129,8 +141,7 @@ def write_store(job: StoreJob, progress: Progress = SILENT) -> WriteSummary:
             return _nothing_to_do(path, plan, started)
         begun = work.read_plan()
         if begun is not None:
-            _refuse_other_settings(path, begun.settings, plan)
-            _refuse_other_circumstances(path, begun, plan)
+            _refuse_other_plan(path, begun, plan)
         try:
             if begun is None:
                 work.write_plan(plan, path)
@@ -242,12 +253,7 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
     attributes = {key: store.attributes.get(key) for key in plan.parameters}
     layout = {"codec": store.codec, "chunk_frames": store.chunk_frames, "frame_shape": list(store.frame_shape)}
     _refuse_other_settings(path, {**attributes, **layout}, plan)
-    theirs, ours = store.attributes.get("source"), plan.source
-    if theirs != ours:
-        raise AttenGaitError(
-            f"{path} was made from another input: {_describe(theirs)} then, {_describe(ours)} now, "
-            "and names or sizes of files differ; choose another path"
-        )
+    _compare_sources(path, store.attributes.get("source"), plan.source)
     place = report_location(path)
     try:
         lines = (place.parent.read(place.name) or b"").decode().splitlines()
@@ -268,6 +274,24 @@ def _nothing_to_do(path: Location, plan: StorePlan, started: float) -> WriteSumm
     )
 
 
+def _compare_sources(path: Location, theirs: Any, ours: dict[str, Any]) -> None:
+    """Raise AttenGaitError where a finished store was made from another input; warn where its files may be others."""
+    then = dict(theirs) if isinstance(theirs, dict) else {}
+    now = dict(ours)
+    old, new = then.pop(WITH_TIMES, None), now.pop(WITH_TIMES)
+    if then != now:
+        raise AttenGaitError(
+            f"{path} was made from another input: {_describe(theirs)} then, {_describe(ours)} now, "
+            "and names or sizes of files differ; choose another path"
+        )
+    if old not in (None, new):
+        _log.warning(
+            "%s: the input files were written again since it was made, with the same names and sizes. If their content "
+            "is another, choose another --out, or remove this store",
+            path,
+        )
+
+
 def _describe(source: Any) -> str:
     if not isinstance(source, dict):
         return "something unknown"
@@ -283,7 +307,8 @@ def _refuse_other_settings(path: Location, theirs: dict[str, Any], plan: StorePl
         )
 
 
-def _refuse_other_circumstances(path: Location, begun: StorePlan, plan: StorePlan) -> None:
+def _refuse_other_plan(path: Location, begun: StorePlan, plan: StorePlan) -> None:
+    _refuse_other_settings(path, begun.settings, plan)
     work = work_path(path)
     difference = first_difference(begun.versions, plan.versions)
     if difference:

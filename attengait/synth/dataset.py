@@ -1,6 +1,7 @@
 """Write synthetic walkers to disk in the layout of CASIA-B: OUT/rgb and OUT/silh, SSS/walk/VVV/SSS-walk-VVV-FFF.png.
 
 Frames can also be written as videos without loss, OUT/video/SSS-walk-VVV.avi, as CASIA-B's owners distribute them.
+OUT/synth.json says what the walkers are made with.
 
 Sequences are independent of each other, so several processes make them. The files do not depend on how many processes.
 """
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from attengait.errors import AttenGaitError, require
 from attengait.synth.sequence import Identity, render_sequence
 from attengait.synth.video import write_video
+from attengait.system.files import note_settings
 from attengait.system.lookup import check_name
 from attengait.system.progress import SILENT, Progress
 from attengait.system.workers import run_in_workers
@@ -118,12 +120,15 @@ class _Task:
 def write_walkers(out: Path, config: SynthConfig, *, progress: Progress = SILENT) -> SynthSummary:
     """Write OUT/rgb or OUT/video (BGR 320 x 240) and OUT/silh (0 or 255).
 
-    If the folder holds walkers already, other sequences stay, and sequences of the same name are replaced. So the same
-    call always ends in the same files. Files are not flushed to the disk one by one: after an interruption, run it
-    again.
+    OUT/synth.json says what the walkers are made with. If the folder holds such walkers already, other sequences stay,
+    and sequences of the same name are replaced. So the same call always ends in the same files. Files are not flushed
+    to the disk one by one: after an interruption, run it again.
 
-    Raises AttenGaitError when a file cannot be written or a worker process dies.
+    Raises ParameterError for a folder whose walkers were made with another seed, identity or number of frames, or with
+    videos instead of pictures, and for one whose frames or silhouettes are of unknown origin: other people would stay
+    beside these. Raises AttenGaitError when a file cannot be written or a worker process dies.
     """
+    _check_folder(out, config)
     tasks = [
         _Task(
             out=out,
@@ -160,6 +165,17 @@ def write_walkers(out: Path, config: SynthConfig, *, progress: Progress = SILENT
     )
 
 
+def _check_folder(out: Path, config: SynthConfig) -> None:
+    """Make the folder, and note what its walkers are made with; refuse one that holds others."""
+    _make_folder(out)
+    noted = out / "synth.json"
+    held = [name for name in ("rgb", "silh", "video") if any((out / name).glob("*"))]
+    unknown = f"a new folder: it holds {' and '.join(held)}, but no {noted.name} that says what they were made with"
+    require(noted.exists() or not held, "out", str(out), unknown)
+    made_with = {"seed": config.seed, "identity": config.identity, "frames": config.frames, "video": config.video}
+    note_settings(noted, made_with, "out")
+
+
 def _write_sequence(task: _Task) -> int:
     parts = (f"{task.subject:03d}", task.walk, f"{task.view:03d}")
     name = "-".join(parts)
@@ -175,15 +191,9 @@ def _write_sequence(task: _Task) -> int:
 
 
 def _write_pictures(folder: Path, prefix: str, pictures: list[NDArray[np.uint8]], options: list[int]) -> None:
-    """Write a sequence's pictures into a folder, and remove the pictures that a longer sequence left there."""
     _make_folder(folder)
-    paths = [folder / f"{prefix}-{number:03d}.png" for number in range(1, len(pictures) + 1)]
-    try:
-        for path in set(folder.glob(f"{prefix}-*.png")).difference(paths):
-            path.unlink()
-    except OSError as error:
-        raise AttenGaitError(f"cannot write to {folder}: {error.strerror}") from None
-    for path, picture in zip(paths, pictures, strict=True):
+    for number, picture in enumerate(pictures, 1):
+        path = folder / f"{prefix}-{number:03d}.png"
         try:
             path.write_bytes(cv2.imencode(".png", picture, options)[1].tobytes())
         except OSError as error:

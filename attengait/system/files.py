@@ -7,11 +7,12 @@ ends.
 import contextlib
 import errno
 import fcntl
+import json
 import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
@@ -120,13 +121,18 @@ def check_target(path: Path, name: str, others: Iterable[str | Path | None] = ()
             with contextlib.suppress(OSError):
                 is_same = is_same or path.samefile(other)  # a hard link
             require(not is_same, name, str(path), f"another file than {other}, which this command needs")
-    folders = path.resolve().parents
-    for folder in folders:
-        is_store = (folder / "zarr.json").exists()
-        require(not is_store, name, str(path), f"a file outside {folder}, which is the folder of a store")
-    is_run = (folders[0] / "config.json").exists() and any((folders[0] / mark).exists() for mark in _RUN_MARKS)
+    check_outside_stores(path, name)
+    folder = path.resolve().parent
+    is_run = (folder / "config.json").exists() and any((folder / mark).exists() for mark in _RUN_MARKS)
     is_own = is_run and path.name in _RUN_FILES
-    require(not is_own, name, str(path), f"another name than those of the run's own files in {folders[0]}")
+    require(not is_own, name, str(path), f"another name than those of the run's own files in {folder}")
+
+
+def check_outside_stores(path: Path, name: str) -> None:
+    """Raise ParameterError, for the option `name`, where a path lies in the folder of a store."""
+    for folder in path.resolve().parents:
+        is_store = (folder / "zarr.json").exists()
+        require(not is_store, name, str(path), f"outside {folder}, which is the folder of a store")
 
 
 _RUN_MARKS = {"checkpoint.pt", "environment.json", "model.safetensors"}
@@ -161,6 +167,18 @@ def write_atomically(path: Path, data: bytes | Callable[[IO[bytes]], object]) ->
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def note_settings(path: Path, settings: Mapping[str, object], name: str) -> None:
+    """Note in the file `path` what its folder is made with. Raises ParameterError, for the option `name`, where the
+    folder was made with something else."""
+    text = json.dumps(settings) + "\n"
+    if not path.exists():
+        write_atomically(path, text.encode())
+        return
+    before = path.read_text(encoding="utf-8", errors="replace")
+    other = f"another folder for {text.strip()}: this one holds {before.strip()}"
+    require(before == text, name, str(path.parent), other)
 
 
 def _locked_file(path: Path) -> IO[bytes]:

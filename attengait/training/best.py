@@ -31,7 +31,9 @@ class Validation:
     more: Mapping[str, float] = field(default_factory=dict)
     """Other figures of the protocol, by name."""
     num_subjects: int
-    num_sequences: int
+    """Those who could be recognised."""
+    num_probes: int
+    """Sequences that were to be recognised."""
 
 
 @dataclass(slots=True)

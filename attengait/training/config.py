@@ -265,7 +265,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn `key=value` words into typed settings.
 
     A value is read as the field's type; lists are separated by commas. Raises ParameterError for a word without `=`, an
-    unknown key (with the key that is meant, if there is one) and a value of the wrong type.
+    unknown key (with the key that is meant, if there is one), a key that is set twice, a value of the wrong type and a
+    list with an empty piece.
 
     >>> parse_assignments(["seed=3", "train_subjects=001-004,007"])
     {'seed': 3, 'train_subjects': ('001-004', '007')}
@@ -275,6 +276,7 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         key = key.strip()
         require(bool(equals), "--set", word, "KEY=VALUE, such as seed=1")
+        require(key not in settings, "--set", word, f"the only one of {key}, which an earlier --set has set")
         settings[key] = _parse(key, text.strip(), _type_of(key))
     return settings
 
@@ -371,7 +373,9 @@ def _parse(key: str, text: str, expected: Any) -> Any:
             require(False, key, text, _in_words(expected))
     if expected is str:
         return text
-    return tuple(item.strip() for item in text.split(",") if item.strip())
+    items = [item.strip() for item in text.split(",")] if text else []
+    require(all(items), key, text, "without an empty piece between its commas")
+    return tuple(items)
 
 
 def _require_at_least(group: object, least: int, *names: str) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attengait.errors import AttenGaitError
-from attengait.sampling.selection import some_of, subjects_among
+from attengait.sampling.selection import parse_subjects, some_of, subjects_among
 from attengait.system.documents import read_document
-from attengait.training.config import TrainingConfig, make_config, settings_of
+from attengait.training.config import DataSettings, TrainingConfig, make_config, settings_of
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def with_partition(
     """Return the settings with the subjects of a store that a partition trains on; those it does not name are excluded.
 
     The log says how many subjects of both sets the store has. `available` are the store's subjects, `where` is its
-    location. Raises AttenGaitError where the store has no subject of TRAIN_SET.
+    location. Raises AttenGaitError where the store has no subject of TRAIN_SET, and what `excluded_subjects` does.
     """
     train, test = set(partition.train), set(partition.test)
     chosen = [name for name in available if name in train]
@@ -90,14 +90,23 @@ def with_partition(
             partition.path,
             some_of(others),
         )
-    excluded = subjects_among(config.data.exclude_subjects, available) if config.data.exclude_subjects else set()
-    excluded |= set(others)
+    excluded = excluded_subjects(config.data, available) | set(others)
     changes = {
         "train_subjects": tuple(name for name in chosen if name not in excluded),
         "exclude_subjects": tuple(name for name in available if name in excluded),
         "known_subjects": (),
     }
     return make_config(settings_of(config) | changes)
+
+
+def excluded_subjects(data: DataSettings, available: Sequence[str]) -> set[str]:
+    """The subjects that are set aside. One that the preset knows may be absent, as 005 in a part of CASIA-B.
+
+    Raises ParameterError for a piece of exclude_subjects that matches nobody else.
+    """
+    known = subjects_among(data.known_subjects, data.exclude_subjects) if data.known_subjects else set()
+    wanted = [piece for piece in data.exclude_subjects if piece in available or piece not in known]
+    return set(parse_subjects(wanted, available, what="exclude_subjects")) if wanted else set()
 
 
 def _sets(path: Path) -> dict[str, list[str]]:

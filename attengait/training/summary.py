@@ -81,6 +81,8 @@ def summary_lines(about: Mapping[str, Any]) -> list[str]:
     validation = about["validation"]
     gpu = f" ({device['gpu']})" if device["gpu"] else ""
     why_not = device["why_no_cuda_graphs"]
+    held_out = len(about["settings"]["validation_subjects"])
+    unused = f", although {held_out:,} subjects are held out: set validate_every_steps" if held_out else ""
     graphs = "CUDA graphs where they prove right" if why_not is None else f"no CUDA graphs ({why_not})"
     return [
         f"model: size {model['size']}, {model['parameters']:,} parameters, {model['classes']:,} classes, "
@@ -91,7 +93,7 @@ def summary_lines(about: Mapping[str, Any]) -> list[str]:
         f"device: {device['name']}{gpu}, precision {device['precision']}, {graphs}",
         f"data: {data['subjects']:,} subjects, {data['sequences']:,} sequences, {data['frames']:,} frames; "
         f"{data['clips']:,} clips are drawn in all",
-        "validation: none"
+        f"validation: none{unused}"
         if validation is None
         else f"validation: {validation['subjects']:,} subjects held out, every {validation['every_steps']:,} steps, "
         f"protocol {validation['protocol']}",

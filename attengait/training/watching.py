@@ -145,12 +145,12 @@ class Watch:
         figures = {"rank1": found.rank1, **found.more, "best_rank1": self.best.rank1, "seconds": seconds}
         self._loggers.scalars(step, {f"validation/{name}": value for name, value in figures.items()})
         _log.info(
-            "step %s: validation rank-1 %.1f %% (%s, %s subjects, %s sequences); %s",
+            "step %s: validation rank-1 %.1f %% (%s, %s subjects, %s probes); %s",
             f"{step:,}",
             100 * found.rank1,
             found.protocol,
             f"{found.num_subjects:,}",
-            f"{found.num_sequences:,}",
+            f"{found.num_probes:,}",
             "the best so far" if is_better else f"the best is {100 * self.best.rank1:.1f} % at step {self.best.step:,}",
         )
         return seconds

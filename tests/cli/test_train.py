@@ -172,6 +172,9 @@ def test_the_command_reads_a_file_of_settings_and_says_what_it_begins_with(tmp_p
     assert "drawn anew: classifier.weight, classifier.bias (classifier.weight is [62, 16, 3] there" in said.replace(
         "\n", " "
     )
+    twice = train("--out", "shown", "--cache", "none", "--set", "cache=host", "--show-settings")
+    assert (twice.returncode, twice.stdout) == (2, "")
+    assert "cache is 'none', but must be left out where --set cache is there" in twice.stderr
     shown = train("--out", "shown", "--set", "seed=5", "--show-settings")
     assert '"seed": 5' in shown.stdout
     assert '"epochs": 1,' in shown.stdout

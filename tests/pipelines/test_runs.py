@@ -128,7 +128,7 @@ def test_what_kills_left_in_a_run_folder_is_removed_and_nothing_else(tmp_path: P
 
 
 def test_what_a_data_set_sets_aside_is_known_of_one_store_and_of_several(tmp_path: Path) -> None:
-    plain = people(tmp_path / "plain.zarr", seed=1)
+    plain = people(tmp_path / "plain.zarr", seed=1, attributes=OTHER_SOURCE)
     parts = np.array(["train", "train", "gallery", "gallery", "train", "train", "probe", "distractor"])
     other = people(tmp_path / "grew.zarr")
     grew = replace(other, sequences=replace(other.sequences, extra={"part": parts.astype(np.dtypes.StringDType())}))

@@ -219,6 +219,14 @@ def test_a_record_of_thousands_of_subjects_is_compared_at_once(tmp_path: Path) -
     assert unseen_subjects(tmp_path, store) == ["x"]  # type: ignore[arg-type]
 
 
+def test_a_run_is_not_made_inside_a_store(store: Store) -> None:
+    assert store.path is not None
+    for run in (store.path / "x", store.path / "frames" / "x"):
+        with pytest.raises(ParameterError, match=r"^out is .*, but must be outside .*s\.zarr.* the folder of a store$"):
+            train_run(store, run, config())
+        assert not run.exists()
+
+
 def test_rules_of_the_settings_reach_the_plan_and_who_is_dropped_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

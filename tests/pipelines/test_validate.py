@@ -128,6 +128,16 @@ def test_a_data_set_without_a_protocol_is_validated_across_walks(
     )
 
 
+def test_who_cannot_be_recognised_is_not_counted_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # 006 has one walk: nobody finds it, whatever its embedding is.
+    made = make_store(tmp_path / "s.zarr", lengths=(18,) * 11, frame_shape=(64, 64, 3))
+    with caplog.at_level("INFO", logger="attengait"):
+        train_run(made.path, tmp_path / "run", config(validate_every_steps=8))
+    assert "validation: 1 of the 2 held-out subjects cannot be recognised by the protocol cross-walk" in caplog.text
+    assert "to be found: 006" in caplog.text
+    assert "(cross-walk, 1 subjects, 2 probes)" in caplog.text
+
+
 def test_held_out_subjects_are_neither_trained_on_nor_tested_and_the_record_names_them(
     store: Path, tmp_path: Path
 ) -> None:
@@ -188,7 +198,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *figures: float) -> None:
     left = dict(enumerate(figures, 1))
 
     def validate(self: Validator, network: attengait.AttenGait) -> Validation:
-        return Validation(protocol="scripted", rank1=left.pop(min(left)), num_subjects=2, num_sequences=4)
+        return Validation(protocol="scripted", rank1=left.pop(min(left)), num_subjects=2, num_probes=4)
 
     monkeypatch.setattr(Validator, "__call__", validate)
 

@@ -13,13 +13,15 @@ import pytest
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.kernels.flow.backends import BACKENDS
 from attengait.kernels.pictures.encode import encode_silhouette
+from attengait.preprocessing import run as run_module
 from attengait.preprocessing.flow import FlowRecipe, SilhouetteFlowRecipe
 from attengait.preprocessing.run import plan_preprocessing, run_preprocessing
 from attengait.preprocessing.silhouette import SilhouetteRecipe
 from attengait.store import open_store, summarise
-from attengait.store.layout import report_location
+from attengait.store.layout import report_location, work_path
 from attengait.store.skipped import Reason
 from attengait.store.verify import verify
+from attengait.store.workfolder import WorkFolder
 
 casia, fakes, walks = map(import_module, ("casia", "store_fakes", "walks"))
 Heard = import_module("heard").Heard
@@ -193,17 +195,29 @@ def test_versions_of_a_backend_s_packages_are_recorded(walkers, tmp_path, monkey
     assert open_store(tmp_path / "w.zarr").attributes["versions"]["pytest"] == pytest.__version__
 
 
-def test_another_recipe_on_the_same_path_is_refused(walkers, made):
-    with pytest.raises(ParameterError, match=r"recipe\.gap is 'bridge', but must be 'skip'"):
-        run_preprocessing(config_of(walkers, made[0], recipe=FlowRecipe(gap="bridge")))
+@pytest.mark.parametrize("run", [run_preprocessing, plan_preprocessing])
+def test_another_recipe_on_the_same_path_is_refused(walkers, made, tmp_path, run):
+    begun = config_of(walkers, tmp_path / "begun.zarr")
+    begin(begun)
+    for path in (made[0], begun.out):
+        with pytest.raises(ParameterError, match=r"recipe\.gap is 'bridge', but must be 'skip'"):
+            run(config_of(walkers, path, recipe=FlowRecipe(gap="bridge")))
 
 
-def test_input_that_changed_since_is_noticed(walkers, made, tmp_path):
+def begin(config):
+    """Leave behind what a run killed right after planning leaves."""
+    work = WorkFolder(work_path(config.out))
+    work.path.mkdir()
+    work.write_plan(run_module._plan(config)[2])
+
+
+@pytest.mark.parametrize("run", [run_preprocessing, plan_preprocessing])
+def test_input_that_changed_since_is_noticed(walkers, made, tmp_path, run):
     shutil.copytree(walkers, tmp_path / "copy")
     file = picture(tmp_path / "copy", "rgb", "001/nm-01/090", 3)
     os.truncate(file, file.stat().st_size - 1)
     with pytest.raises(AttenGaitError, match=r"was made from another input"):
-        run_preprocessing(config_of(tmp_path / "copy", made[0]))
+        run(config_of(tmp_path / "copy", made[0]))
 
 
 def test_what_was_done_to_silhouettes_is_said_once_and_recorded(walkers, made, tmp_path):

@@ -1,5 +1,6 @@
 """Several stores as one: whose names, which frames, and which stores cannot be joined."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,20 @@ def test_pictures_of_different_kinds_are_refused(
 ) -> None:
     with pytest.raises(AttenGaitError, match=sentence):
         join_stores([stores[0], make(tmp_path / "other.zarr", **changes)])
+
+
+def test_two_stores_of_one_data_set_are_refused(stores: list[Store], tmp_path: Path) -> None:
+    # Each person would be two classes.
+    shutil.copytree(stores[0].path, tmp_path / "copy.zarr")
+    with pytest.raises(AttenGaitError, match=r"copy\.zarr and .*own\.zarr have the same content, .*: leave out one"):
+        join_stores([*stores, open_store(tmp_path / "copy.zarr")])
+    one, other, third = (
+        make(tmp_path / f"{name}.zarr", seed=seed, attributes=COLOUR | {"source": {"sha256": source}})
+        for seed, (name, source) in enumerate([("one", "a"), ("two", "b"), ("wider", "a")], 5)
+    )
+    assert len(join_stores([one, other]).stores) == 2
+    with pytest.raises(AttenGaitError, match=r"one\.zarr and .*wider\.zarr were made from the same files, so each"):
+        join_stores([third, other, one])
 
 
 def test_no_store_is_refused() -> None:

@@ -15,7 +15,8 @@ import zarr
 
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.store import open_store, workfolder
-from attengait.store.layout import CODECS, report_location, work_path
+from attengait.store.layout import CODECS, FORMAT, VERSION, report_location, work_path
+from attengait.store.plan import WITH_TIMES, StorePlan
 from attengait.store.skipped import Reason, Skipped
 from attengait.store.workfolder import WorkFolder
 from attengait.store.writer import write_store
@@ -204,6 +205,29 @@ def test_input_files_that_were_written_again_matter_to_a_run_that_continues_only
     with pytest.raises(AttenGaitError, match="002/nm-01/090 changed; restore it, or delete"):
         write_store(fakes.job_of(tmp_path / "s.zarr", touched))
     assert write_store(fakes.job_of(finished / "none.zarr", touched)).already_finished
+
+
+def test_a_finished_store_says_that_its_input_was_written_again_but_not_one_of_version_0_1_0(
+    finished, tmp_path, caplog, monkeypatch
+):
+    # The files may be others of the same names and sizes, or copies.
+    touched = fakes.plan_of(scan_digests=[f"scan {i if i != 4 else 'other'}" for i in range(len(fakes.LENGTHS))])
+    job = fakes.job_of(finished / "none.zarr", touched)
+    assert write_store(job).already_finished
+    assert "none.zarr: the input files were written again since it was made" in caplog.text
+    assert "choose another --out, or remove this store" in caplog.text
+    caplog.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(StorePlan, "attributes", property(attributes_of_0_1_0))
+        write_store(fakes.job_of(tmp_path / "old.zarr"))
+    assert write_store(fakes.job_of(tmp_path / "old.zarr", touched)).already_finished
+    assert write_store(fakes.job_of(finished / "none.zarr")).already_finished
+    assert caplog.text == ""
+
+
+def attributes_of_0_1_0(plan):
+    source = {name: value for name, value in plan.source.items() if name != WITH_TIMES}
+    return {"format": FORMAT, "version": VERSION, **plan.parameters, "versions": plan.versions, "source": source}
 
 
 def test_a_second_run_on_the_same_store_is_refused(tmp_path):

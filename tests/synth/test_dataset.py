@@ -42,7 +42,7 @@ def test_files_are_named_and_sized_as_in_casia_b(tmp_path: Path) -> None:
         for view in ("000", "090")
         for frame in ("001", "002", "003")
     }
-    assert set(digests(tmp_path)) == expected
+    assert set(digests(tmp_path)) == {*expected, "synth.json"}
     assert (summary.num_subjects, summary.num_sequences, summary.num_frames) == (2, 8, 24)
     assert (summary.frames, summary.silhouettes) == (tmp_path / "rgb", tmp_path / "silh")
     name = "002/bg-02/090/002-bg-02-090-002.png"
@@ -69,7 +69,7 @@ def test_a_subject_does_not_depend_on_who_else_is_made(tmp_path: Path) -> None:
     write_walkers(tmp_path / "one", config(subjects=(2,), walks=("bg-02",), views=(36, 90)))
     some, one = digests(tmp_path / "some"), digests(tmp_path / "one")
     shared = set(some) & set(one)
-    assert len(shared) == 6
+    assert len(shared) == 7
     assert all(some[name] == one[name] for name in shared)
 
 
@@ -115,12 +115,24 @@ def test_known_by_the_rhythm_a_subject_keeps_it_and_nothing_else() -> None:
 
 
 def test_one_folder_takes_several_sets_and_the_same_call_ends_in_the_same_files(tmp_path: Path) -> None:
-    write_walkers(tmp_path, config(subjects=(1,), frames=5))
     write_walkers(tmp_path, config(subjects=(7,)))
     write_walkers(tmp_path, config(subjects=(1,)))
     write_walkers(tmp_path / "again", config(subjects=(1, 7)))
     again = digests(tmp_path / "again")
     assert {name: value for name, value in digests(tmp_path).items() if not name.startswith("again")} == again
+
+
+@pytest.mark.parametrize("changes", [{"seed": 6}, {"identity": "rhythm"}, {"frames": 4}, {"video": True}])
+def test_a_folder_of_other_walkers_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    few = {"walks": ("nm-01",), "views": (90,), "frames": 2}
+    write_walkers(tmp_path, config(**few))
+    before = digests(tmp_path)
+    with pytest.raises(ParameterError, match=r'^out is .* be another folder for \{"seed": .*: this one holds \{'):
+        write_walkers(tmp_path, config(**few | {"subjects": 1} | changes))
+    assert digests(tmp_path) == before
+    (tmp_path / "synth.json").unlink()
+    with pytest.raises(ParameterError, match=r"^out is .* be a new folder: it holds rgb and silh, but no synth"):
+        write_walkers(tmp_path, config(**few))
 
 
 def test_making_walkers_loads_no_torch(tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def test_videos_are_named_as_in_casia_b_and_hold_the_frames_that_were_drawn(tmp_
     summary = write_walkers(tmp_path, config())
     assert (summary.frames, summary.silhouettes, summary.num_frames) == (tmp_path / "video", tmp_path / "silh", 6)
     silhouettes = {f"silh/001/nm-01/{v}/001-nm-01-{v}-00{n}.png" for v in ("000", "090") for n in (1, 2, 3)}
-    assert files(tmp_path).keys() == {"video/001-nm-01-000.avi", "video/001-nm-01-090.avi"} | silhouettes
+    videos = {"video/001-nm-01-000.avi", "video/001-nm-01-090.avi"}
+    assert files(tmp_path).keys() == {"synth.json"} | videos | silhouettes
     video = cv2.VideoCapture(str(tmp_path / "video/001-nm-01-090.avi"))
     assert video.get(cv2.CAP_PROP_FPS) == 25
     drawn = list(render_sequence(5, 1, "nm-01", 90, 3))
@@ -38,7 +39,8 @@ def test_videos_are_named_as_in_casia_b_and_hold_the_frames_that_were_drawn(tmp_
 
 
 def test_the_same_call_ends_in_the_same_files_whatever_was_there_and_whoever_works(tmp_path: Path) -> None:
-    write_walkers(tmp_path / "a", config(frames=5))
+    write_walkers(tmp_path / "a", config())
+    (tmp_path / "a/video/001-nm-01-000.avi").write_bytes(b"half")
     write_walkers(tmp_path / "a", config())
     write_walkers(tmp_path / "b", config(workers=2))
     assert files(tmp_path / "a") == files(tmp_path / "b")
@@ -48,7 +50,9 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> No
     (tmp_path / "video").write_text("")
     with pytest.raises(AttenGaitError, match=r"cannot write to .*video"):
         write_walkers(tmp_path, config())
-    (tmp_path / "other/video/001-nm-01-000.avi").mkdir(parents=True)
+    write_walkers(tmp_path / "other", config())
+    (tmp_path / "other/video/001-nm-01-000.avi").unlink()
+    (tmp_path / "other/video/001-nm-01-000.avi").mkdir()
     with pytest.raises(AttenGaitError, match=r"cannot write .*001-nm-01-000\.avi: Is a directory"):
         write_walkers(tmp_path / "other", config())
 

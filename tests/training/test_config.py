@@ -187,6 +187,15 @@ def test_what_does_not_fit_is_refused_in_one_sentence(word: str, part: str) -> N
     assert caught.value.exit_status == 2
 
 
+def test_a_key_is_set_once_and_a_list_has_no_empty_piece() -> None:
+    with pytest.raises(ParameterError, match=r"^--set is 'seed=1', but must be the only one of seed, which an earlier"):
+        parse_assignments(["seed=1", "epochs=2", "seed=1"])
+    for text in (",,", "001,,002", "001,"):
+        with pytest.raises(ParameterError, match=f"^train_subjects is '{text}', but must be without an empty piece"):
+            parse_assignments([f"train_subjects={text}"])
+    assert parse_assignments(["exclude_subjects="]) == {"exclude_subjects": ()}
+
+
 @pytest.mark.parametrize(
     ("key", "meant"),
     [

@@ -13,6 +13,7 @@ from attengait.errors import AttenGaitError, ParameterError
 from attengait.pipelines.runs import unseen_subjects
 from attengait.pipelines.train import batch_plan, choose_settings, train
 from attengait.store import Store
+from attengait.store.joined import join_stores
 from attengait.training.checkpoint import read_record
 from attengait.training.config import load_preset, make_config, preset_names
 from attengait.training.partition import read_partition, with_partition
@@ -102,6 +103,28 @@ def test_without_settings_nobody_is_trained_on_who_is_for_the_test_by_name(tmp_p
     assert len(batch_plan(tests, make_config(SMALL | {"train_subjects": ("*",)})).subjects) == 4
 
 
+def test_several_stores_are_known_by_the_names_that_their_data_sets_give(tmp_path: Path, grew: Store) -> None:
+    # A name of a store says nothing about its people.
+    joined = join_stores([grew, store_of(tmp_path / "distractors.zarr", ["001", "gallery", "1test"])])
+    with pytest.raises(ParameterError, match=r"^train_subjects is empty, .* such as distractors:1test, distractors:ga"):
+        batch_plan(joined, make_config(SMALL))
+    others = ("grew:probe", "distractors:gallery", "distractors:1test")
+    assert len(batch_plan(joined, make_config(SMALL | {"exclude_subjects": others})).subjects) == 6
+
+
+def test_with_a_partition_an_excluded_subject_must_be_there_or_be_known_to_the_preset(
+    tmp_path: Path,
+) -> None:
+    store = store_of(tmp_path / "s.zarr", ["001", "002", "003", "004"])
+    partition = write(tmp_path / "p.json", TRAIN_SET=["001", "002", "003"], TEST_SET=["004"])
+    with pytest.raises(ParameterError, match=r"^exclude_subjects is 'OO3', but must be among the 4 subjects"):
+        train(store, tmp_path / "run", partition=partition, settings=ONE_STEP | {"exclude_subjects": ("OO3",)})
+    # 005, which the preset excludes, is not in this part of the data set. The same holds when the run goes on.
+    for resume in (False, True):
+        train(store, tmp_path / "run", preset="casia-b", partition=partition, settings=ONE_STEP, resume=resume)
+    assert read_record(tmp_path / "run").config.data.exclude_subjects == ()
+
+
 def test_a_partition_chooses_who_is_trained_on_and_who_is_left_out(
     grew: Store, partition: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -129,6 +152,11 @@ def test_a_partition_overrides_a_preset_but_not_a_setting(tmp_path: Path, grew: 
     other = store_of(tmp_path / "other.zarr", ["00001train", "00002train"])
     with pytest.raises(ParameterError, match=r"^partition is '.*p\.json', but must be left out for several stores"):
         train([grew, other], tmp_path / "run", partition=partition)
+
+
+def test_a_partition_that_is_not_there_is_noticed_where_settings_are_only_shown(tmp_path: Path) -> None:
+    with pytest.raises(AttenGaitError, match=r"the partition .*nowhere\.json cannot be read: No such file"):
+        choose_settings(tmp_path / "run", preset="casia-b", settings={}, partition=tmp_path / "nowhere.json")
 
 
 def test_a_partition_of_another_data_set_is_refused(tmp_path: Path, partition: Path) -> None:

@@ -113,6 +113,21 @@ def test_what_is_not_finite_is_null_and_what_is_damaged_is_left_out(tmp_path: Pa
     assert read_metrics(tmp_path / "nowhere") == []
 
 
+def test_what_a_run_is_told_and_does_not_do_is_said(
+    store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="attengait"):
+        train_run(store, tmp_path / "run", config(stop_after_steps=1, warmup_epochs=3))
+    assert "warmup_epochs" not in caplog.text
+    assert "although" not in caplog.text
+    changes = {"warmup_epochs": 4, "validation_subjects": ("1", "2")}
+    with caplog.at_level("INFO", logger="attengait"):
+        train_run(store, tmp_path / "other", config(stop_after_steps=1, **changes))
+    assert "warmup_epochs is 4, but the run has 4 epochs: the learning rate rises to the end" in caplog.text
+    assert "without reaching 0.001" in caplog.text
+    assert "validation: none, although 2 subjects are held out: set validate_every_steps" in caplog.text
+
+
 def test_the_summary_is_on_the_screen_and_in_the_log_with_what_happens_later(
     store: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

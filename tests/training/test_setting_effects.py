@@ -384,6 +384,15 @@ def test_sequences_that_are_too_short_are_counted_and_the_error_says_what_helps(
     assert (
         "4 of the sequences of these subjects have fewer than the 18 frames of a clip and are not used" in caplog.text
     )
+    caplog.clear()
+    for name, settings in {"least": {"min_frames": 18}, "shown": {"min_frames": 18, "repeat_short": True}}.items():
+        with caplog.at_level(logging.INFO):
+            train_run(mixed.path, tmp_path / name, make_config({**SMALL, **settings, "stop_after_steps": 1}))
+        assert (
+            "4 of the sequences of these subjects have fewer than the 18 frames of min_frames and are not used\n"
+            in caplog.text
+        )
+        caplog.clear()
 
 
 @pytest.mark.gpu
