@@ -13,6 +13,7 @@ from attengait.cli.main import app
 from attengait.datasets import Folders, find_dataset
 from attengait.datasets.flow_video import FlowVideo, num_coded_frames
 from attengait.datasets.oumvlp import scan
+from attengait.datasets.source import Fault
 from attengait.errors import AttenGaitError, ParameterError
 from attengait.preprocessing.ready import ready_recipe
 from attengait.store import open_store
@@ -105,12 +106,15 @@ def test_pictures_come_before_a_video_and_one_video_before_another(root: Path) -
 
 def test_the_coded_frames_of_a_video_are_counted_by_its_header(tmp_path: Path) -> None:
     assert num_coded_frames(str(write_video(tmp_path / "a.mp4", frames=9))) == 9
-    faults: list[object] = []
+    faults: list[Fault] = []
     images = list(FlowVideo(path=str(tmp_path / "a.mp4"), max_images=9).read_flow(faults))
     assert [image.number for image in images] == list(range(1, 10))
     assert faults == []
     # The order is red, green and blue, and a video keeps the colours roughly.
     assert abs(images[0].pixels.astype(int) - sets.flow_image(5, 1)).mean() < 10
+    part = FlowVideo(path=str(tmp_path / "a.mp4"), max_images=7)
+    assert len(list(part.read_flow(faults))) == 7
+    assert [(fault.reason, fault.number) for fault in faults] == [(Reason.BROKEN_VIDEO, number) for number in (8, 9)]
 
 
 def test_a_header_that_lies_or_ends_counts_no_frames(tmp_path: Path) -> None:
