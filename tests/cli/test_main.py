@@ -331,7 +331,7 @@ def test_a_checkpoint_of_another_size_is_one_sentence(journey: Path, tmp_path: P
         (("benchmark", "agreement", "--frames", "w.zarr/sequences"), 1, "w.zarr/sequences"),
         (("evaluate", "run", "w.zarr", "--json", "no/such/table.json"), 1, "no/such"),
         (("evaluate", "run", "w.zarr", "--json", "."), 1, "is a folder"),
-        (("evaluate", "run", "w.zarr", "--json", "run/a.json"), 2, "json is 'run/a.json', but must be a file out"),
+        (("evaluate", "run", "w.zarr", "--json", "run/a.json"), 2, "json is 'run/a.json', but must be outside "),
         (("evaluate", "run", "w.zarr", "--submission", "w.zarr/a.csv", "--protocol", "hid"), 2, "outside"),
         (("evaluate", "--embeddings", "w.zarr.jsonl", "--json", "w.zarr.jsonl"), 2, "another file than w.zarr.jsonl"),
         (("evaluate", "run", "w.zarr", "--fuse", "f.npz", "--json", "f.npz"), 2, "another file than f.npz"),
@@ -521,7 +521,7 @@ def test_the_demo_makes_everything_and_continues_where_it_was_stopped(
     assert table["rank1"]["nm"]["mean"] is not None
     for name in ("contact-sheet.png", "walkers.zarr", "run/model.safetensors", "embeddings.npz"):
         assert (tmp_path / "d" / name).exists()
-    refused(attengait("demo", "--out", "d", "--seed", 1, cwd=tmp_path), 2, "--out is d, but must be another folder")
+    refused(attengait("demo", "--out", "d", "--seed", 1, cwd=tmp_path), 2, "--out is 'd', but must be another folder")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
