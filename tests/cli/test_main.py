@@ -139,7 +139,7 @@ def test_the_demo_makes_everything_and_continues_where_it_was_stopped(
     assert table["rank1"]["nm"]["mean"] is not None
     for name in ("contact-sheet.png", "walkers.zarr", "run/model.safetensors", "embeddings.npz"):
         assert (tmp_path / "d" / name).exists()
-    refused(attengait("demo", "--out", "d", "--seed", 1, cwd=tmp_path), 2, "--out is d, but must be another folder")
+    refused(attengait("demo", "--out", "d", "--seed", 1, cwd=tmp_path), 2, "--out is 'd', but must be another folder")
 
 
 def test_videos_need_no_extraction_and_a_broken_one_is_quietly_reported(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_a_target_in_a_store_is_refused(tmp_path: Path) -> None:
     files.check_target(tmp_path / "below" / "x", "out")
     (tmp_path / "zarr.json").touch()
     for path in (tmp_path / "zarr.json", tmp_path / "x", tmp_path / "below" / "x"):
-        with pytest.raises(ParameterError, match=r"out is .*, but must be a file outside .* of a store"):
+        with pytest.raises(ParameterError, match=r"out is .*, but must be outside .* of a store"):
             files.check_target(path, "out")
 
 
