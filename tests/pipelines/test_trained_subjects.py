@@ -1,5 +1,6 @@
-"""Whom a run was trained on is known whatever the names are, and is said of figures on these people."""
+"""Whom and what a run is trained on is said, and is known whatever the names of people are."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 from small_stores import make_store
 
 import attengait
-from attengait.errors import AttenGaitError
+from attengait.errors import AttenGaitError, ParameterError
 from attengait.model.config import ModelConfig
 from attengait.pipelines.embed import prepare
 from attengait.pipelines.runs import trained_subjects, unseen_subjects
+from attengait.pipelines.train import choose_settings, train_run
 from attengait.store import Store
 from attengait.training.checkpoint import RunRecord, read_record, write_record
 from attengait.training.config import make_config
@@ -73,3 +75,27 @@ def test_embeddings_of_other_sequences_have_another_digest(store: Store) -> None
     one, other = (prepare(network, store.select(subjects=[name])) for name in ("001", "002"))
     assert one.indices.tolist() == other.indices.tolist()
     assert one.sha256() != other.sha256()
+
+
+def test_sequences_that_are_too_short_are_counted_and_the_error_says_what_helps(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    preset = choose_settings(tmp_path / "run", preset="casia-b", settings={"device": "cpu", "subjects_per_batch": 4})
+    with pytest.raises(ParameterError) as caught:
+        train_run(store.path, tmp_path / "run", preset)
+    assert "(there are sequences of 20 to 20 frames; choose clip_frames=20, or repeat_short=true)" in str(caught.value)
+    mixed = make_store(tmp_path / "m.zarr", lengths=(20, 17) * 4, frame_shape=(64, 64, 3))
+    with caplog.at_level(logging.INFO):
+        train_run(mixed.path, tmp_path / "mixed", make_config({**SMALL, "clip_frames": 18, "stop_after_steps": 1}))
+    assert (
+        "4 of the sequences of these subjects have fewer than the 18 frames of a clip and are not used" in caplog.text
+    )
+    caplog.clear()
+    for name, settings in {"least": {"min_frames": 18}, "shown": {"min_frames": 18, "repeat_short": True}}.items():
+        with caplog.at_level(logging.INFO):
+            train_run(mixed.path, tmp_path / name, make_config({**SMALL, **settings, "stop_after_steps": 1}))
+        assert (
+            "4 of the sequences of these subjects have fewer than the 18 frames of min_frames and are not used\n"
+            in caplog.text
+        )
+        caplog.clear()

@@ -371,30 +371,6 @@ def test_a_run_that_is_killed_after_it_was_made_longer_is_still_whole(
     assert len(train("run", resume=True, epochs=2).losses) == 2
 
 
-def test_sequences_that_are_too_short_are_counted_and_the_error_says_what_helps(
-    store: Store, train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    preset = choose_settings(tmp_path / "run", preset="casia-b", settings={"device": "cpu", "subjects_per_batch": 4})
-    with pytest.raises(ParameterError) as caught:
-        train_run(store.path, tmp_path / "run", preset)
-    assert "(there are sequences of 20 to 20 frames; choose clip_frames=20, or repeat_short=true)" in str(caught.value)
-    mixed = make_store(tmp_path / "m.zarr", lengths=(20, 17) * 4, frame_shape=(64, 64, 2))
-    with caplog.at_level(logging.INFO):
-        train_run(mixed.path, tmp_path / "mixed", make_config({**SMALL, "clip_frames": 18, "stop_after_steps": 1}))
-    assert (
-        "4 of the sequences of these subjects have fewer than the 18 frames of a clip and are not used" in caplog.text
-    )
-    caplog.clear()
-    for name, settings in {"least": {"min_frames": 18}, "shown": {"min_frames": 18, "repeat_short": True}}.items():
-        with caplog.at_level(logging.INFO):
-            train_run(mixed.path, tmp_path / name, make_config({**SMALL, **settings, "stop_after_steps": 1}))
-        assert (
-            "4 of the sequences of these subjects have fewer than the 18 frames of min_frames and are not used\n"
-            in caplog.text
-        )
-        caplog.clear()
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_on_a_gpu_a_run_with_all_these_settings_resumes_to_the_last_bit(train: Train, precision: str) -> None:
