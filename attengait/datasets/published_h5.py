@@ -59,7 +59,7 @@ class Hdf5Array(OneFile):
     kind: ClassVar[str] = "h5"
 
     shape: tuple[int, ...]
-    blue_first: bool
+    blue_first: bool = False
 
     def read(self) -> NDArray[Any]:
         """The array; raises Hdf5Error."""

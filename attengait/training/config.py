@@ -6,6 +6,7 @@ a run use one flat list of keys, the names of the groups' fields: `learning_rate
 """
 
 import json
+import logging
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from attengait.model.run_folder import RUNTIME_SETTINGS
 from attengait.sampling.rules import ClipRules
 from attengait.system.lookup import check_name
 from attengait.training.settings import ALIASES, AugmentSettings, UpdateSettings
+
+_log = logging.getLogger(__name__)
 
 Group = TypeVar("Group")
 
@@ -265,8 +268,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     """Turn `key=value` words into typed settings.
 
     A value is read as the field's type; lists are separated by commas. Raises ParameterError for a word without `=`, an
-    unknown key (with the key that is meant, if there is one), a key that is set twice, a value of the wrong type and a
-    list with an empty piece.
+    unknown key (with the key that is meant, if there is one), a value of the wrong type and a list with an empty piece.
+    Of a key that is set twice, the last value counts, and the log warns.
 
     >>> parse_assignments(["seed=3", "train_subjects=001-004,007"])
     {'seed': 3, 'train_subjects': ('001-004', '007')}
@@ -276,8 +279,10 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
         key, equals, text = word.partition("=")
         key = key.strip()
         require(bool(equals), "--set", word, "KEY=VALUE, such as seed=1")
-        require(key not in settings, "--set", word, f"the only one of {key}, which an earlier --set has set")
-        settings[key] = _parse(key, text.strip(), _type_of(key))
+        value = _parse(key, text.strip(), _type_of(key))
+        if settings.get(key, value) != value:
+            _log.warning("%s is set more than once: %s, the last one, counts", key, text.strip())
+        settings[key] = value
     return settings
 
 

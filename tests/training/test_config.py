@@ -187,9 +187,13 @@ def test_what_does_not_fit_is_refused_in_one_sentence(word: str, part: str) -> N
     assert caught.value.exit_status == 2
 
 
-def test_a_key_is_set_once_and_a_list_has_no_empty_piece() -> None:
-    with pytest.raises(ParameterError, match=r"^--set is 'seed=1', but must be the only one of seed, which an earlier"):
-        parse_assignments(["seed=1", "epochs=2", "seed=1"])
+def test_the_last_value_of_a_key_counts_and_is_said_and_a_list_has_no_empty_piece(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert parse_assignments(["seed=1", "epochs=2", "seed=1"]) == {"seed": 1, "epochs": 2}
+    assert not caplog.text
+    assert parse_assignments(["seed=1", "epochs=2", "seed=3"]) == {"seed": 3, "epochs": 2}
+    assert "seed is set more than once: 3, the last one, counts" in caplog.text
     for text in (",,", "001,,002", "001,"):
         with pytest.raises(ParameterError, match=f"^train_subjects is '{text}', but must be without an empty piece"):
             parse_assignments([f"train_subjects={text}"])

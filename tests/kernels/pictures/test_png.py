@@ -148,7 +148,10 @@ def test_a_chunk_that_may_change_values_is_left_to_opencv(before: bytes) -> None
 def test_other_kinds_are_left_to_opencv(name: str, picture: np.ndarray, options: list[int]) -> None:
     data = cv2.imencode(".png", picture, options)[1].tobytes()
     assert png.decode_gray(data) is None
-    np.testing.assert_array_equal(read_by_any(data), by_opencv(data))
+    if name.startswith("16"):
+        assert read_by_any(data) is None  # 8 bits would keep next to nothing of a camera's 12
+    else:
+        np.testing.assert_array_equal(read_by_any(data), by_opencv(data))
 
 
 def test_palettes_and_interlaced_pictures_are_left_to_opencv() -> None:
